@@ -1,0 +1,1 @@
+"""Pure functions of arrays: the mathematics of Gaussianization. Imports JAX only."""
