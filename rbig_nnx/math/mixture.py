@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array, Float
 
 from rbig_nnx.math.probit import LOG_SQRT_2PI, log_tail_to_z, scaled_tail
@@ -53,6 +54,31 @@ class MixtureParams(NamedTuple):
         """Inverse of `pack`: [..., 3·K·m] to arrays [..., m, K]."""
         stacked = flat.reshape(*flat.shape[:-1], 3, num_components, -1)
         return cls(*(jnp.swapaxes(stacked[..., i, :, :], -1, -2) for i in range(3)))
+
+
+def identity_params(num_components: int, family: Family = "gaussian") -> MixtureParams:
+    """A mixture close to N(0, 1) whose components differ, so that each can train.
+
+    Means at halved normal quantiles, scales that make the variance 1. The map is
+    the identity to a few hundredths: where an untrained or an unneeded layer starts.
+
+    Args:
+      num_components: K.
+      family: "gaussian" or "logistic" components.
+
+    Returns:
+      Parameters, each [K].
+    """
+    levels = (np.arange(num_components) + 0.5) / num_components
+    means = 0.5 * scipy.special.ndtri(levels)
+    scale = np.sqrt(1 - np.mean(means**2))
+    if family == "logistic":
+        scale *= np.sqrt(3) / np.pi  # a logistic of scale s has variance (π s)²/3
+    return MixtureParams(
+        logits=jnp.zeros(num_components),
+        means=jnp.asarray(means, jnp.float32),
+        log_scales=jnp.full(num_components, np.log(scale), jnp.float32),
+    )
 
 
 class _Terms(NamedTuple):

@@ -1,0 +1,16 @@
+"""Density models that start good: RBIG-initialised flows for Flax NNX and Distrax."""
+
+from rbig_nnx import bijectors as bijectors
+from rbig_nnx.math.mixture import MixtureParams as MixtureParams
+from rbig_nnx.nn.conditioner import Conditioner as Conditioner
+from rbig_nnx.nn.config import from_config as from_config
+from rbig_nnx.nn.config import to_config as to_config
+from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
+from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
+from rbig_nnx.nn.flow import coupling_flow as coupling_flow
+from rbig_nnx.nn.flow import diagonal_flow as diagonal_flow
+from rbig_nnx.nn.flow import output_kernel_magnitudes as output_kernel_magnitudes
+from rbig_nnx.nn.frozen import Frozen as Frozen
+from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
+from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
+from rbig_nnx.nn.standardize import Standardize as Standardize

@@ -1,0 +1,7 @@
+"""Distrax bijectors, data to latent, thin over `rbig_nnx.math`."""
+
+from rbig_nnx.bijectors.coupling import Coupling as Coupling
+from rbig_nnx.bijectors.householder import Householder as Householder
+from rbig_nnx.bijectors.mixture_gaussianization import (
+    MixtureGaussianization as MixtureGaussianization,
+)

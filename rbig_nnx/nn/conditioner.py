@@ -1,0 +1,167 @@
+"""The network that reads the passive features and predicts mixtures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+# In standard deviations of a Gaussianized feature: |input| saturates here, so that a point
+# far outside the data meets a conditioner within its training range and the tails of the
+# mixtures stay those that were fitted. Identity to 2 % for |input| ≤ 1.
+INPUT_BOUND = 5.0
+
+
+class MLP(nnx.Module):
+    """Dense layers with an activation after each: [..., in] to [..., hidden[-1]].
+
+    Args:
+      in_features: width of the input.
+      hidden: widths of the layers, at least one.
+      activation: a function of `jax.nn`.
+      dtype: compute dtype; None promotes.
+      param_dtype: storage dtype.
+      kernel_init: initialiser of the kernels.
+      kernel_metadata: metadata of every kernel, for instance its sharding.
+      bias_metadata: metadata of every bias.
+      rngs: source of the initial kernels.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        *,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        kernel_metadata: dict[str, Any] | None = None,
+        bias_metadata: dict[str, Any] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        widths = (in_features, *hidden)
+        self.activation = activation
+        self.layers = nnx.List(
+            [
+                nnx.Linear(
+                    a,
+                    b,
+                    dtype=dtype,
+                    param_dtype=param_dtype,
+                    kernel_init=kernel_init,
+                    kernel_metadata=kernel_metadata or {},
+                    bias_metadata=bias_metadata or {},
+                    rngs=rngs,
+                )
+                for a, b in zip(widths[:-1], widths[1:], strict=True)
+            ]
+        )
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """The last layer's activations."""
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x
+
+
+class Conditioner(nnx.Module):
+    """A trunk and an output layer: (passive features, context) to packed parameters.
+
+    The trunk may be any NNX module from [..., in + context] to [..., h]; the output layer
+    is always this module's own, so `make_constant` holds for every trunk. With the output
+    kernel exactly zero the conditioner emits its bias whatever it reads.
+
+    Args:
+      in_features: passive features p.
+      out_features: width of the output.
+      context_features: width of the context c, read beside the features.
+      hidden: widths of the default trunk; ignored if `trunk` is given.
+      trunk: any `nnx.Module` from [..., p + c] to [..., h]; None for an `MLP`.
+      activation: of the default trunk, a function of `jax.nn`.
+      dtype: compute dtype; None promotes. The output is cast back to the input's dtype.
+      param_dtype: storage dtype.
+      kernel_init: initialiser of the kernels.
+      bias_init: initialiser of the output bias.
+      kernel_metadata: metadata of every kernel, for instance its sharding.
+      bias_metadata: metadata of every bias.
+      rngs: source of the initial kernels.
+
+    Raises:
+      ValueError: if it would read nothing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> conditioner = rn.Conditioner(2, 3, rngs=nnx.Rngs(0))
+      >>> conditioner.make_constant(jnp.array([1.0, 2.0, 3.0]))
+      >>> print(conditioner(jnp.array([[0.3, -7.0]])))
+      [[1. 2. 3.]]
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        context_features: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        trunk: nnx.Module | None = None,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
+        kernel_metadata: dict[str, Any] | None = None,
+        bias_metadata: dict[str, Any] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        total = in_features + context_features
+        if total < 1:
+            raise ValueError(
+                "a conditioner must read at least one passive feature or a context; got"
+                f" in_features={in_features}, context_features={context_features}. Use"
+                " `MixtureCDFMarginal` for mixtures that depend on nothing."
+            )
+        options = {
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "kernel_init": kernel_init,
+            "kernel_metadata": kernel_metadata or {},
+            "bias_metadata": bias_metadata or {},
+            "rngs": rngs,
+        }
+        self.hidden = None if trunk is not None else tuple(hidden)
+        self.activation = activation
+        if trunk is None:
+            trunk = MLP(total, hidden, activation=activation, **options)
+        self.trunk = trunk
+        probe = jax.ShapeDtypeStruct((1, total), param_dtype)
+        width = jax.eval_shape(lambda x: trunk(x), probe).shape[-1]
+        self.out = nnx.Linear(width, out_features, bias_init=bias_init, **options)
+
+    def __call__(
+        self, x: Float[Array, "*b p"], context: Float[Array, "*c q"] | None = None
+    ) -> Float[Array, "*b o"]:
+        """The packed parameters, [..., out_features]."""
+        inputs = x * jax.lax.rsqrt(1 + jnp.square(x / INPUT_BOUND))
+        if context is not None:
+            context = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
+            inputs = jnp.concatenate([inputs, context.astype(x.dtype)], axis=-1)
+        return self.out(self.trunk(inputs)).astype(x.dtype)
+
+    def make_constant(self, bias: Float[Array, " o"]) -> None:
+        """Zeroes the output kernel and writes the bias: the output ignores the input.
+
+        Raises:
+          ValueError: if the bias does not have the output's shape.
+        """
+        if bias.shape != self.out.bias.shape:
+            raise ValueError(
+                f"`bias` must have shape {self.out.bias.shape}; got {bias.shape}."
+            )
+        self.out.kernel[...] = jnp.zeros_like(self.out.kernel[...])
+        self.out.bias[...] = bias

@@ -1,0 +1,159 @@
+"""The mixture-CDF coupling layer."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from rbig_nnx.bijectors import Coupling, MixtureGaussianization
+from rbig_nnx.math import masks
+from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.nn.conditioner import Conditioner
+from rbig_nnx.nn.marginal import check_mixture, identity_bias
+
+
+class MixtureCDFCoupling(nnx.Module):
+    """z_j = Φ⁻¹(F_j(x_j; conditioner(x[mask]))) for the features with mask False.
+
+    Ho et al., Flow++, 2019 (logistic mixture-CDF couplings), with the normal quantile of
+    Chen and Gopinath, Gaussianization, 2000. With the conditioner's output kernel zero it
+    is the marginal map whose mixtures are its bias, a `MixtureCDFMarginal`.
+
+    Args:
+      num_features: d ≥ 1, any number.
+      mask: d booleans, True = passes unchanged; None lets the first ⌊d/2⌋ pass.
+      num_components: K, components of each mixture beside the fixed anchor.
+      family: "gaussian" or "logistic" components.
+      anchor_weight: weight of the fixed N(0, 1) component.
+      context_features: width of the context the conditioner also reads.
+      hidden: widths of the conditioner's default trunk.
+      trunk: any `nnx.Module` from [..., p + context_features] to [..., h] instead.
+      activation: of the default trunk, a function of `jax.nn`.
+      dtype: compute dtype of the conditioner; mixtures and log determinants keep x's.
+      param_dtype: storage dtype.
+      kernel_init: initialiser of the conditioner's kernels.
+      kernel_metadata: metadata of every kernel, for instance its sharding.
+      bias_metadata: metadata of every bias.
+      rngs: source of the initial kernels.
+
+    Raises:
+      ValueError: for a mask that is not d booleans or moves nothing, a conditioner that
+        would read nothing, or arguments that make no mixture.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> layer = rn.MixtureCDFCoupling(3, mask=(True, False, True), rngs=nnx.Rngs(0))
+      >>> y = layer.bijector().forward(jnp.array([1.0, 2.0, 3.0]))
+      >>> print(y[0], y[2])
+      1.0 3.0
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        mask: Sequence[bool] | None = None,
+        num_components: int = 8,
+        family: Family = "gaussian",
+        anchor_weight: float = ANCHOR_WEIGHT,
+        context_features: int = 0,
+        hidden: Sequence[int] = (64, 64),
+        trunk: nnx.Module | None = None,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        kernel_metadata: dict[str, Any] | None = None,
+        bias_metadata: dict[str, Any] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_mixture(num_components, family, anchor_weight)
+        self.mask = masks.check(masks.half(num_features) if mask is None else mask)
+        if len(self.mask) != num_features:
+            raise ValueError(
+                f"`mask` must have one entry per feature; got {len(self.mask)} entries"
+                f" for {num_features} features."
+            )
+        self.num_features = num_features
+        self.num_components = num_components
+        self.family = family
+        self.anchor_weight = anchor_weight
+        self.context_features = context_features
+        num_moved = self.mask.count(False)
+        bias = identity_bias(num_moved, num_components, family)
+        self.conditioner = Conditioner(
+            self.mask.count(True),
+            bias.size,
+            context_features=context_features,
+            hidden=hidden,
+            trunk=trunk,
+            activation=activation,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            kernel_init=kernel_init,
+            kernel_metadata=kernel_metadata,
+            bias_metadata=bias_metadata,
+            rngs=rngs,
+        )
+        self.conditioner.out.bias[...] = bias
+
+    def mixture_params(self) -> MixtureParams:
+        """The mixtures in the output bias, each array [moved features, K]."""
+        bias = self.conditioner.out.bias[...]
+        return MixtureParams.unpack(bias, self.num_components)
+
+    def set_mixtures(self, params: MixtureParams) -> None:
+        """Makes the conditioner constant with these mixtures, each [moved features, K]."""
+        self.conditioner.make_constant(params.pack())
+
+    def bijector(self, context: Array | None = None) -> distrax.Bijector:
+        """The coupling at the current parameters, given the context."""
+
+        def params(passive: Array) -> MixtureParams:
+            return MixtureParams.unpack(
+                self.conditioner(passive, context), self.num_components
+            )
+
+        def gaussianization(params: MixtureParams) -> distrax.Bijector:
+            return MixtureGaussianization(
+                params, family=self.family, anchor_weight=self.anchor_weight
+            )
+
+        return Coupling(self.mask, params, gaussianization)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, JSON-able.
+
+        Raises:
+          ValueError: if the trunk or the activation is the user's own.
+        """
+        conditioner = self.conditioner
+        name = getattr(conditioner.activation, "__name__", "")
+        if conditioner.hidden is None:
+            raise ValueError(
+                f"a trunk of type {type(conditioner.trunk).__name__} cannot be described"
+                " as JSON; build the model in code and restore its parameters."
+            )
+        if getattr(jax.nn, name, None) is not conditioner.activation:
+            raise ValueError(
+                f"`activation` must be a function of jax.nn to be described; got"
+                f" {conditioner.activation!r}."
+            )
+        dtype = conditioner.out.dtype
+        return {
+            "num_features": self.num_features,
+            "mask": list(self.mask),
+            "num_components": self.num_components,
+            "family": self.family,
+            "anchor_weight": self.anchor_weight,
+            "context_features": self.context_features,
+            "hidden": list(conditioner.hidden),
+            "activation": name,
+            "dtype": None if dtype is None else jnp.dtype(dtype).name,
+        }

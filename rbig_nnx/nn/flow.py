@@ -1,0 +1,439 @@
+"""The flow: layers from data to latent, and the recipes that assemble them.
+
+Direction, everywhere in this package: `forward` maps data to latent, and the distribution
+over data is `distrax.Transformed(base, Inverse(bijector))`. Log densities are in nats.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from rbig_nnx.math import masks
+from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family
+from rbig_nnx.math.probit import LOG_SQRT_2PI
+from rbig_nnx.nn.coupling import MixtureCDFCoupling
+from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.rotation import HouseholderRotation
+from rbig_nnx.nn.stack import LayerStack
+from rbig_nnx.nn.standardize import Standardize
+
+
+class GaussianizationFlow(nnx.Module):
+    """A density over vectors: layers that map data to N(0, I), in order.
+
+    log p(x) = log N(f(x); 0, I) + log|det J(f)(x)|, f = f_n ∘ … ∘ f_1.
+
+    Args:
+      layers: modules of this package, the user's own modules with a method
+        `bijector(context)`, or modules that are themselves `distrax.Bijector`s on vectors.
+      num_features: d; None to take it from the first layer that has `num_features`.
+      context_features: width c of the context; None to take it from the layers.
+      rngs: unused; every module takes it.
+
+    Raises:
+      ValueError: if there are no layers, layers disagree on d, or the couplings between
+        two other layers together do not move every feature exactly once.
+
+    Example:
+      >>> import jax
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> rngs = nnx.Rngs(0)
+      >>> flow = rn.GaussianizationFlow(
+      ...     [rn.Standardize(2), rn.HouseholderRotation(2, rngs=rngs),
+      ...      rn.MixtureCDFMarginal(2)])
+      >>> x = flow.sample(jax.random.key(0), 5)
+      >>> print(x.shape, flow.log_prob(x).shape)
+      (5, 2) (5,)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        *,
+        num_features: int | None = None,
+        context_features: int | None = None,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs
+        if len(layers) == 0:
+            raise ValueError("`layers` must hold at least one layer; got none.")
+        widths = [w for la in layers if (w := getattr(la, "num_features", None))]
+        if num_features is None and not widths:
+            raise ValueError(
+                "`num_features` must be given when no layer has an attribute of that name."
+            )
+        num_features = widths[0] if num_features is None else num_features
+        if any(w != num_features for w in widths):
+            raise ValueError(
+                f"`layers` must agree on the number of features, {num_features}; got"
+                f" layers of {widths}."
+            )
+        contexts = {c for la in layers if (c := getattr(la, "context_features", 0))}
+        if context_features is None:
+            context_features = max(contexts, default=0)
+        if contexts - {context_features}:
+            raise ValueError(
+                f"`layers` must agree on the context's width, {context_features}; got"
+                f" layers of {sorted(contexts)}."
+            )
+        check_cover(layers)
+        self.num_features = num_features
+        self.context_features = context_features
+        self.layers = nnx.List(list(layers))
+        # Conditioners read the context at the scale of the features.
+        self.standardize_context = (
+            Standardize(context_features) if context_features else None
+        )
+
+    def bijector(self, context: Array | None = None) -> distrax.Bijector:
+        """The map data → latent, given the context [..., c]."""
+        if context is not None and self.standardize_context is not None:
+            context = self.standardize_context.bijector().forward(context)
+        return LayerStack(self.layers, context)
+
+    def distribution(self, context: Array | None = None) -> distrax.Transformed:
+        """The density over data as a Distrax distribution, given the context [..., c]."""
+        base = distrax.MultivariateNormalDiag(
+            jnp.zeros(self.num_features), jnp.ones(self.num_features)
+        )
+        return distrax.Transformed(base, distrax.Inverse(self.bijector(context)))
+
+    def forward_and_log_det(
+        self, x: Float[Array, "*b d"], context: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
+        return _apply(self, *self._check("x", x, context), "forward_and_log_det")
+
+    def inverse_and_log_det(
+        self, z: Float[Array, "*b d"], context: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
+        return _apply(self, *self._check("z", z, context), "inverse_and_log_det")
+
+    def log_prob(
+        self, x: Float[Array, "*b d"], context: Array | None = None
+    ) -> Float[Array, "*b"]:
+        """log p(x) in nats.
+
+        Args:
+          x: points, [..., d].
+          context: [c] or [..., c] if the flow is conditional, else None.
+
+        Returns:
+          Log densities, [...].
+
+        Raises:
+          ValueError: for a wrong width, a complex dtype, a context missing or not wanted.
+        """
+        z, log_det = self.forward_and_log_det(x, context)
+        return log_det + _log_normal(z)
+
+    def sample(
+        self, key: Array, shape: int | tuple[int, ...], context: Array | None = None
+    ) -> Float[Array, "*s d"]:
+        """Samples of the given shape.
+
+        Args:
+          key: JAX key.
+          shape: an int or a tuple of them.
+          context: [c] or [*shape, c] if the flow is conditional, else None.
+
+        Returns:
+          Points, [*shape, d].
+        """
+        return self.sample_and_log_prob(key, shape, context)[0]
+
+    def sample_and_log_prob(
+        self, key: Array, shape: int | tuple[int, ...], context: Array | None = None
+    ) -> tuple[Float[Array, "*s d"], Float[Array, "*s"]]:
+        """Samples [*shape, d] and their log densities [*shape] in nats."""
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        z = jax.random.normal(key, (*shape, self.num_features))
+        x, log_det = self.inverse_and_log_det(z, context)
+        return x, _log_normal(z) - log_det
+
+    def _check(self, name: str, x: Any, context: Any) -> tuple[Array, Array | None]:
+        x = _floating(name, x)
+        if x.ndim == 0 or x.shape[-1] != self.num_features:
+            raise ValueError(
+                f"`{name}` must have {self.num_features} features on its last axis; got"
+                f" shape {x.shape}."
+            )
+        return x, check_context(self, context)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _apply(flow, x, context, direction):
+    # One compiled program per structure: eager calls would re-trace the scan every time.
+    return getattr(flow.bijector(context), direction)(x)
+
+
+def _log_normal(z: Array) -> Array:
+    return -0.5 * jnp.sum(z * z, axis=-1) - z.shape[-1] * LOG_SQRT_2PI
+
+
+def _floating(name: str, x: Any) -> Array:
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
+        return x.astype(jnp.float32)
+    raise ValueError(f"`{name}` must be real; got dtype {x.dtype}.")
+
+
+def check_context(flow: GaussianizationFlow, context: Any) -> Array | None:
+    """The context as a floating array.
+
+    Raises:
+      ValueError: if it is missing, not wanted, or of another width than the flow's.
+    """
+    wanted = flow.context_features
+    if context is None:
+        if wanted:
+            raise ValueError(
+                f"`context` must be given: the flow is conditional on {wanted} features."
+            )
+        return None
+    context = _floating("context", context)
+    if not wanted:
+        raise ValueError(
+            f"`context` must be None: the flow is not conditional; got shape"
+            f" {context.shape}. Build it with context_features={context.shape[-1]}."
+        )
+    if context.shape[-1] != wanted:
+        raise ValueError(
+            f"`context` must have {wanted} features on its last axis; got shape"
+            f" {context.shape}."
+        )
+    return context
+
+
+def check_cover(layers: Sequence[Any]) -> None:
+    """Refuses couplings that, between two other layers, do not move each feature once.
+
+    Raises:
+      ValueError: naming the layers and the features moved twice or never.
+    """
+    block: list[tuple[int, MixtureCDFCoupling]] = []
+    for i, layer in enumerate([*layers, None]):
+        if isinstance(layer, MixtureCDFCoupling):
+            block.append((i, layer))
+            continue
+        if block:
+            moved = np.sum([~np.asarray(c.mask) for _, c in block], axis=0)
+            if np.any(moved != 1):
+                raise ValueError(
+                    "the couplings of one block must together move every feature exactly"
+                    f" once; layers {[i for i, _ in block]} move features"
+                    f" {np.flatnonzero(moved > 1).tolist()} more than once and"
+                    f" {np.flatnonzero(moved == 0).tolist()} never. Use complementary"
+                    " masks, and put a rotation between blocks."
+                )
+        block = []
+
+
+def coupling_flow(
+    num_features: int,
+    num_blocks: int,
+    *,
+    num_components: int = 8,
+    hidden: Sequence[int] = (64, 64),
+    family: Family = "gaussian",
+    num_reflections: int | None = None,
+    context_features: int = 0,
+    anchor_weight: float = ANCHOR_WEIGHT,
+    activation: Callable[[Array], Array] = jax.nn.relu,
+    dtype: Any = None,
+    param_dtype: Any = jnp.float32,
+    kernel_metadata: dict[str, Any] | None = None,
+    bias_metadata: dict[str, Any] | None = None,
+    vectors_metadata: dict[str, Any] | None = None,
+    rngs: nnx.Rngs,
+) -> GaussianizationFlow:
+    """Blocks of a rotation, a mixture-CDF coupling and the complementary coupling.
+
+    With one feature there is nothing to couple: each block is the marginal map, or a
+    coupling on the context alone.
+
+    Args:
+      num_features: d ≥ 1.
+      num_blocks: blocks, at least one.
+      num_components: K, components of each mixture beside the fixed anchor.
+      hidden: widths of the conditioners' trunks.
+      family: "gaussian" or "logistic" components.
+      num_reflections: of each rotation; None for enough for any rotation.
+      context_features: width of the context that conditions the density; 0 for none.
+      anchor_weight: weight of the fixed N(0, 1) component in every mixture.
+      activation: of the trunks, a function of `jax.nn`.
+      dtype: compute dtype of the conditioners.
+      param_dtype: storage dtype of all parameters.
+      kernel_metadata: metadata of every kernel, for instance its sharding.
+      bias_metadata: metadata of every bias.
+      vectors_metadata: metadata of every rotation's vectors.
+      rngs: source of the initial parameters.
+
+    Returns:
+      A flow, a `Standardize` layer first, ready for `warm_start`.
+
+    Raises:
+      ValueError: for sizes below one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> flow = rn.coupling_flow(3, 2, num_components=4, hidden=(8,), rngs=nnx.Rngs(0))
+      >>> print(flow.log_prob(jnp.zeros((5, 3))).shape)
+      (5,)
+    """
+    _check_sizes(num_features, num_blocks)
+    mixtures = {
+        "num_components": num_components,
+        "family": family,
+        "anchor_weight": anchor_weight,
+        "param_dtype": param_dtype,
+        "bias_metadata": bias_metadata,
+        "rngs": rngs,
+    }
+
+    def coupling(mask: masks.Mask) -> MixtureCDFCoupling:
+        return MixtureCDFCoupling(
+            num_features,
+            mask=mask,
+            context_features=context_features,
+            hidden=hidden,
+            activation=activation,
+            dtype=dtype,
+            kernel_metadata=kernel_metadata,
+            **mixtures,
+        )
+
+    def block() -> Iterator[nnx.Module]:
+        mask = masks.half(num_features)
+        if num_features == 1:
+            yield (
+                coupling(mask)
+                if context_features
+                else MixtureCDFMarginal(num_features, **mixtures)
+            )
+            # A fixed map between blocks: two couplings in a row would be one block.
+            if context_features:
+                yield rotation()
+            return
+        yield rotation()
+        yield coupling(mask)
+        yield coupling(masks.complement(mask))
+
+    def rotation() -> HouseholderRotation:
+        return HouseholderRotation(
+            num_features,
+            num_reflections=num_reflections,
+            param_dtype=param_dtype,
+            vectors_metadata=vectors_metadata,
+            rngs=rngs,
+        )
+
+    layers = [Standardize(num_features, param_dtype=param_dtype)]
+    for _ in range(num_blocks):
+        layers += block()
+    return GaussianizationFlow(layers, context_features=context_features)
+
+
+def diagonal_flow(
+    num_features: int,
+    num_blocks: int,
+    *,
+    num_components: int = 8,
+    family: Family = "gaussian",
+    num_reflections: int | None = None,
+    anchor_weight: float = ANCHOR_WEIGHT,
+    param_dtype: Any = jnp.float32,
+    bias_metadata: dict[str, Any] | None = None,
+    vectors_metadata: dict[str, Any] | None = None,
+    rngs: nnx.Rngs,
+) -> GaussianizationFlow:
+    """Blocks of a rotation and a marginal map: RBIG as a trainable flow.
+
+    Laparra, Camps-Valls and Malo, Iterative Gaussianization, 2011; Meng et al.,
+    Gaussianization flows, 2020. Arguments, result and errors as `coupling_flow`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> flow = rn.diagonal_flow(2, 3, rngs=nnx.Rngs(0))
+      >>> print(flow.log_prob(jnp.zeros(2)).shape)
+      ()
+    """
+    _check_sizes(num_features, num_blocks)
+    layers: list[nnx.Module] = [Standardize(num_features, param_dtype=param_dtype)]
+    for _ in range(num_blocks):
+        if num_features > 1:
+            layers.append(
+                HouseholderRotation(
+                    num_features,
+                    num_reflections=num_reflections,
+                    param_dtype=param_dtype,
+                    vectors_metadata=vectors_metadata,
+                    rngs=rngs,
+                )
+            )
+        layers.append(
+            MixtureCDFMarginal(
+                num_features,
+                num_components=num_components,
+                family=family,
+                anchor_weight=anchor_weight,
+                param_dtype=param_dtype,
+                bias_metadata=bias_metadata,
+            )
+        )
+    return GaussianizationFlow(layers)
+
+
+def _check_sizes(num_features: int, num_blocks: int) -> None:
+    if num_features < 1 or num_blocks < 1:
+        raise ValueError(
+            "`num_features` and `num_blocks` must be at least 1; got"
+            f" {num_features} and {num_blocks}."
+        )
+
+
+def find_flows(model: nnx.Module) -> list[tuple[tuple, GaussianizationFlow]]:
+    """The flows in a model with their paths; the model itself if it is one."""
+    if isinstance(model, GaussianizationFlow):
+        return [((), model)]
+    return [
+        (path, module)
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, GaussianizationFlow)
+    ]
+
+
+def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
+    """max|W| of each coupling's output kernel, in order: zeros exactly at a warm start.
+
+    Args:
+      model: a flow, or any module that contains flows.
+
+    Example:
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> flow = rn.coupling_flow(2, 3, rngs=nnx.Rngs(0))
+      >>> print(len(rn.output_kernel_magnitudes(flow)))
+      6
+    """
+    return tuple(
+        float(jnp.max(jnp.abs(layer.conditioner.out.kernel[...])))
+        for _, flow in find_flows(model)
+        for layer in flow.layers
+        if isinstance(layer, MixtureCDFCoupling)
+    )

@@ -1,0 +1,123 @@
+"""Layers applied in order; runs of equal blocks are scanned.
+
+A flow is written as a plain list of layers. Where a unit of one or more layers repeats
+with the same structure and shapes, its parameters are stacked while tracing and the unit
+becomes the body of one `jax.lax.scan`, so the size of the compiled program does not grow
+with the number of blocks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
+    """The layer as a bijector: its own `bijector(context)`, or itself if it is one.
+
+    Raises:
+      TypeError: if it is neither.
+    """
+    if isinstance(layer, distrax.Bijector):
+        return layer
+    if callable(getattr(layer, "bijector", None)):
+        return layer.bijector(context)
+    raise TypeError(
+        "a layer must be a distrax.Bijector or have a method `bijector(context)` that"
+        f" returns one; got {type(layer).__name__}."
+    )
+
+
+class LayerStack(distrax.Bijector):
+    """f_n ∘ … ∘ f_1 for layers f_1, …, f_n given in the order of application.
+
+    Args:
+      layers: `distrax.Bijector`s on vectors, or modules with `bijector(context)`.
+      context: read by the layers that are conditional, [..., c].
+    """
+
+    def __init__(self, layers: Sequence[Any], context: Array | None = None):
+        super().__init__(event_ndims_in=1)
+        self._layers = tuple(layers)
+        self._context = context
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """Computes y = f(x) and log|det J(f)(x)|."""
+        return self._apply("forward_and_log_det", x)
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Computes x = f^{-1}(y) and log|det J(f^{-1})(y)|."""
+        return self._apply("inverse_and_log_det", y)
+
+    def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
+        inverse = direction == "inverse_and_log_det"
+        order = -1 if inverse else 1
+
+        def run(unit: Sequence[Any], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            value, total = carry
+            for layer in unit[::order]:
+                bijector = as_bijector(layer, self._context)
+                value, log_det = getattr(bijector, direction)(value)
+                total = total + log_det
+            return value, total
+
+        carry = x, jnp.zeros(x.shape[:-1], x.dtype)
+        for unit, repeats in repeated_units(self._layers)[::order]:
+            if len(repeats) == 1:
+                carry = run(unit, carry)
+                continue
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
+            carry, _ = jax.lax.scan(
+                lambda c, u: (run(u, c), None), carry, stacked, reverse=inverse
+            )
+        return carry
+
+
+def repeated_units(layers: Sequence[Any]) -> list[tuple[tuple, list[tuple]]]:
+    """Splits layers into units and their repeats, the longest run of blocks first found.
+
+    Returns:
+      (unit, repeats) in order, where `repeats` holds one tuple of layers per repetition and
+      `unit` is the first of them. Layers with other than floating arrays (random streams,
+      counters) never repeat.
+    """
+    kinds = _kinds(layers)
+    n, start, units = len(layers), 0, []
+    while start < n:
+        length, count = 1, 1
+        for period in range(1, (n - start) // 2 + 1):
+            repeats = 1
+            unit = kinds[start : start + period]
+            while kinds[start + repeats * period :][:period] == unit and None not in unit:
+                repeats += 1
+            if repeats > 1 and repeats * period > length * count:
+                length, count = period, repeats
+        blocks = [
+            tuple(layers[start + i * length : start + (i + 1) * length])
+            for i in range(count)
+        ]
+        units.append((blocks[0], blocks))
+        start += length * count
+    return units
+
+
+def _kinds(layers: Sequence[Any]) -> list[int | None]:
+    """Equal numbers for layers of equal structure and shapes; None for unscannable ones."""
+    seen: list[Any] = []
+    kinds: list[int | None] = []
+    for layer in layers:
+        leaves, treedef = jax.tree.flatten(layer)
+        floating = all(
+            hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating) for a in leaves
+        )
+        if not floating:
+            kinds.append(None)
+            continue
+        signature = (treedef, tuple((a.shape, a.dtype) for a in leaves))
+        if signature not in seen:
+            seen.append(signature)
+        kinds.append(seen.index(signature))
+    return kinds
