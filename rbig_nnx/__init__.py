@@ -14,3 +14,6 @@ from rbig_nnx.nn.frozen import Frozen as Frozen
 from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize as Standardize
+from rbig_nnx.warm_start import LayerReport as LayerReport
+from rbig_nnx.warm_start import WarmStartReport as WarmStartReport
+from rbig_nnx.warm_start import warm_start as warm_start

@@ -1,0 +1,454 @@
+"""Rewrites a freshly built model from data, before its first gradient step.
+
+The layers are walked in order: one that can be fitted is, its parameters are written, and
+the data are pushed on by the layer's *own* forward. Couplings are fitted as the marginal
+maps they are when their output kernels are zero: the kernels become exactly 0, the biases
+hold the mixtures. So the model starts as a diagonal RBIG flow (Laparra, Camps-Valls and
+Malo, Iterative Gaussianization, 2011), and training lifts the kernels.
+
+Greedy fits overfit with depth. Unless `holdout` is 0, a slice of the rows takes no part in
+the fits and decides for every feature of every layer how far its mixture is shrunk to the
+identity, up to leaving the feature alone.
+"""
+
+import dataclasses
+import functools
+import io
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+from rich.console import Console
+from rich.table import Table
+
+from rbig_nnx.fit import gmm
+from rbig_nnx.fit.rotation import METHODS, fit_rotation
+from rbig_nnx.math import householder, masks, mixture
+from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.math.probit import LOG_SQRT_2PI
+from rbig_nnx.nn.coupling import MixtureCDFCoupling
+from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
+from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.rotation import HouseholderRotation
+from rbig_nnx.nn.stack import as_bijector
+from rbig_nnx.nn.standardize import Standardize
+
+BACKENDS = ("jax", "sklearn")
+
+# Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
+# choose between; infinity is the identity.
+_SHRINKAGES = (0.0, 0.1, 0.5, float("inf"))
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """A user's layer that takes part in the warm start."""
+
+    def warm_start(
+        self, x: Float[Array, "n d"], *, weights: Float[Array, " n"], key: Array
+    ) -> None:
+        """Rewrites the layer's own variables from the layer's input.
+
+        Args:
+          x: what reaches the layer, [n, d]; possibly sharded over rows.
+          weights: weights of the rows, [n]; zero for rows that must not be used.
+          key: random key of this layer.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """What the warm start did to one layer."""
+
+    index: int
+    name: str
+    log_prob: float  # nats, mean over the held-out rows, of the flow cut after this layer
+    negentropy: float  # nats this layer removed on those rows
+    action: str  # "pca", "8 of 8 features", "passed", …
+    seconds: float  # compilation included
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStartReport:
+    """The layers in order; `print` it for a table."""
+
+    layers: tuple[LayerReport, ...]
+    holdout: float  # share of the rows held out; 0: log densities are of the fitted rows
+
+    @property
+    def log_prob(self) -> float:
+        """Mean log density of the warm-started flow in nats, on the held-out rows."""
+        return self.layers[-1].log_prob
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all layers, compilation included."""
+        return sum(layer.seconds for layer in self.layers)
+
+    def table(self) -> Table:
+        """The report as a rich table."""
+        rows = "held-out rows" if self.holdout else "fitted rows"
+        table = Table(title=f"warm start, nats on {rows}")
+        for name in ("layer", "fit", "log p", "removed", "seconds"):
+            left = name in ("layer", "fit")
+            table.add_column(name, justify="left" if left else "right")
+        for layer in self.layers:
+            table.add_row(
+                f"{layer.index:>2} {layer.name}",
+                layer.action,
+                f"{layer.log_prob:.4f}",
+                f"{layer.negentropy:+.4f}",
+                f"{layer.seconds:.2f}",
+            )
+        return table
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=100)
+        console.print(self.table())
+        return console.file.getvalue()
+
+
+def warm_start(
+    model: nnx.Module,
+    x: Float[Array, "n d"],
+    *,
+    key: Array,
+    context: Array | None = None,
+    weights: Float[Array, " n"] | None = None,
+    rotation: str = "pca",
+    holdout: float = 0.1,
+    backend: str = "jax",
+) -> tuple[Any, WarmStartReport]:
+    """Returns a copy of the model whose flow has been fitted to x, layer by layer.
+
+    The input model is left unchanged. Afterwards every coupling's output kernel is exactly
+    zero and its bias holds the fitted mixtures; standardisers hold mean and standard
+    deviation, rotations the reflections of the fitted matrix. Layers of other types fit
+    themselves if they have a method `warm_start` (see `Fittable`), and are passed through
+    otherwise. Fits depend on `key` only: same key, same bits.
+
+    Args:
+      model: a `GaussianizationFlow`, or any NNX module that contains exactly one.
+      x: the rows that the flow models, [n, d]; host array or `jax.Array`, which may be
+        sharded over rows.
+      key: JAX key.
+      context: the flow's context, [n, c], if it is conditional.
+      weights: nonnegative weights of the rows, [n]; None for equal ones.
+      rotation: "pca", "random", "ica" or "nongaussian".
+      holdout: share of the rows, in [0, 1), that only judge the fits. 0 fits every layer
+        plainly to every row: no stop, no shrinkage.
+      backend: "jax", or "sklearn" for scikit-learn's `GaussianMixture` as reference.
+
+    Returns:
+      The warm-started model and a report of its layers.
+
+    Raises:
+      ValueError: for NaN or infinite rows, a constant column, fewer rows than components,
+        a wrong width, a context that is missing or not wanted, unknown options, or a
+        model without exactly one flow.
+
+    Example:
+      >>> import jax
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> x = jax.random.normal(jax.random.key(0), (1000, 2)) ** 3
+      >>> flow = rn.coupling_flow(2, 2, num_components=4, rngs=nnx.Rngs(0))
+      >>> warm, report = rn.warm_start(flow, x, key=jax.random.key(1))
+      >>> print(rn.output_kernel_magnitudes(warm))
+      (0.0, 0.0, 0.0, 0.0)
+      >>> print(bool(warm.log_prob(x).mean() > flow.log_prob(x).mean() + 1))
+      True
+    """
+    if rotation not in METHODS:
+        raise ValueError(f"`rotation` must be one of {METHODS}; got {rotation!r}.")
+    if backend not in BACKENDS:
+        raise ValueError(f"`backend` must be one of {BACKENDS}; got {backend!r}.")
+    if not 0 <= holdout < 1:
+        raise ValueError(
+            f"`holdout` must be a share of the rows in [0, 1); got {holdout}."
+        )
+    model = nnx.clone(model)
+    flow = _only_flow(model)
+    context = check_context(flow, context)
+    x = _check_rows(flow, x, context, weights)
+
+    rows = _split(jax.random.fold_in(key, 0), x.shape[0], weights, holdout)
+    if flow.standardize_context is not None:
+        _fit_standardize(flow.standardize_context, context, rows, "context")
+        context = flow.standardize_context.bijector().forward(context)
+
+    fit = functools.partial(_fit_layer, rotation=rotation, backend=backend)
+    log_det = jnp.zeros(x.shape[0], x.dtype)
+    log_prob = float(_log_prob(x, log_det, rows.judge))
+    reports = []
+    for index, layer in enumerate(flow.layers):
+        start = time.perf_counter()
+        action = fit(layer, x, rows, jax.random.fold_in(key, index + 1))
+        x, log_det = _push(layer, x, log_det, context)
+        before, log_prob = log_prob, float(_log_prob(x, log_det, rows.judge))
+        if not np.isfinite(log_prob):
+            raise ValueError(
+                f"layer {index} ({type(layer).__name__}) maps `x` to values that are not"
+                " finite. Look for extreme outliers in `x`, or for the layer's own"
+                " parameters if it was passed through."
+            )
+        reports.append(
+            LayerReport(
+                index=index,
+                name=type(layer).__name__,
+                log_prob=log_prob,
+                negentropy=log_prob - before,
+                action=action,
+                seconds=time.perf_counter() - start,
+            )
+        )
+    return model, WarmStartReport(tuple(reports), holdout)
+
+
+class _Rows(NamedTuple):
+    """Weights of the rows that are fitted and of those that judge, each [n]."""
+
+    fit: Array
+    judge: Array
+    holds_out: bool
+
+
+def _only_flow(model: nnx.Module) -> GaussianizationFlow:
+    flows = find_flows(model)
+    if len(flows) != 1:
+        paths = [".".join(map(str, path)) for path, _ in flows]
+        raise ValueError(
+            f"`model` must be or contain exactly one GaussianizationFlow; got"
+            f" {len(flows)} ({', '.join(paths) or 'none'}). Warm-start a flow of your"
+            " choice and assign it back."
+        )
+    return flows[0][1]
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def _split_weights(key, n, weights, holdout):
+    weights = jnp.ones(n) if weights is None else weights.astype(jnp.float32)
+    judges = jax.random.uniform(key, (n,)) < holdout
+    return jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
+
+
+def _split(key: Array, n: int, weights: Array | None, holdout: float) -> _Rows:
+    # By weights, not by slices: rows that are sharded over devices stay where they are.
+    fit, judge = _split_weights(key, n, weights, holdout)
+    if not holdout:
+        return _Rows(fit, fit, holds_out=False)
+    if not bool(jnp.any(judge > 0)):
+        raise ValueError(
+            f"`holdout`={holdout} leaves no row out of {n} to judge the fits; use more"
+            " rows, or holdout=0 to fit every layer plainly."
+        )
+    return _Rows(fit, judge, holds_out=True)
+
+
+@jax.jit
+def _summary(x: Array) -> tuple[Array, Array, Array]:
+    finite = jnp.all(jnp.isfinite(x), axis=1)
+    first = jnp.argmin(finite)
+    return jnp.sum(~finite), first, jnp.max(x, axis=0) == jnp.min(x, axis=0)
+
+
+def _check_rows(flow, x, context, weights) -> Array:
+    x = jnp.asarray(x)
+    d = flow.num_features
+    if x.ndim != 2 or x.shape[1] != d:
+        raise ValueError(
+            f"`x` must be [rows, {d}], the flow's number of features; got {x.shape}."
+        )
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
+        x = x.astype(jnp.float32)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"`x` must be real; got dtype {x.dtype}.")
+    needed = 1 + max(getattr(la, "num_components", 1) for la in flow.layers)
+    if x.shape[0] < needed:
+        raise ValueError(
+            f"`x` must have more rows than `num_components`; got {x.shape[0]} rows and"
+            f" {needed - 1} components. Fit on more data or build the flow with fewer"
+            " components."
+        )
+    for name, rows in (("context", context), ("weights", weights)):
+        if rows is not None and len(rows) != x.shape[0]:
+            raise ValueError(
+                f"`{name}` must have one row per row of `x`, {x.shape[0]}; got"
+                f" {len(rows)}."
+            )
+    if weights is not None and not bool(
+        jnp.all(weights >= 0) & jnp.all(jnp.isfinite(weights)) & jnp.any(weights > 0)
+    ):
+        raise ValueError("`weights` must be finite, nonnegative and not all zero.")
+    for name, rows in (("x", x), ("context", context)):
+        if rows is None:
+            continue
+        bad, first, constant = _summary(rows)
+        if bad:
+            raise ValueError(
+                f"`{name}` must be finite; got NaN or infinity in {int(bad)} of"
+                f" {rows.shape[0]} rows, the first row {int(first)}. Drop or fill them."
+            )
+        if jnp.any(constant):
+            raise ValueError(
+                f"`{name}` must vary in every column; columns"
+                f" {np.flatnonzero(constant).tolist()} are constant. Leave them out."
+            )
+    return x
+
+
+@jax.jit
+def _log_prob(x: Array, log_det: Array, weights: Array) -> Array:
+    per_row = log_det - 0.5 * jnp.sum(x * x, axis=-1) - x.shape[-1] * LOG_SQRT_2PI
+    # Not a product with zero weights: a row that judges nothing may be infinite.
+    return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights) / jnp.sum(weights)
+
+
+@jax.jit
+def _push(layer, x: Array, log_det: Array, context: Array | None) -> tuple[Array, Array]:
+    """The layer's own forward; equal layers share one compiled program."""
+    y, gained = as_bijector(layer, context).forward_and_log_det(x)
+    return y, log_det + gained
+
+
+@functools.singledispatch
+def _fit_layer(
+    layer: Any, x: Array, rows: _Rows, key: Array, *, rotation: str, backend: str
+) -> str:
+    """Fits one layer in place; returns what was done, for the report."""
+    del rotation, backend
+    if isinstance(layer, Fittable):
+        layer.warm_start(x, weights=rows.fit, key=key)
+        return "own fit"
+    return "passed"
+
+
+@_fit_layer.register
+def _(layer: Standardize, x, rows, key, *, rotation, backend) -> str:
+    del key, rotation, backend
+    return _fit_standardize(layer, x, rows, "x")
+
+
+def _fit_standardize(layer: Standardize, x: Array, rows: _Rows, name: str) -> str:
+    mean, scale = _moments(x, rows.fit)
+    if not bool(jnp.all(scale > 0)):
+        raise ValueError(
+            f"`{name}` must vary in every column; columns"
+            f" {np.flatnonzero(~(np.asarray(scale) > 0)).tolist()} are constant in the"
+            " rows that are fitted. Leave them out."
+        )
+    layer.mean[...] = mean.astype(layer.mean.dtype)
+    layer.log_scale[...] = jnp.log(scale).astype(layer.log_scale.dtype)
+    return "mean and scale"
+
+
+@jax.jit
+def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
+    w = (weights / jnp.sum(weights))[:, None]
+    # About a first row: the mean of large numbers cancels in float32.
+    origin = x[0]
+    mean = jnp.sum(w * (x - origin), axis=0)
+    scale = jnp.sqrt(jnp.sum(w * jnp.square(x - origin - mean), axis=0))
+    return origin + mean, scale
+
+
+@_fit_layer.register
+def _(layer: HouseholderRotation, x, rows, key, *, rotation, backend) -> str:
+    del backend
+    d = layer.num_features
+    if layer.num_reflections < d:
+        return f"kept ({layer.num_reflections} of {d} reflections)"
+    q = fit_rotation(x, method=rotation, key=key, weights=rows.fit)
+    layer.vectors[...] = _reflections(q, layer.num_reflections).astype(layer.vectors.dtype)
+    return rotation
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _reflections(q: Array, num_reflections: int) -> Array:
+    d = q.shape[0]
+    # d reflections have determinant (−1)^d; the sign of an axis is free.
+    flip = jnp.sign(jnp.linalg.det(q)) * (-1.0) ** d
+    vectors = householder.factorize(q.at[:, -1].multiply(flip))
+    # Pairs of equal reflections cancel; a single one more flips the first axis.
+    extra = jnp.broadcast_to(jnp.eye(d, dtype=q.dtype)[0], (num_reflections - d, d))
+    return jnp.concatenate([vectors, extra])
+
+
+@_fit_layer.register
+def _(layer: MixtureCDFMarginal, x, rows, key, *, rotation, backend) -> str:
+    del rotation
+    return _fit_mixtures(layer, x, rows, key, backend)
+
+
+@_fit_layer.register
+def _(layer: MixtureCDFCoupling, x, rows, key, *, rotation, backend) -> str:
+    del rotation
+    return _fit_mixtures(layer, masks.split(x, layer.mask)[1], rows, key, backend)
+
+
+def _fit_mixtures(layer, x: Array, rows: _Rows, key: Array, backend: str) -> str:
+    options = {
+        "num_components": layer.num_components,
+        "family": layer.family,
+        "anchor_weight": layer.anchor_weight,
+    }
+    fit: Callable[..., MixtureParams]
+    if backend == "sklearn":
+        fit = functools.partial(_fit_by_sklearn, x, rows, key, **options)
+    else:
+        sketch_key, key = jax.random.split(key)
+        sketch = gmm.sketch(x, rows.fit, sketch_key)
+        fit = functools.partial(gmm.fit_sketch, sketch, key=key, **options)
+    if not rows.holds_out:
+        layer.set_mixtures(fit())
+        return f"{x.shape[1]} of {x.shape[1]} features"
+
+    identity = mixture.identity_params(layer.num_components, layer.family)
+    shape = (x.shape[1], layer.num_components)
+    identity = MixtureParams(*(jnp.broadcast_to(p, shape) for p in identity))
+    strengths = _SHRINKAGES if backend == "jax" else (0.0, float("inf"))
+    candidates = [
+        identity if np.isinf(s) else fit(prior_weight=s) if s else fit()
+        for s in strengths
+    ]
+    params, chosen = _choose(
+        MixtureParams(*map(jnp.stack, zip(*candidates, strict=True))),
+        x,
+        rows.judge,
+        layer.family,
+        layer.anchor_weight,
+    )
+    layer.set_mixtures(params)
+    fitted = int(np.sum(np.asarray(chosen) < len(strengths) - 1))
+    shrunk = int(np.sum((np.asarray(chosen) > 0))) - (x.shape[1] - fitted)
+    note = f", {shrunk} shrunk" if shrunk else ""
+    return f"{fitted} of {x.shape[1]} features{note}"
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _choose(candidates, x, weights, family, anchor_weight):
+    """Each feature's best candidate by held-out log-likelihood. Candidates are [S, d, K]."""
+
+    def value(params: MixtureParams) -> Array:
+        density = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
+        return jnp.sum(jnp.where(weights[:, None] > 0, density, 0) * weights[:, None], 0)
+
+    chosen = jnp.argmax(jax.lax.map(value, candidates), axis=0)
+    return jax.tree.map(
+        lambda p: jnp.take_along_axis(p, chosen[None, :, None], axis=0)[0], candidates
+    ), chosen
+
+
+def _fit_by_sklearn(x, rows, key, **options) -> MixtureParams:
+    if bool(jnp.any((rows.fit > 0) & (rows.fit != 1))):
+        raise ValueError(
+            "`weights` must be None with backend='sklearn', whose GaussianMixture takes"
+            " none; use backend='jax'."
+        )
+    kept = np.asarray(x)[np.asarray(rows.fit) > 0]
+    return gmm.fit_mixtures_sklearn(kept, key=key, **options)
