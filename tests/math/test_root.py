@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from rbig_nnx.math import mixture, root
+from rbig_nnx.math.mixture import MixtureParams
+from tests.math.test_mixture import random_params
+
+
+@pytest.mark.parametrize("family", mixture.FAMILIES)
+@pytest.mark.parametrize("seed", range(4))
+def test_round_trip_to_z_12(seed, family):
+    params = random_params(seed)
+    z = jnp.linspace(-12, 12, 2001)
+    x = root.quantile(z, params, family=family)
+    back, log_det = mixture.gaussianize(x, params, family=family)
+    # One ulp of x moves z by the slope: nothing can do better.
+    ulp = np.exp(log_det) * np.maximum(np.abs(x), 1e-3) * 2.0**-23
+    assert np.max(np.abs(back - z) / (1e-5 + 2 * ulp)) < 1
+
+
+def test_worst_mixtures_converge():
+    # Needles of width 1e-3 up to 1e4 apart: Newton alone leaves for infinity.
+    for means in ([-1.0, 1.0], [0.0, 100.0], [-1e4, 1e4]):
+        params = MixtureParams(jnp.zeros(2), jnp.array(means), jnp.full(2, np.log(1e-3)))
+        z = jnp.linspace(-6, 6, 401)
+        x = root.quantile(z, params)
+        step = np.spacing(np.abs(np.asarray(x))) * 4
+        below, _ = mixture.gaussianize(x - step, params)
+        above, _ = mixture.gaussianize(x + step, params)
+        assert np.all(below <= z + 1e-5)
+        assert np.all(above >= z - 1e-5)
+
+
+@pytest.mark.parametrize("family", mixture.FAMILIES)
+def test_implicit_gradient_is_that_of_finite_differences(family):
+    with jax.enable_x64(True):
+        params = MixtureParams(*(p.astype(float) for p in random_params(8)))
+
+        def quantile(z, params):
+            return root.quantile(z, params, family=family)
+
+        for z in (-7.0, -0.4, 0.0, 3.0):
+            check_grads(quantile, (jnp.float64(z), params), order=1, rtol=1e-5)
