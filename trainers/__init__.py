@@ -1,0 +1,10 @@
+"""Training for flows, and for any NNX model that contains one."""
+
+from trainers.checkpoint import CheckpointError as CheckpointError
+from trainers.checkpoint import load_flow as load_flow
+from trainers.checkpoint import restore as restore
+from trainers.checkpoint import save as save
+from trainers.config import TrainConfig as TrainConfig
+from trainers.trainer import FitResult as FitResult
+from trainers.trainer import Trainer as Trainer
+from trainers.trainer import fit as fit

@@ -1,0 +1,49 @@
+"""Compiled functions, kept so that runs of one structure compile once."""
+
+import collections
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+_KEPT = 16  # functions; each holds an executable of about 10 MB and no data
+_compiled: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+
+
+def compiled(
+    function: Callable,
+    arguments: tuple,
+    *,
+    identity: tuple,
+    donate: tuple[int, ...] = (),
+    out_sharding: Any = None,
+) -> Callable:
+    """Compiles `function` for arguments like these, or finds an earlier compilation.
+
+    Args:
+      function: of arrays.
+      arguments: examples with the shapes, types and shardings to come.
+      identity: everything that `function` closes over. Where a part of it is not
+        hashable the result is not kept.
+      donate: numbers of the arguments whose memory the result may take.
+      out_sharding: of all results, or None.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple(
+        (jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves
+    )
+    key = (function.__qualname__, identity, structure, shapes)
+    try:
+        if key in _compiled:
+            _compiled.move_to_end(key)
+            return _compiled[key]
+    except TypeError:
+        key = None
+    options = {} if out_sharding is None else {"out_shardings": out_sharding}
+    jitted = jax.jit(function, donate_argnums=donate, **options)
+    result = jitted.lower(*arguments).compile()
+    if key is not None:
+        _compiled[key] = result
+        if len(_compiled) > _KEPT:
+            _compiled.popitem(last=False)
+    return result

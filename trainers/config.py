@@ -1,0 +1,73 @@
+"""The settings of a training run."""
+
+import dataclasses
+from typing import Literal
+
+Schedule = Literal["one-cycle", "constant"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train; the defaults are the recipe for a warm-started flow.
+
+    A warm start overfits quickly on small data, so jitter, averaging and decay on
+    kernels are on. All three are off at 0.0.
+    """
+
+    num_steps: int = 1_000  # optimiser updates
+    batch_size: int = 512  # rows a step over all devices; at most the rows there are
+    learning_rate: float = 3e-3  # peak of the schedule
+    schedule: Schedule = "one-cycle"  # or "constant"
+    warmup_fraction: float = 0.3  # of num_steps, rising (one-cycle)
+    initial_fraction: float = 0.04  # of the peak, at step 0 (one-cycle)
+    final_fraction: float = 4e-6  # of the peak, at the last step (one-cycle)
+    clip_norm: float = 1.0  # global norm of the gradient, nats per parameter unit
+    jitter: float = 0.03  # std of noise on x, in standard deviations of a feature
+    ema_decay: float = 0.99  # per step; evaluated and returned are the averages
+    weight_decay: float = 0.3  # per unit of learning rate, on kernels only
+    eval_every: int = 100  # steps
+    eval_rows: int = 10_000  # training rows scored at an evaluation
+    patience: int = 10  # evaluations without a better validation score; 0 = never stop
+    max_bad_steps: int = 20  # non-finite steps in a row that end the run
+    steps_per_dispatch: int = 50  # steps a call to the device
+    checkpoint_every: int = 1_000  # steps between writes to `workdir`
+    seed: int = 0  # order of the rows, noise, and the loss function's key
+
+    def __post_init__(self):
+        for name, smallest in _SMALLEST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not value >= smallest:
+                raise ValueError(
+                    f"`{name}` must be at least {smallest}; got {value!r}."
+                )
+        if not self.learning_rate > 0 or not self.clip_norm > 0:
+            raise ValueError(
+                "`learning_rate` and `clip_norm` must be positive; got"
+                f" {self.learning_rate!r} and {self.clip_norm!r}. Use"
+                " `clip_norm=float('inf')` for no clipping."
+            )
+        for name in ("ema_decay", "warmup_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be in [0, 1); got {getattr(self, name)!r}."
+                )
+        if self.schedule not in ("one-cycle", "constant"):
+            raise ValueError(
+                f"`schedule` must be 'one-cycle' or 'constant'; got {self.schedule!r}."
+            )
+
+
+_SMALLEST = {
+    "num_steps": 1,
+    "batch_size": 1,
+    "jitter": 0,
+    "weight_decay": 0,
+    "eval_every": 1,
+    "eval_rows": 1,
+    "patience": 0,
+    "max_bad_steps": 1,
+    "steps_per_dispatch": 1,
+    "checkpoint_every": 1,
+    "initial_fraction": 0,
+    "final_fraction": 0,
+}

@@ -1,0 +1,167 @@
+"""Rows in memory, and the order in which training visits them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
+
+
+class EpochOrder:
+    """Row numbers of every batch, a function of (seed, step) alone.
+
+    One permutation an epoch; rows that do not fill a last batch wait for the next
+    epoch's permutation. A run resumes from its step number, with no other state.
+
+    Args:
+      num_rows: rows of the data set.
+      batch_size: rows a step; at most `num_rows`.
+      seed: chooses the permutations.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, *, seed: int):
+        if not 1 <= batch_size <= num_rows:
+            raise ValueError(
+                f"`batch_size` must be from 1 to the {num_rows} rows; got {batch_size}."
+            )
+        self._num_rows, self.batch_size, self._seed = num_rows, batch_size, seed
+        self._steps = num_rows // batch_size
+        self._epoch, self._order = -1, np.empty(0, np.int32)
+
+    def indices(self, step: int, count: int) -> np.ndarray:
+        """Row numbers of `count` batches from `step` on, [count, batch_size]."""
+        return np.stack([self._batch(s) for s in range(step, step + count)])
+
+    def _batch(self, step: int) -> np.ndarray:
+        epoch, number = divmod(step, self._steps)
+        if epoch != self._epoch:
+            random = np.random.default_rng([self._seed, epoch])
+            self._order = random.permutation(self._num_rows).astype(np.int32)
+            self._epoch = epoch
+        start = number * self.batch_size
+        return self._order[start : start + self.batch_size]
+
+
+def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:
+    """Host arrays with one number of rows, numeric and finite.
+
+    Args:
+      rows: [n, d] (integers become floats), or a tuple or dict of arrays [n, ...]
+        (which keep their types).
+      name: the argument's name, for errors.
+
+    Returns:
+      The same structure with NumPy arrays of JAX's types.
+    """
+    if not isinstance(rows, (tuple, dict)):
+        return _as_floats(rows, name)
+    leaves, structure = jax.tree.flatten(rows)
+    if not leaves:
+        raise ValueError(f"`{name}` must hold at least one array; got {rows!r}.")
+    leaves = [_as_numbers(leaf, name) for leaf in leaves]
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(lengths) > 1 or None in lengths:
+        raise ValueError(
+            f"every array of `{name}` must have the same number of rows; got shapes"
+            f" {[leaf.shape for leaf in leaves]}."
+        )
+    return jax.tree.unflatten(structure, leaves)
+
+
+def with_context(x: Rows, context: Any, *, name: str = "context") -> Rows:
+    """The pair (x, context), or x alone where there is no context."""
+    if context is None:
+        return x
+    context = _as_floats(context, name)
+    if len(context) != num_rows(x):
+        raise ValueError(
+            f"`{name}` must have one row for each row of `x`; got {len(context)} and"
+            f" {num_rows(x)} rows."
+        )
+    return (x, context)
+
+
+def num_rows(rows: Rows) -> int:
+    """How many rows every array has."""
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def take(rows: Rows, index: Any) -> Rows:
+    """Rows number `index` of every array."""
+    return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+def noise_scales(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
+    """Standard deviations of the noise for every array of `rows`, None for no noise.
+
+    Noise goes to the features: `rows` itself, or the first of a tuple when that is a
+    float array. Contexts, labels and dictionaries stay clean.
+
+    Args:
+      rows: as from `as_rows`.
+      jitter: in standard deviations of a feature.
+    """
+    leaves = jax.tree.leaves(rows)
+    x = rows[0] if isinstance(rows, tuple) else rows
+    noisy = (
+        jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
+    )
+    first = (
+        (jitter * x.std(axis=0, dtype=np.float64)).astype(x.dtype) if noisy else None
+    )
+    return (first, *[None] * (len(leaves) - 1))
+
+
+def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.ndarray]]:
+    """Batches in order with a mask of the rows that count.
+
+    Args:
+      rows: of one data set.
+      batch_size: rows a batch.
+      pad: True repeats a row to give the last batch the size of the others.
+    """
+    n = num_rows(rows)
+    result = []
+    for start in range(0, n, batch_size):
+        index = np.arange(
+            start, start + batch_size if pad else min(start + batch_size, n)
+        )
+        mask = index < n
+        result.append((take(rows, np.where(mask, index, start)), mask))
+    return result
+
+
+def _as_floats(x: Any, name: str) -> np.ndarray:
+    x = _as_numbers(x, name)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"`{name}` must be [rows, features] with at least one of each; got shape"
+            f" {x.shape}."
+            + (" Use x[:, None] for one feature." if x.ndim == 1 and x.size else "")
+        )
+    if not np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32)
+    return x
+
+
+def _as_numbers(x: Any, name: str) -> np.ndarray:
+    x = np.asarray(x)
+    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+        try:  # bfloat16 and friends are numbers to JAX and not to NumPy
+            x = x.astype(np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"`{name}` must hold numbers; got {x.dtype}. Encode or drop the columns"
+                " that are not."
+            ) from None
+    if np.issubdtype(x.dtype, np.complexfloating):
+        raise ValueError(f"`{name}` must hold real numbers; got {x.dtype}.")
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+        raise ValueError(
+            f"`{name}` must be finite; got {int(bad.sum())} of {len(x)} rows with NaN or"
+            f" infinity, the first is row {int(bad.argmax())}. Drop or impute them."
+        )
+    return x

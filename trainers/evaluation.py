@@ -1,0 +1,108 @@
+"""Scores of a model on whole data sets, in batches of one size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from trainers import data, sharding
+from trainers.compilation import compiled
+from trainers.step import LossFn, make_evaluate
+
+_BATCH = 4_096  # rows scored a call; padding wastes less than one batch a data set
+
+
+class Evaluation:
+    """Minus the mean loss over each of several data sets, on the device.
+
+    A loss with one value a row is scored in padded batches under a mask. A mean over
+    the batch cannot be masked, so there the last batch has its own size.
+
+    Args:
+      model: gives the structure; scored in evaluation mode (no dropout).
+      sets: rows by name.
+      params: example of the parameters, placed where they will be.
+      rest: example of the other variables.
+      loss_fn: (model, batch, key) -> loss.
+      trainable: NNX filter of the parameters.
+      key: of the losses that draw random numbers: the same draws each time.
+      mesh: to spread batches over, or None.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        sets: Mapping[str, data.Rows],
+        *,
+        params: Any,
+        rest: Any,
+        loss_fn: LossFn,
+        trainable: Any,
+        key: jax.Array,
+        mesh: jax.sharding.Mesh | None,
+    ):
+        model = nnx.clone(model)
+        model.eval()
+        graphdef, *_ = nnx.split(model, trainable, ...)
+        largest = max(map(data.num_rows, sets.values()))
+        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        size = -(-min(_BATCH, largest) // devices) * devices
+        maskable = _has_one_value_a_row(model, loss_fn, next(iter(sets.values())), key)
+        self._batches = {
+            name: [
+                (*_placed(batch, mask, mesh, devices), jax.random.fold_in(key, i))
+                for i, (batch, mask) in enumerate(
+                    data.batches(rows, size, pad=maskable)
+                )
+            ]
+            for name, rows in sets.items()
+        }
+        evaluate = make_evaluate(graphdef, loss_fn=loss_fn)
+        self._evaluate = {}
+        for batch, mask, batch_key in (b for bs in self._batches.values() for b in bs):
+            if len(mask) not in self._evaluate:
+                self._evaluate[len(mask)] = compiled(
+                    evaluate,
+                    (params, rest, batch, mask, batch_key),
+                    identity=(graphdef, loss_fn),
+                    out_sharding=sharding.replicated(mesh),
+                )
+
+    def scores(self, params: Any, rest: Any) -> dict[str, float]:
+        """Minus the mean loss by data set; for the default loss mean log p in nats."""
+        return {name: self._score(name, params, rest) for name in self._batches}
+
+    def _score(self, name: str, params: Any, rest: Any) -> float:
+        total = None
+        for batch, mask, key in self._batches[name]:
+            metrics = self._evaluate[len(mask)](params, rest, batch, mask, key)
+            total = metrics if total is None else total.merge(metrics)
+        return float(total.compute()["score"])
+
+
+def _has_one_value_a_row(model, loss_fn, rows, key) -> bool:
+    # Two rows of the data tell a mean from a value for each row.
+    graphdef, state = nnx.split(model)
+
+    def loss(state):
+        return loss_fn(
+            nnx.merge(graphdef, state, copy=True),
+            data.take(rows, np.zeros(2, np.int32)),
+            key,
+        )
+
+    shape = jax.eval_shape(loss, state).shape
+    if shape not in ((), (2,)):
+        raise ValueError(
+            "`loss_fn` must return a mean loss, shape (), or one for each row of the"
+            f" batch; got shape {shape} for a batch of 2 rows."
+        )
+    return shape == (2,)
+
+
+def _placed(batch, mask, mesh, devices):
+    divides = len(mask) % devices == 0
+    place = sharding.over_rows(mesh) if divides else sharding.replicated(mesh)
+    return sharding.place((batch, mask), place)
