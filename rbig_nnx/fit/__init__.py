@@ -1,0 +1,1 @@
+"""Greedy fits from data: one-dimensional mixtures, rotations. Imports math only."""
