@@ -141,7 +141,7 @@ def make_train_steps(
         (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(
             state.params, state.rest, batch, loss_key
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

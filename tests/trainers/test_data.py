@@ -1,0 +1,95 @@
+import jax
+import numpy as np
+import pytest
+
+from trainers import data, sharding
+
+
+def test_an_epoch_visits_every_row_once():
+    order = data.EpochOrder(12, 4, seed=0)
+    rows = order.indices(0, 3)
+    assert rows.shape == (3, 4)
+    assert sorted(rows.ravel()) == list(range(12))
+    assert not np.array_equal(rows, order.indices(3, 3))
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    whole = data.EpochOrder(10, 3, seed=1).indices(0, 20)
+    pieces = data.EpochOrder(10, 3, seed=1)
+    parts = [pieces.indices(step, 4) for step in (16, 0, 8, 12, 4)]
+    np.testing.assert_array_equal(parts[0], whole[16:])
+    np.testing.assert_array_equal(parts[4], whole[4:8])
+    assert not np.array_equal(data.EpochOrder(10, 3, seed=2).indices(0, 20), whole)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="`batch_size` must be from 1 to the 3 rows"):
+        data.EpochOrder(3, 4, seed=0)
+
+
+def test_integers_become_floats():
+    assert data.as_rows([[1, 2], [3, 4]]).dtype == np.float32
+
+
+def test_a_pair_keeps_its_types():
+    x, labels = data.as_rows((np.ones((3, 2)), np.arange(3)))
+    assert x.dtype == np.float32
+    assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones(3), r"got shape \(3,\). Use x\[:, None\]"),
+        (np.ones((0, 2)), "at least one of each"),
+        (np.array([["a", "b"]]), "`x_train` must hold numbers"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), "1 of 2 rows .* first is row 1"),
+        (np.ones((2, 2), complex), "real numbers"),
+        ((np.ones((3, 2)), np.ones((4, 2))), "same number of rows"),
+        ((), "at least one array"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        data.as_rows(rows)
+
+
+def test_context_needs_as_many_rows():
+    with pytest.raises(ValueError, match="`context` must have one row for each row"):
+        data.with_context(np.ones((3, 2)), np.ones((2, 1)))
+
+
+def test_noise_goes_to_the_features_only():
+    x = np.random.default_rng(0).normal(size=(1_000, 2)).astype(np.float32) * [1, 5]
+    x = x.astype(np.float32)
+    (scale,) = data.noise_scales(x, 0.1)
+    np.testing.assert_allclose(scale, 0.1 * x.std(axis=0), rtol=1e-4)
+    scale, none = data.noise_scales((x, x), 0.1)
+    assert scale is not None
+    assert none is None
+    assert data.noise_scales({"a": x, "b": x}, 0.1) == (None, None)
+    assert data.noise_scales(x, 0.0) == (None,)
+
+
+def test_padded_batches_have_one_size_and_mask_the_rest():
+    rows = np.arange(10.0)[:, None]
+    batches = data.batches(rows, 4, pad=True)
+    assert [len(mask) for _, mask in batches] == [4, 4, 4]
+    kept = np.concatenate([batch[mask] for batch, mask in batches])
+    np.testing.assert_array_equal(kept, rows)
+    assert [len(m) for _, m in data.batches(rows, 4, pad=False)] == [4, 4, 2]
+
+
+def test_a_batch_must_divide_over_the_mesh():
+    n = jax.device_count()
+    mesh = jax.make_mesh((n,), ("data",))
+    assert sharding.prepare_mesh(mesh, 4 * n).shape == {"data": n}
+    if n > 1:
+        with pytest.raises(ValueError, match=f"divide over the {n} devices"):
+            sharding.prepare_mesh(mesh, 4 * n + 1)
+
+
+def test_a_mesh_needs_a_data_axis():
+    mesh = jax.make_mesh((1,), ("model",), devices=jax.devices()[:1])
+    with pytest.raises(ValueError, match="axis named 'data'"):
+        sharding.prepare_mesh(mesh, 4)
