@@ -1,0 +1,50 @@
+# make demo      set up, then the two-moons experiment
+# make test      set up, then format, lint, import rules, tests and doctests
+# make test-all  the same with the slow tests
+# make clean     remove the environment, the caches and the runs
+# Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo setup check test test-all clean
+
+demo: $(STAMP)
+	$(BIN)/rbig-nnx demo
+
+setup: $(STAMP)
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+test-all: check
+	$(BIN)/python -m pytest -m ""
+
+# Without the stamp the environment is incomplete, so it is made anew.
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'rbig-nnx needs Python 3.11 or newer; `$(PYTHON)` is' \
+	    "$$($(PYTHON) --version 2>&1 || true)." \
+	    'Say which to use: make $(MAKECMDGOALS) PYTHON=python3.11' >&2; exit 1; }
+	@echo 'Installing rbig-nnx and its pinned dependencies into $(VENV) (a minute or two)'
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo 'The `venv` module of `$(PYTHON)` does not work;' \
+	    'on Debian and Ubuntu install the package python3-venv.' >&2; exit 1; }
+	@lock=constraints/$$($(BIN)/python -c 'import sys; \
+	  print("py311" if sys.version_info < (3, 12) else "py313")').txt; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --editable '.[dev]' --constraint "$$lock"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .import_linter_cache \
+	  .hypothesis
+	find rbig_nnx trainers tests examples benchmarks -name __pycache__ -prune \
+	  -exec rm -rf {} +
