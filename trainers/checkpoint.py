@@ -9,6 +9,7 @@ at all.
 
 import json
 import logging
+import os
 import pathlib
 import shutil
 import warnings
@@ -43,7 +44,7 @@ class CheckpointWriter:
         `checkpoints.previous` at the first write.
     """
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | os.PathLike):
         self._path = pathlib.Path(workdir).absolute() / FOLDER
         self._manager, self._latest = None, -1
 
@@ -68,7 +69,7 @@ class CheckpointWriter:
         self._latest = step
 
 
-def save(path: str | pathlib.Path, model: nnx.Module, *, step: int = 0):
+def save(path: str | os.PathLike, model: nnx.Module, *, step: int = 0):
     """Writes one model to the folder `path`; a checkpoint there is replaced.
 
     Args:
@@ -96,7 +97,7 @@ def save(path: str | pathlib.Path, model: nnx.Module, *, step: int = 0):
 
 
 def restore(
-    path: str | pathlib.Path,
+    path: str | os.PathLike,
     model: nnx.Module,
     *,
     strict: bool = True,
@@ -114,8 +115,7 @@ def restore(
     folder, number = _find(path, step)
     meta = _read_meta(folder, number)
     stored = meta["arrays"]
-    graphdef, state = nnx.split(model)
-    wanted = _describe(_flatten(state))
+    wanted = _describe(arrays_of(model))
     agreed = {k for k in wanted if k in stored and _fits(wanted[k], stored[k])}
     problems = [
         *(f"{k}: not in the checkpoint" for k in sorted(wanted.keys() - stored.keys())),
@@ -140,13 +140,11 @@ def restore(
     if problems:
         warnings.warn(f"not restored: {_shorten(problems)}", stacklevel=2)
     arrays = _read_arrays(folder, number, meta)
-    return nnx.merge(
-        graphdef, _replace(state, {k: arrays[k] for k in agreed}), copy=True
-    )
+    return with_arrays(model, {name: arrays[name] for name in agreed})
 
 
 def load_flow(
-    path: str | pathlib.Path, *, step: int | Literal["best", "last"] = "best"
+    path: str | os.PathLike, *, step: int | Literal["best", "last"] = "best"
 ) -> nnx.Module:
     """Rebuilds a flow from a checkpoint alone.
 
@@ -166,6 +164,31 @@ def load_flow(
         )
     flow = rbig_nnx.from_config(meta["config"], rngs=nnx.Rngs(0))
     return restore(path, flow, step=step)
+
+
+def arrays_of(model: nnx.Module) -> dict[str, np.ndarray]:
+    """A model's arrays by dotted name, random keys as their words."""
+    return {
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for name, leaf in _named_leaves(nnx.state(model))
+    }
+
+
+def with_arrays(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
+    """A new model like `model` with the named arrays exchanged, types kept."""
+    graphdef, state = nnx.split(model)
+    leaves = []
+    for name, leaf in _named_leaves(state):
+        if name not in arrays:
+            leaves.append(leaf)
+        elif _is_key(leaf):
+            impl = jax.random.key_impl(leaf)
+            leaves.append(jax.random.wrap_key_data(arrays[name], impl=impl))
+        else:
+            leaves.append(jnp.asarray(arrays[name], leaf.dtype))
+    paths = [path for path, _ in nnx.to_flat_state(state)]
+    new = nnx.from_flat_state(list(zip(paths, leaves, strict=True)))
+    return nnx.merge(graphdef, new, copy=True)
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:
@@ -197,7 +220,7 @@ def _open_manager(path: pathlib.Path) -> ocp.CheckpointManager:
 
 
 def _write(manager, step: int, model: nnx.Module, *, score: float):
-    arrays = {k: np.asarray(v) for k, v in _flatten(nnx.state(model)).items()}
+    arrays = arrays_of(model)
     meta = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -325,29 +348,6 @@ def _damaged(folder, step, reason) -> CheckpointError:
     )
 
 
-def _flatten(state: nnx.State) -> dict[str, Any]:
-    """Arrays by dotted name; random keys as their words."""
-    flat = {}
-    for path, variable in nnx.to_flat_state(state):
-        leaf = variable[...] if isinstance(variable, nnx.Variable) else variable
-        flat[".".join(map(str, path))] = _key_words(leaf)
-    return flat
-
-
-def _replace(state: nnx.State, arrays: Mapping[str, np.ndarray]) -> nnx.State:
-    """`state` with the named arrays exchanged, shapes and types kept."""
-    pure = {}
-    for path, variable in nnx.to_flat_state(state):
-        leaf = variable[...] if isinstance(variable, nnx.Variable) else variable
-        new = arrays.get(".".join(map(str, path)))
-        if new is not None and _is_key(leaf):
-            leaf = jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf))
-        elif new is not None:
-            leaf = jnp.asarray(new, leaf.dtype)
-        pure[path] = leaf
-    return nnx.from_flat_state(list(pure.items()))
-
-
 def _describe(arrays: Mapping[str, Any]) -> dict[str, dict]:
     return {
         name: {"shape": list(np.shape(a)), "dtype": jnp.result_type(a).name}
@@ -365,8 +365,10 @@ def _is_key(leaf) -> bool:
     )
 
 
-def _key_words(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def _named_leaves(state: Any):
+    for path, leaf in nnx.to_flat_state(state):
+        array = leaf[...] if isinstance(leaf, nnx.Variable) else leaf
+        yield ".".join(map(str, path)), array
 
 
 def _is_replaceable(path: pathlib.Path) -> bool:

@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from trainers.checkpoint import arrays_of, with_arrays
 from trainers.config import TrainConfig
 from trainers.trainer import fit
 
@@ -141,6 +142,22 @@ class FlowDensity(
         """Maps latent rows to data."""
         check_is_fitted(self)
         return self._by_rows(_inverse, self._checked(X))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to pickle: the flow as its configuration and NumPy arrays."""
+        state = super().__getstate__()
+        if "flow_" in state:
+            flow = state["flow_"]
+            state = state | {"flow_": (rbig_nnx.to_config(flow), arrays_of(flow))}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]):
+        """Rebuilds the flow from what `__getstate__` stored."""
+        if "flow_" in state:
+            config, arrays = state["flow_"]
+            flow = rbig_nnx.from_config(config, rngs=nnx.Rngs(0))
+            state = state | {"flow_": with_arrays(flow, arrays)}
+        super().__setstate__(state)
 
     def _checked(self, X, *, reset=False) -> np.ndarray:
         X = validate_data(

@@ -25,8 +25,8 @@ def prepare_mesh(mesh: Mesh | None, batch_size: int) -> Mesh | None:
         return None
     if DATA_AXIS not in mesh.axis_names:
         raise ValueError(
-            f"`mesh` must have an axis named {DATA_AXIS!r}; got {mesh.axis_names}. Build"
-            f" it with jax.make_mesh((jax.device_count(),), ({DATA_AXIS!r},))."
+            f"`mesh` must have an axis named {DATA_AXIS!r}; got {mesh.axis_names}."
+            f" Build it with jax.make_mesh((jax.device_count(),), ({DATA_AXIS!r},))."
         )
     size = mesh.shape[DATA_AXIS]
     if batch_size % size:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,6 +29,18 @@ from trainers.step import (
 
 _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 
+_DEFAULTS = TrainConfig()
+_LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into it
+    "batch_size",
+    "jitter",
+    "eval_every",
+    "eval_rows",
+    "patience",
+    "max_bad_steps",
+    "steps_per_dispatch",
+    "checkpoint_every",
+    "seed",
+)
 _TITLES = {"valid": "held-out"}  # on the progress bar
 _ARGUMENTS = {"train": "x_train", "valid": "x_valid"}
 
@@ -44,7 +57,7 @@ class FitResult:
       history: arrays over the evaluations: `step`; `train`, `valid` and one for each
         name of `monitor`, minus the mean loss (for the default loss mean log p in
         nats); `loss`, its mean over the training steps since the evaluation before;
-        `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training so far.
+        `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training.
       best_step: of `model`.
       stop_reason: "completed", "early stop" or "non-finite".
       bad_steps: skipped because the loss or a gradient was not finite.
@@ -71,7 +84,7 @@ def fit(
     monitor: Mapping[str, data.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
-    workdir: str | None = None,
+    workdir: str | os.PathLike | None = None,
     loss_fn: LossFn | None = None,
     trainable: Any = nnx.Param,
     writer: Any = None,
@@ -124,7 +137,7 @@ class Trainer:
 
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: jax.sharding.Mesh | None = None
-    workdir: str | None = None
+    workdir: str | os.PathLike | None = None
     loss_fn: LossFn | None = None
     trainable: Any = nnx.Param
     writer: Any = None
@@ -181,8 +194,8 @@ class _Run:
         if not jax.tree.leaves(params):
             raise ValueError(
                 "`model` must have parameters to train; got none that match"
-                f" {trainable!r}. Hold arrays in nnx.Param and submodules in nnx.List; a"
-                " Distrax object stored in a module hides its parameters."
+                f" {trainable!r}. Hold arrays in nnx.Param and submodules in nnx.List;"
+                " a Distrax object stored in a module hides its parameters."
             )
         optimizer = make_optimizer(config)
         everywhere = sharding.replicated(mesh)
@@ -401,7 +414,8 @@ def _compile_train_steps(
         ema_decay=config.ema_decay,
         row_sharding=sharding.over_rows(mesh),
     )
-    settings = dataclasses.replace(config, seed=0)  # the seed is in the arguments
+    loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
+    settings = dataclasses.replace(config, **loop_only)
     return compiled(
         function,
         arguments,
@@ -419,7 +433,7 @@ def _subset(rows: data.Rows, size: int, seed: int) -> data.Rows:
 
 
 def _check_alike(train: data.Rows, sets: Mapping[str, data.Rows]):
-    """Raises unless every data set has the structure and widths of the training rows."""
+    """Raises unless every data set is built like the training rows."""
     for name, rows in sets.items():
         if _form(rows) != _form(train):
             raise ValueError(

@@ -12,7 +12,12 @@ _RNG = np.random.default_rng(0)
 X = (_RNG.normal(size=(500, 2)) * [1.0, 3.0] + [2.0, -1.0]).astype(np.float32)
 VALID = (_RNG.normal(size=(200, 2)) * [1.0, 3.0] + [2.0, -1.0]).astype(np.float32)
 QUICK = TrainConfig(
-    num_steps=30, batch_size=64, eval_every=10, steps_per_dispatch=4, learning_rate=0.1
+    num_steps=30,
+    batch_size=64,
+    eval_every=10,
+    steps_per_dispatch=4,
+    learning_rate=0.1,
+    jitter=0.0,
 )
 
 
