@@ -13,6 +13,10 @@ from jaxtyping import Array, Float
 # mixtures stay those that were fitted. Identity to 2 % for |input| ≤ 1.
 INPUT_BOUND = 5.0
 
+# A tenth of the usual standard deviation: stacked maps of untrained mixtures are otherwise
+# so steep in places that float32 cannot invert them.
+OUTPUT_KERNEL_INIT = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+
 
 class MLP(nnx.Module):
     """Dense layers with an activation after each: [..., in] to [..., hidden[-1]].
@@ -83,7 +87,8 @@ class Conditioner(nnx.Module):
       activation: of the default trunk, a function of `jax.nn`.
       dtype: compute dtype; None promotes. The output is cast back to the input's dtype.
       param_dtype: storage dtype.
-      kernel_init: initialiser of the kernels.
+      kernel_init: initialiser of the trunk's kernels.
+      output_kernel_init: initialiser of the output kernel.
       bias_init: initialiser of the output bias.
       kernel_metadata: metadata of every kernel, for instance its sharding.
       bias_metadata: metadata of every bias.
@@ -114,6 +119,7 @@ class Conditioner(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        output_kernel_init: nnx.Initializer = OUTPUT_KERNEL_INIT,
         bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
         kernel_metadata: dict[str, Any] | None = None,
         bias_metadata: dict[str, Any] | None = None,
@@ -129,7 +135,6 @@ class Conditioner(nnx.Module):
         options = {
             "dtype": dtype,
             "param_dtype": param_dtype,
-            "kernel_init": kernel_init,
             "kernel_metadata": kernel_metadata or {},
             "bias_metadata": bias_metadata or {},
             "rngs": rngs,
@@ -137,11 +142,19 @@ class Conditioner(nnx.Module):
         self.hidden = None if trunk is not None else tuple(hidden)
         self.activation = activation
         if trunk is None:
-            trunk = MLP(total, hidden, activation=activation, **options)
+            trunk = MLP(
+                total, hidden, activation=activation, kernel_init=kernel_init, **options
+            )
         self.trunk = trunk
         probe = jax.ShapeDtypeStruct((1, total), param_dtype)
         width = jax.eval_shape(lambda x: trunk(x), probe).shape[-1]
-        self.out = nnx.Linear(width, out_features, bias_init=bias_init, **options)
+        self.out = nnx.Linear(
+            width,
+            out_features,
+            kernel_init=output_kernel_init,
+            bias_init=bias_init,
+            **options,
+        )
 
     def __call__(
         self, x: Float[Array, "*b p"], context: Float[Array, "*c q"] | None = None

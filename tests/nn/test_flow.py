@@ -1,0 +1,206 @@
+import json
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import rbig_nnx as rn
+from rbig_nnx.nn.stack import repeated_units
+from tests.contracts import check_bijector
+
+
+def flow_of(num_features, context_features=0, **options):
+    options = {"num_components": 3, "hidden": (8,), **options}
+    return rn.coupling_flow(
+        num_features, 2, context_features=context_features, rngs=nnx.Rngs(0), **options
+    )
+
+
+@pytest.fixture(params=["graph", "tree"])
+def nnx_mode(request):
+    modes = nnx.set_graph_mode, nnx.set_graph_updates
+    if request.param == "tree":
+        for set_mode in modes:
+            set_mode(False)
+    yield request.param
+    for set_mode in modes:
+        set_mode(True)
+
+
+@pytest.mark.parametrize("num_features", [1, 2, 3, 5])
+@pytest.mark.parametrize("context_features", [0, 2])
+def test_flow_is_a_bijection_with_a_density(num_features, context_features, nnx_mode):
+    flow = flow_of(num_features, context_features)
+    x = jax.random.normal(jax.random.key(1), (6, num_features))
+    context = jax.random.normal(jax.random.key(2), (context_features,))
+    context = context if context_features else None
+    check_bijector(flow.bijector(context), x, rtol=1e-3, atol=1e-4)
+    log_prob = flow.log_prob(x, context)
+    distribution = flow.distribution(context)
+    np.testing.assert_allclose(distribution.log_prob(x), log_prob, rtol=1e-4)
+    assert distribution.sample(seed=0).shape == (num_features,)
+
+
+def test_context_may_differ_between_points():
+    flow = flow_of(2, 1)
+    x = jnp.zeros((3, 2))
+    context = jnp.array([[-1.0], [0.0], [1.0]])
+    together = flow.log_prob(x, context)
+    apart = jnp.stack([flow.log_prob(x[i], context[i]) for i in range(3)])
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+    assert np.ptp(together) > 0
+
+
+def test_samples_have_the_shape_and_the_density():
+    flow = flow_of(3)
+    for shape, full in ((5, (5,)), ((), ()), ((2, 4), (2, 4))):
+        x, log_prob = flow.sample_and_log_prob(jax.random.key(0), shape)
+        assert x.shape == (*full, 3)
+        assert log_prob.shape == full
+    x, log_prob = flow.sample_and_log_prob(jax.random.key(0), 200)
+    np.testing.assert_allclose(flow.log_prob(x), log_prob, atol=0.05)
+    np.testing.assert_array_equal(flow.sample(jax.random.key(0), 200), x)
+
+
+def test_equal_blocks_are_scanned_and_give_the_numbers_of_the_unrolled_flow():
+    flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
+    units = repeated_units(tuple(flow.layers))
+    assert [len(repeats) for _, repeats in units] == [1, 4]
+    x = jax.random.normal(jax.random.key(0), (7, 3))
+    y, total = x, 0.0
+    for layer in flow.layers:
+        y, log_det = layer.bijector().forward_and_log_det(y)
+        total += log_det
+    z, log_det = flow.forward_and_log_det(x)
+    np.testing.assert_allclose(z, y, atol=1e-5)
+    np.testing.assert_allclose(log_det, total, atol=1e-5)
+
+
+def test_compiled_program_does_not_grow_with_depth():
+    def size(num_blocks):
+        flow = rn.coupling_flow(2, num_blocks, hidden=(8,), rngs=nnx.Rngs(0))
+        text = jax.jit(lambda f, x: f.log_prob(x)).lower(flow, jnp.zeros((4, 2))).as_text()
+        return sum("exponential" in line for line in text.splitlines())
+
+    assert size(8) == size(2) > 0
+
+
+@pytest.mark.parametrize("num_features", [1, 2, 5])
+def test_every_parameter_gets_a_gradient(num_features):
+    flow = flow_of(num_features)
+    x = jax.random.normal(jax.random.key(1), (64, num_features))
+    graphdef, params, rest = nnx.split(flow, nnx.Param, ...)
+
+    def loss(params):
+        return -jnp.mean(nnx.merge(graphdef, params, rest).log_prob(x))
+
+    grads = nnx.to_pure_dict(jax.grad(loss)(params))
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.all(np.isfinite(grad)), path
+        assert np.any(grad != 0), path
+
+
+class Doubled(nnx.Module, distrax.Bijector):
+    """A user's layer that is a Distrax bijector itself."""
+
+    def __init__(self):
+        distrax.Bijector.__init__(self, event_ndims_in=1)
+        self.log_scale = nnx.Param(jnp.log(2.0))
+
+    def forward_and_log_det(self, x):
+        log_scale = self.log_scale[...]
+        return x * jnp.exp(log_scale), jnp.full(x.shape[:-1], x.shape[-1] * log_scale)
+
+    def inverse_and_log_det(self, y):
+        log_scale = self.log_scale[...]
+        return y * jnp.exp(-log_scale), jnp.full(y.shape[:-1], -y.shape[-1] * log_scale)
+
+
+def test_users_layers_compose():
+    flow = rn.GaussianizationFlow([Doubled(), rn.MixtureCDFMarginal(2), Doubled()])
+    x = jax.random.normal(jax.random.key(1), (6, 2))
+    check_bijector(flow.bijector(), x)
+    with pytest.raises(ValueError, match="of type Doubled cannot be described"):
+        rn.to_config(flow)
+
+
+def test_something_that_is_no_layer_is_refused():
+    flow = rn.GaussianizationFlow([nnx.Linear(2, 2, rngs=nnx.Rngs(0))], num_features=2)
+    with pytest.raises(TypeError, match="a layer must be a distrax.Bijector.*Linear"):
+        flow.log_prob(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("family", ["gaussian", "logistic"])
+def test_config_rebuilds_the_flow(family):
+    flow = flow_of(3, 2, family=family, dtype=jnp.bfloat16, activation=jax.nn.silu)
+    config = json.loads(json.dumps(rn.to_config(flow)))
+    again = rn.from_config(config, rngs=nnx.Rngs(1))
+    nnx.update(again, nnx.state(flow))
+    x, context = jnp.ones((4, 3)), jnp.ones(2)
+    np.testing.assert_array_equal(again.log_prob(x, context), flow.log_prob(x, context))
+    assert rn.to_config(again) == rn.to_config(flow)
+
+
+def test_unknown_layer_type_is_refused():
+    with pytest.raises(ValueError, match="`type` must be one of"):
+        rn.from_config(
+            {"layers": [{"type": "Nope"}], "num_features": 2, "context_features": 0},
+            rngs=nnx.Rngs(0),
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: f.log_prob(jnp.zeros((4, 2))), "`x` must have 3 features"),
+        (lambda f: f.log_prob(jnp.zeros(())), "`x` must have 3 features"),
+        (lambda f: f.log_prob(jnp.zeros(3, complex)), "`x` must be real"),
+        (lambda f: f.log_prob(jnp.zeros(3), jnp.zeros(1)), "`context` must be None"),
+    ],
+)
+def test_bad_input_of_an_unconditional_flow(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(flow_of(3))
+
+
+def test_bad_context_of_a_conditional_flow():
+    flow = flow_of(2, 2)
+    with pytest.raises(ValueError, match="`context` must be given"):
+        flow.log_prob(jnp.zeros(2))
+    with pytest.raises(ValueError, match="`context` must have 2 features"):
+        flow.log_prob(jnp.zeros(2), jnp.zeros(3))
+
+
+def test_couplings_that_do_not_cover_every_feature_once_are_refused():
+    def coupling(*mask):
+        return rn.MixtureCDFCoupling(len(mask), mask=mask, hidden=(4,), rngs=nnx.Rngs(0))
+
+    first, second = coupling(True, False, True), coupling(False, False, True)
+    with pytest.raises(ValueError, match=r"features \[1\] more than once and \[2\] never"):
+        rn.GaussianizationFlow([first, second])
+    rotation = rn.HouseholderRotation(3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="exactly once"):
+        rn.GaussianizationFlow([rotation, first, rotation])
+    whole = [first, coupling(False, True, True), coupling(True, True, False)]
+    rn.GaussianizationFlow([rotation, *whole, rotation, *whole])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: rn.GaussianizationFlow([]), "at least one layer"),
+        (lambda: rn.GaussianizationFlow([Doubled()]), "`num_features` must be given"),
+        (
+            lambda: rn.GaussianizationFlow([rn.Standardize(2), rn.Standardize(3)]),
+            "agree on the number of features",
+        ),
+        (lambda: rn.coupling_flow(0, 1, rngs=nnx.Rngs(0)), "must be at least 1"),
+        (lambda: rn.diagonal_flow(2, 0, rngs=nnx.Rngs(0)), "must be at least 1"),
+    ],
+)
+def test_bad_compositions_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,277 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import rbig_nnx as rn
+from rbig_nnx.fit import gmm
+from rbig_nnx.math import mixture
+
+KEY = jax.random.key(1)
+
+
+def data(num_features, n=800, seed=0):
+    """Correlated columns that are far from Gaussian."""
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random((n, num_features)) < 0.4, -2, 1) + 0.4 * rng.normal(
+        size=(n, num_features)
+    )
+    x[:, 1:] += 0.7 * x[:, :-1]
+    return x.astype(np.float32)
+
+
+def coupling_flow(d, seed=0, **options):
+    options = {"num_components": 4, "hidden": (8,), **options}
+    return rn.coupling_flow(d, 2, rngs=nnx.Rngs(seed), **options)
+
+
+def diagonal_flow(d, **options):
+    return rn.diagonal_flow(d, 2, num_components=4, rngs=nnx.Rngs(0), **options)
+
+
+def leaves(model):
+    return jax.tree.leaves(nnx.to_pure_dict(nnx.state(model)))
+
+
+def test_output_kernels_are_exactly_zero_and_the_input_model_is_untouched():
+    flow = coupling_flow(3)
+    before = [np.array(a) for a in leaves(flow)]
+    warm, report = rn.warm_start(flow, data(3), key=KEY)
+    assert rn.output_kernel_magnitudes(warm) == (0.0,) * 4
+    for a, b in zip(before, leaves(flow), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Trunks are not the warm start's business.
+    for a, b in zip(flow.layers, warm.layers, strict=True):
+        if isinstance(a, rn.MixtureCDFCoupling):
+            for p, q in zip(
+                leaves(a.conditioner.trunk), leaves(b.conditioner.trunk), strict=True
+            ):
+                np.testing.assert_array_equal(p, q)
+    assert len(report.layers) == len(flow.layers)
+
+
+def test_biases_unpack_to_the_fit_to_the_last_bit():
+    x = data(2)
+    layer = rn.MixtureCDFMarginal(2, num_components=4)
+    warm, _ = rn.warm_start(rn.GaussianizationFlow([layer]), x, key=KEY, holdout=0.0)
+    layer_key = jax.random.fold_in(KEY, 1)
+    sketch_key, fit_key = jax.random.split(layer_key)
+    sketch = gmm.sketch(jnp.asarray(x), jnp.ones(len(x)), sketch_key)
+    fit = gmm.fit_sketch(sketch, num_components=4, key=fit_key)
+    for a, b in zip(warm.layers[0].mixture_params(), fit, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+@pytest.mark.parametrize("num_features", [2, 3, 7, 16])
+def test_coupling_and_diagonal_flow_agree(num_features, holdout):
+    x = data(num_features)
+    # One coupling moves several features in two calls, the marginal all in one: the same
+    # keys give the same fits only without random starts, so start from the same mixtures.
+    coupling, _ = rn.warm_start(coupling_flow(num_features), x, key=KEY, holdout=holdout)
+    diagonal, _ = rn.warm_start(diagonal_flow(num_features), x, key=KEY, holdout=holdout)
+    np.testing.assert_allclose(
+        coupling.log_prob(x), diagonal.log_prob(x), atol=1e-5 * 10, rtol=1e-5
+    )
+
+
+def test_same_key_same_bits():
+    x = data(3)
+    one, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
+    two, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
+    for a, b in zip(leaves(one), leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("rotation", ["pca", "random", "ica", "nongaussian"])
+def test_rotations_are_orthogonal_and_the_fit_is_better_than_a_gaussian(rotation):
+    x, fresh = data(3), data(3, seed=1)
+    warm, report = rn.warm_start(coupling_flow(3), x, key=KEY, rotation=rotation)
+    for layer in warm.layers:
+        if isinstance(layer, rn.HouseholderRotation):
+            q = layer.bijector().forward(jnp.eye(3))
+            np.testing.assert_allclose(q @ q.T, np.eye(3), atol=1e-5)
+    covariance = np.cov(x.T)
+    gaussian = -0.5 * np.linalg.slogdet(2 * np.pi * np.e * covariance)[1]
+    assert warm.log_prob(fresh).mean() > gaussian + 0.3
+    assert abs(report.log_prob - warm.log_prob(fresh).mean()) < 0.5
+
+
+def test_report_adds_up_and_prints():
+    _, report = rn.warm_start(coupling_flow(2), data(2), key=KEY)
+    removed = [layer.negentropy for layer in report.layers]
+    first = report.layers[0]
+    start = first.log_prob - first.negentropy
+    assert start + sum(removed) == pytest.approx(report.log_prob, abs=1e-4)
+    assert report.seconds > 0
+    text = str(report)
+    assert "held-out rows" in text
+    assert "MixtureCDFCoupling" in text
+
+
+def test_holdout_stops_where_plain_fits_overfit():
+    # 60 rows of pure noise: there is nothing to find.
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    fresh = np.random.default_rng(1).normal(size=(4000, 4)).astype(np.float32)
+    flow = rn.diagonal_flow(4, 6, rngs=nnx.Rngs(0))
+    plain, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0)
+    guarded, _ = rn.warm_start(flow, x, key=KEY, holdout=0.2)
+    assert guarded.log_prob(fresh).mean() > plain.log_prob(fresh).mean() + 0.3
+
+
+def test_zero_weights_equal_left_out_rows():
+    x = data(2)
+    keep = np.arange(len(x)) % 4 != 0
+    weights = keep.astype(np.float32)
+    spoiled = np.where(keep[:, None], x, 50.0)
+    flow = diagonal_flow(2)
+    weighted, _ = rn.warm_start(flow, spoiled, key=KEY, weights=weights, holdout=0.0)
+    dropped, _ = rn.warm_start(flow, x[keep], key=KEY, holdout=0.0)
+    np.testing.assert_allclose(
+        weighted.log_prob(x).mean(), dropped.log_prob(x).mean(), atol=0.03
+    )
+
+
+def test_sklearn_backend_agrees():
+    x = data(2, n=3000)
+    flow = diagonal_flow(2)
+    ours, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0)
+    reference, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0, backend="sklearn")
+    assert abs(ours.log_prob(x).mean() - reference.log_prob(x).mean()) < 0.05
+
+
+def test_conditional_flow_and_its_context():
+    rng = np.random.default_rng(0)
+    context = rng.normal(5.0, 3.0, size=(600, 1)).astype(np.float32)
+    x = data(2, 600)
+    warm, _ = rn.warm_start(
+        coupling_flow(2, context_features=1), x, key=KEY, context=context
+    )
+    assert rn.output_kernel_magnitudes(warm) == (0.0,) * 4
+    scaled = warm.standardize_context.bijector().forward(context)
+    np.testing.assert_allclose(scaled.mean(), 0, atol=0.2)
+    np.testing.assert_allclose(warm.log_prob(x, context), warm.log_prob(x, context + 1))
+
+
+class Head(nnx.Module):
+    """Somebody's larger model."""
+
+    def __init__(self, rngs):
+        self.encoder = nnx.Linear(4, 2, rngs=rngs)
+        self.heads = nnx.Dict(density=coupling_flow(2, context_features=2))
+
+
+def test_flow_inside_a_larger_model():
+    model = Head(nnx.Rngs(0))
+    inputs = jnp.asarray(data(4))
+    x = data(2)
+    warm, _ = rn.warm_start(model, x, key=KEY, context=model.encoder(inputs))
+    assert isinstance(warm, Head)
+    assert rn.output_kernel_magnitudes(warm) == (0.0,) * 4
+    assert min(rn.output_kernel_magnitudes(model)) > 0
+    np.testing.assert_array_equal(warm.encoder.kernel[...], model.encoder.kernel[...])
+
+
+class Shift(nnx.Module):
+    """A user's layer that fits itself."""
+
+    num_features = 2
+
+    def __init__(self):
+        self.shift = rn.Frozen(jnp.zeros(2))
+
+    def bijector(self, context=None):
+        import distrax
+
+        del context
+        return distrax.Block(distrax.ScalarAffine(shift=-self.shift[...]), 1)
+
+    def warm_start(self, x, *, weights, key):
+        del key
+        self.shift[...] = jnp.sum(weights[:, None] * x, axis=0) / jnp.sum(weights)
+
+
+def test_users_layers_fit_themselves_or_are_passed_through():
+    x = data(2)
+    flow = rn.GaussianizationFlow([Shift(), rn.MixtureCDFMarginal(2)])
+    warm, report = rn.warm_start(flow, x, key=KEY, holdout=0.0)
+    np.testing.assert_allclose(warm.layers[0].shift[...], x.mean(0), atol=1e-4)
+    assert report.layers[0].action == "own fit"
+
+    few = rn.HouseholderRotation(2, num_reflections=1, rngs=nnx.Rngs(0))
+    flow = rn.GaussianizationFlow([few, rn.MixtureCDFMarginal(2)])
+    warm, report = rn.warm_start(flow, x, key=KEY)
+    np.testing.assert_array_equal(warm.layers[0].vectors[...], few.vectors[...])
+    assert report.layers[0].action == "kept (1 of 2 reflections)"
+
+
+def test_rows_sharded_over_devices_give_the_single_device_fit():
+    x = data(3)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    one, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
+    many, _ = rn.warm_start(coupling_flow(3), sharded, key=KEY)
+    np.testing.assert_allclose(
+        one.log_prob(x).mean(), many.log_prob(x).mean(), atol=1e-3
+    )
+
+
+def test_duplicates_integers_and_outliers_give_finite_fits_and_gradients():
+    rng = np.random.default_rng(0)
+    x = np.stack(
+        [
+            rng.integers(0, 3, 500),
+            np.where(rng.random(500) < 0.9, 7.0, rng.normal(size=500)),
+            np.append(rng.normal(size=499), 1e4),
+        ],
+        axis=1,
+    ).astype(np.float32)
+    warm, report = rn.warm_start(coupling_flow(3), x, key=KEY)
+    assert np.isfinite(report.log_prob)
+    far = jnp.asarray(np.concatenate([x, x + 1e4 * x.std(0), -1e4 * x.std(0)[None]]))
+    assert np.all(np.isfinite(warm.log_prob(far)))
+    grads = jax.grad(lambda x: jnp.sum(warm.log_prob(x)))(far)
+    assert np.all(np.isfinite(grads))
+
+
+def spoiled(value):
+    x = data(2)
+    x[3, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (spoiled(np.nan), {}, "`x` must be finite; got NaN or infinity in 1 of 800 rows"),
+        (spoiled(np.inf), {}, "the first row 3. Drop or fill them"),
+        (data(2) * [1, 0], {}, r"columns \[1\] are constant"),
+        (data(2)[:4], {}, "more rows than `num_components`; got 4 rows and 4"),
+        (data(3), {}, r"`x` must be \[rows, 2\], the flow's number of features"),
+        (data(2)[:, 0], {}, r"`x` must be \[rows, 2\]"),
+        (data(2).astype(complex), {}, "`x` must be real"),
+        (data(2), {"context": np.ones((800, 1))}, "`context` must be None"),
+        (data(2), {"weights": np.ones(3)}, "`weights` must have one row per row"),
+        (data(2), {"weights": -np.ones(800)}, "`weights` must be finite, nonnegative"),
+        (data(2), {"rotation": "qr"}, "`rotation` must be one of"),
+        (data(2), {"backend": "torch"}, "`backend` must be one of"),
+        (data(2), {"holdout": 1.0}, "`holdout` must be a share"),
+    ],
+)
+def test_bad_input_is_refused(x, options, message):
+    with pytest.raises(ValueError, match=message):
+        rn.warm_start(diagonal_flow(2), x, key=KEY, **options)
+
+
+def test_missing_context_and_models_without_one_flow_are_refused():
+    with pytest.raises(ValueError, match="`context` must be given"):
+        rn.warm_start(coupling_flow(2, context_features=1), data(2), key=KEY)
+    with pytest.raises(ValueError, match="exactly one GaussianizationFlow; got 0"):
+        rn.warm_start(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), data(2), key=KEY)
+
+
+def test_identity_is_not_symmetric_between_components():
+    means = mixture.identity_params(8).means
+    assert len(np.unique(np.asarray(means))) == 8
