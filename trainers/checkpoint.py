@@ -7,11 +7,14 @@ Orbax restores flipped bits silently. Writing is atomic: a step is there whole o
 at all.
 """
 
+import contextlib
+import gc
 import json
 import logging
 import os
 import pathlib
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -327,7 +330,7 @@ def _read_arrays(folder, step, meta) -> dict[str, np.ndarray]:
     }
     handler = ocp.StandardCheckpointHandler()
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
+        with _without_closed_loops(), ocp.Checkpointer(handler) as checkpointer:
             arrays = checkpointer.restore(
                 folder / str(step) / "model", args=ocp.args.StandardRestore(target)
             )
@@ -339,6 +342,28 @@ def _read_arrays(folder, step, meta) -> dict[str, np.ndarray]:
     if checksum(arrays) != meta["checksum"]:
         raise _damaged(folder, step, "the checksum of its arrays does not match")
     return arrays
+
+
+@contextlib.contextmanager
+def _without_closed_loops():
+    """Silences the reads that Orbax leaves in flight when one of them fails.
+
+    Each finds its event loop closed and prints a traceback after the error that counts.
+    """
+    shown = sys.unraisablehook
+
+    def hook(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            shown(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except BaseException:
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = shown
 
 
 def _damaged(folder, step, reason) -> CheckpointError:

@@ -154,8 +154,6 @@ def test_a_wrong_checksum_is_found(damaged):
         load_flow(damaged)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_truncated_arrays_are_found(damaged):
     for file in (damaged / "0" / "model").rglob("d/*"):
         if file.is_file():
