@@ -16,9 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, FAMILIES, Family, MixtureParams
+from rbig_nnx.math.mixture import ANCHOR_WEIGHT, FAMILIES, MixtureParams
 
 _MIN_SCALE = (
     1e-3  # smallest scale of a component, in standard deviations of the feature
@@ -42,7 +43,7 @@ class Sketch(NamedTuple):
     variances: Float[Array, "d m"]
 
 
-def _check(x: Array, weights: Array | None) -> None:
+def _check(x: Array | np.ndarray, weights: Array | None) -> None:
     if x.ndim != 2 or x.shape[0] < 1 or x.shape[1] < 1:
         raise ValueError(
             "`x` must be [rows, features] with at least one of each, got shape "
@@ -115,13 +116,30 @@ def _edges(x, weights, key) -> Array:
     return jnp.concatenate([low - step[:, ::-1], inner, high + step], axis=-1)
 
 
+def _cumulative(masses: Array) -> Array:
+    """Sums up to each entry along the last axis, as two triangular products.
+
+    `jnp.cumsum` unrolls to a logarithmic tree, which took most of the compile time.
+    """
+    num, block = masses.shape[-1], 64
+    pad = [(0, 0)] * (masses.ndim - 1) + [(0, -num % block)]
+    blocks = jnp.pad(masses, pad).reshape(*masses.shape[:-1], -1, block)
+    matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    within = matmul(blocks, np.triu(np.ones((block, block), np.float32)))
+    before = np.triu(np.ones((blocks.shape[-2],) * 2, np.float32), 1)
+    within = within + matmul(within[..., -1], before)[..., None]
+    return within.reshape(*masses.shape[:-1], -1)[..., :num]
+
+
 def _at_level(values: Array, masses: Array, levels: Array) -> Array:
-    """Weighted quantiles: values, masses [d, M] sorted, levels [L] or [d, L] -> [d, L]."""
-    cumulative = jnp.cumsum(masses, axis=-1)
+    """Weighted quantiles: values, masses [d, M] sorted, levels [L] or [d, L]."""
+    cumulative = _cumulative(masses)
     # Never 0: a leading entry without mass must not be chosen.
     levels = jnp.maximum(levels, 1e-7) * cumulative[:, -1:]
-    rows = jax.vmap(jnp.searchsorted)(cumulative, levels)
-    return jnp.take_along_axis(values, jnp.minimum(rows, values.shape[-1] - 1), axis=-1)
+    method = "compare_all" if levels.shape[-1] <= 64 else "scan"
+    search = functools.partial(jnp.searchsorted, method=method)
+    rows = jnp.minimum(jax.vmap(search)(cumulative, levels), values.shape[-1] - 1)
+    return jnp.take_along_axis(values, rows, axis=-1)
 
 
 @jax.jit
@@ -158,9 +176,7 @@ def _sketch(x, weights, key) -> Sketch:
     return Sketch(references + shift, masses, variances)
 
 
-def sketch(
-    x: Float[Array, "n d"], weights: Float[Array, " n"] | None, key: PRNGKeyArray
-) -> Sketch:
+def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch:
     """Bins every column of x once, for any number of fits.
 
     Up to 2,048 rows are kept as they are. Beyond, the edges come from the quantiles of a
@@ -342,35 +358,41 @@ def _run(mixture, data, num_cycles, family, anchor_weight):
         _em_step, data=data, family=family, anchor_weight=anchor_weight
     )
 
-    def cycle(start, _):
-        first, _ = step(start)
-        second, before = step(first)
-        far = _extrapolate(start, first, second, data)
-        far_next, far_value = step(far)
-        good = far_value >= before  # false for NaN too
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), far_next, second)
-        return kept, jnp.where(good, far_value, before)
+    def where(condition, a, b):
+        return jax.tree.map(functools.partial(jnp.where, condition), a, b)
 
-    mixture, values = jax.lax.scan(cycle, mixture, None, length=num_cycles)
-    return mixture, values[-1]
+    def phase_of_cycle(carry, phase):
+        # One copy of the step to compile. `before` is the likelihood of the first step.
+        current, start, previous, before = carry
+        stepped, value = step(current)
+        far = _extrapolate(start, previous, stepped, data)
+        good = value >= before  # false for NaN too
+        kept = where(good, stepped, previous)
+        last = phase == 2
+        current = where(phase == 0, stepped, where(last, kept, far))
+        start = where(last, kept, start)
+        before = jnp.where((phase == 1) | (last & good), value, before)
+        return (current, start, where(last, kept, stepped), before), None
+
+    before = jnp.full(mixture.means.shape[1:], -jnp.inf)
+    phases = jnp.tile(jnp.arange(3), num_cycles)
+    carry, _ = jax.lax.scan(phase_of_cycle, (mixture, mixture, mixture, before), phases)
+    return carry[0], carry[3]
 
 
 def _plus_plus(data: _Points, key, num_components: int) -> Array:
     """Means [K, d] drawn by squared distance (Arthur and Vassilvitskii, 2007)."""
-    d = data.points.shape[0]
-    # Draws by inverse CDF: they do not depend on the number of bins.
-    draws = jax.random.uniform(key, (num_components, d, 1))
+    # Draws by inverse CDF: rows without mass do not change them.
+    draws = jax.random.uniform(key, (num_components, data.points.shape[0], 1))
 
     def draw(nearest, level):
         mean = _at_level(data.points, data.masses * nearest, level)
         distance = (data.points - mean) ** 2 + 1e-12
         return jnp.minimum(nearest, distance), mean[:, 0]
 
-    start = jnp.ones_like(data.points)
-    first = _at_level(data.points, data.masses, draws[0])
-    start = (data.points - first) ** 2 + 1e-12
-    _, rest = jax.lax.scan(draw, start, draws[1:])
-    return jnp.concatenate([first.T, rest])
+    # The first is drawn by mass alone: every distance is capped by the same large one.
+    far = jnp.full_like(data.points, 1e20)
+    return jax.lax.scan(draw, far, draws)[1]
 
 
 def _clusters(data: _Points, means: Array, num_steps: int = 10) -> _Mixture:
@@ -478,9 +500,9 @@ def fit_sketch(
     *,
     num_components: int,
     key: PRNGKeyArray,
-    family: Family = "gaussian",
+    family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
-    prior_weight: float | Array = 0.0,
+    prior_weight: ArrayLike = 0.0,
     num_iterations: int = _NUM_CYCLES,
 ) -> MixtureParams:
     """`fit_mixtures` from a sketch; `prior_weight` may be traced or vmapped over."""
@@ -497,14 +519,14 @@ def fit_sketch(
 
 
 def fit_mixtures(
-    x: Float[Array, "n d"],
+    x: ArrayLike,
     *,
     num_components: int,
     key: PRNGKeyArray,
-    weights: Float[Array, " n"] | None = None,
-    family: Family = "gaussian",
+    weights: ArrayLike | None = None,
+    family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
-    prior_weight: float | Array = 0.0,
+    prior_weight: ArrayLike = 0.0,
     num_iterations: int = _NUM_CYCLES,
 ) -> MixtureParams:
     """Fits one mixture to every column by EM, all columns at once.
@@ -568,7 +590,7 @@ def _identity(num_components: int, family: str) -> MixtureParams:
     return MixtureParams(*(p[:, 0] for p in mixture))
 
 
-def identity_mixture(num_components: int, family: Family = "gaussian") -> MixtureParams:
+def identity_mixture(num_components: int, family: str = "gaussian") -> MixtureParams:
     """A mixture close to N(0, 1) whose components differ, each array [K].
 
     Deterministic. The components are spread so that training can move each of them its
@@ -579,12 +601,12 @@ def identity_mixture(num_components: int, family: Family = "gaussian") -> Mixtur
 
 
 def fit_mixtures_sklearn(
-    x: Float[Array, "n d"],
+    x: ArrayLike,
     *,
     num_components: int,
     key: PRNGKeyArray,
-    weights: Float[Array, " n"] | None = None,
-    family: Family = "gaussian",
+    weights: ArrayLike | None = None,
+    family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> MixtureParams:
     """The reference for `fit_mixtures`: scikit-learn's GaussianMixture, column by column.

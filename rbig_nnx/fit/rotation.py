@@ -6,15 +6,14 @@ a subsample of fixed size, so their cost does not grow with the rows.
 
 import functools
 import math
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Method = Literal["pca", "random", "ica", "nongaussian"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS = ("pca", "random", "ica", "nongaussian")
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # TPUs would round the factors to bfloat16
 _ICA_ROWS = 16_384
@@ -247,11 +246,11 @@ def _fit(method, x, weights, key):
 
 
 def fit_rotation(
-    x: Float[Array, "n d"],
+    x: ArrayLike,
     *,
-    method: Method,
+    method: str,
     key: PRNGKeyArray,
-    weights: Float[Array, " n"] | None = None,
+    weights: ArrayLike | None = None,
 ) -> Float[Array, "d d"]:
     """Fits a rotation, to be applied as x @ q.
 

@@ -36,7 +36,7 @@ def _ten_shapes(n: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
 
 
 def _mean_log_pdf(x, params, **options) -> np.ndarray:
-    return np.asarray(log_pdf(x, params, **options), np.float64).mean(axis=0)
+    return np.asarray(log_pdf(jnp.asarray(x), params, **options), np.float64).mean(axis=0)
 
 
 def _sklearn_best(x: np.ndarray, num_components: int, seeds: int) -> np.ndarray:
@@ -188,7 +188,7 @@ def test_outliers_duplicates_and_constants_give_finite_fits(n):
     x = np.stack(columns, axis=1).astype(np.float32)
     params = gmm.fit_mixtures(x, num_components=4, key=KEY)
     assert all(np.isfinite(p).all() for p in params)
-    assert np.isfinite(log_pdf(x, params)).all()
+    assert np.isfinite(log_pdf(jnp.asarray(x), params)).all()
     # Three outliers do not flatten the fit of the other rows.
     rest = _mean_log_pdf(x[3:, :1], gmm.MixtureParams(*(p[:1] for p in params)))
     assert rest[0] > -1.47
