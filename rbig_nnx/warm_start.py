@@ -67,7 +67,9 @@ class LayerReport:
 
     index: int
     name: str
-    log_prob: float  # nats, mean over the held-out rows, of the flow cut after this layer
+    log_prob: (
+        float  # nats, mean over the held-out rows, of the flow cut after this layer
+    )
     negentropy: float  # nats this layer removed on those rows
     action: str  # "pca", "8 of 8 features", "passed", …
     seconds: float  # compilation included
@@ -78,7 +80,9 @@ class WarmStartReport:
     """The layers in order; `print` it for a table."""
 
     layers: tuple[LayerReport, ...]
-    holdout: float  # share of the rows held out; 0: log densities are of the fitted rows
+    holdout: (
+        float  # share of the rows held out; 0: log densities are of the fitted rows
+    )
 
     @property
     def log_prob(self) -> float:
@@ -310,7 +314,9 @@ def _log_prob(x: Array, log_det: Array, weights: Array) -> Array:
 
 
 @jax.jit
-def _push(layer, x: Array, log_det: Array, context: Array | None) -> tuple[Array, Array]:
+def _push(
+    layer, x: Array, log_det: Array, context: Array | None
+) -> tuple[Array, Array]:
     """The layer's own forward; equal layers share one compiled program."""
     y, gained = as_bijector(layer, context).forward_and_log_det(x)
     return y, log_det + gained
@@ -364,7 +370,9 @@ def _(layer: HouseholderRotation, x, rows, key, *, rotation, backend) -> str:
     if layer.num_reflections < d:
         return f"kept ({layer.num_reflections} of {d} reflections)"
     q = fit_rotation(x, method=rotation, key=key, weights=rows.fit)
-    layer.vectors[...] = _reflections(q, layer.num_reflections).astype(layer.vectors.dtype)
+    layer.vectors[...] = _reflections(q, layer.num_reflections).astype(
+        layer.vectors.dtype
+    )
     return rotation
 
 
@@ -425,7 +433,7 @@ def _fit_mixtures(layer, x: Array, rows: _Rows, key: Array, backend: str) -> str
     )
     layer.set_mixtures(params)
     fitted = int(np.sum(np.asarray(chosen) < len(strengths) - 1))
-    shrunk = int(np.sum((np.asarray(chosen) > 0))) - (x.shape[1] - fitted)
+    shrunk = int(np.sum(np.asarray(chosen) > 0)) - (x.shape[1] - fitted)
     note = f", {shrunk} shrunk" if shrunk else ""
     return f"{fitted} of {x.shape[1]} features{note}"
 
@@ -436,7 +444,9 @@ def _choose(candidates, x, weights, family, anchor_weight):
 
     def value(params: MixtureParams) -> Array:
         density = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
-        return jnp.sum(jnp.where(weights[:, None] > 0, density, 0) * weights[:, None], 0)
+        return jnp.sum(
+            jnp.where(weights[:, None] > 0, density, 0) * weights[:, None], 0
+        )
 
     chosen = jnp.argmax(jax.lax.map(value, candidates), axis=0)
     return jax.tree.map(

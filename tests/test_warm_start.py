@@ -70,8 +70,12 @@ def test_coupling_and_diagonal_flow_agree(num_features, holdout):
     x = data(num_features)
     # One coupling moves several features in two calls, the marginal all in one: the same
     # keys give the same fits only without random starts, so start from the same mixtures.
-    coupling, _ = rn.warm_start(coupling_flow(num_features), x, key=KEY, holdout=holdout)
-    diagonal, _ = rn.warm_start(diagonal_flow(num_features), x, key=KEY, holdout=holdout)
+    coupling, _ = rn.warm_start(
+        coupling_flow(num_features), x, key=KEY, holdout=holdout
+    )
+    diagonal, _ = rn.warm_start(
+        diagonal_flow(num_features), x, key=KEY, holdout=holdout
+    )
     np.testing.assert_allclose(
         coupling.log_prob(x), diagonal.log_prob(x), atol=1e-5 * 10, rtol=1e-5
     )
@@ -245,7 +249,11 @@ def spoiled(value):
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        (spoiled(np.nan), {}, "`x` must be finite; got NaN or infinity in 1 of 800 rows"),
+        (
+            spoiled(np.nan),
+            {},
+            "`x` must be finite; got NaN or infinity in 1 of 800 rows",
+        ),
         (spoiled(np.inf), {}, "the first row 3. Drop or fill them"),
         (data(2) * [1, 0], {}, r"columns \[1\] are constant"),
         (data(2)[:4], {}, "more rows than `num_components`; got 4 rows and 4"),

@@ -79,11 +79,13 @@ def _rows(x: Array, weights: Array | None, key: PRNGKeyArray, limit: int) -> Arr
 
 
 def _pca(x, weights, key):
+    del key
     return _principal_axes(_covariance(x, weights)[1])[1]
 
 
 def _random(x, weights, key):
     """Haar measure (Mezzadri, How to generate random matrices, 2007)."""
+    del weights
     d = x.shape[1]
     q, r = jnp.linalg.qr(jax.random.normal(key, (d, d)))
     return q * jnp.where(jnp.diagonal(r) < 0, -1, 1)
@@ -119,7 +121,9 @@ def _fourier_tables() -> tuple[np.ndarray, np.ndarray]:
     """Fourier series on the grid, kernel included: [T, G] for cosines and for sines."""
     frequencies = np.arange(1, _NUM_FREQUENCIES + 1) * np.pi / _HALF_RANGE
     kernel = np.exp(-0.5 * (_BANDWIDTH * frequencies) ** 2)[:, None] / _HALF_RANGE
-    phase = frequencies[:, None] * np.linspace(-_HALF_RANGE, _HALF_RANGE, _GRID, False)
+    phase = frequencies[:, None] * np.linspace(
+        -_HALF_RANGE, _HALF_RANGE, _GRID, endpoint=False
+    )
     return (
         (kernel * np.cos(phase)).astype(np.float32),
         (kernel * np.sin(phase)).astype(np.float32),

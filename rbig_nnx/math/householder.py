@@ -18,7 +18,9 @@ def _triangle(vectors: Float[Array, "r d"]) -> tuple[Array, Array]:
     """Unit vectors V and T⁻¹ of the product's WY form. A zero vector is the identity."""
     squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
     nonzero = squares > 0
-    unit = jnp.where(nonzero, vectors * jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0)
+    unit = jnp.where(
+        nonzero, vectors * jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0
+    )
     gram = jnp.matmul(unit, unit.T, precision=_HIGHEST)
     half = 0.5 * jnp.eye(len(vectors), dtype=vectors.dtype)
     return unit, jnp.triu(gram, 1) + half
@@ -39,7 +41,9 @@ def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     return eye - jnp.matmul(unit.T, tv, precision=_HIGHEST)
 
 
-def apply(x: Float[Array, "*b d"], vectors: Float[Array, "r d"]) -> Float[Array, "*b d"]:
+def apply(
+    x: Float[Array, "*b d"], vectors: Float[Array, "r d"]
+) -> Float[Array, "*b d"]:
     """x Q for Q = H_1 … H_r, row vectors on the left.
 
     Args:

@@ -116,16 +116,20 @@ def _log_sum(components: _Summand, anchor: _Summand | None) -> Array:
     return top + jnp.log(total)
 
 
-def _tails(u: Array, log_weight: Array | float, terms: _Terms) -> tuple[_Summand, _Summand]:
+def _tails(
+    u: Array, log_weight: Array | float, terms: _Terms
+) -> tuple[_Summand, _Summand]:
     """Weighted lower and upper tail of each component."""
     right = u > 0
     # The large tail is one minus the small one: no digits are lost, it is at least 1/2.
     large = 1 - terms.tail * jnp.exp(terms.decay)
     lower = _Summand(
-        log_weight + jnp.where(right, 0, terms.decay), jnp.where(right, large, terms.tail)
+        log_weight + jnp.where(right, 0, terms.decay),
+        jnp.where(right, large, terms.tail),
     )
     upper = _Summand(
-        log_weight + jnp.where(right, terms.decay, 0), jnp.where(right, terms.tail, large)
+        log_weight + jnp.where(right, terms.decay, 0),
+        jnp.where(right, terms.tail, large),
     )
     return lower, upper
 

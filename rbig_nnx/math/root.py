@@ -105,4 +105,6 @@ def quantile(
     """
     first = mixture._components_first(z, params)
     shape = jnp.broadcast_shapes(first[0].shape, first[1].shape[1:])
-    return _quantile(jnp.broadcast_to(first[0], shape), *first[1:], family, anchor_weight).T
+    return _quantile(
+        jnp.broadcast_to(first[0], shape), *first[1:], family, anchor_weight
+    ).T

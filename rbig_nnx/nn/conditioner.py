@@ -1,5 +1,6 @@
 """The network that reads the passive features and predicts mixtures."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ INPUT_BOUND = 5.0
 # A tenth of the usual standard deviation: stacked maps of untrained mixtures are otherwise
 # so steep in places that float32 cannot invert them.
 OUTPUT_KERNEL_INIT = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+
+
+LECUN_NORMAL = nnx.initializers.lecun_normal()
+_ZEROS = nnx.initializers.zeros_init()
 
 
 class MLP(nnx.Module):
@@ -41,7 +46,7 @@ class MLP(nnx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        kernel_init: nnx.Initializer = LECUN_NORMAL,
         kernel_metadata: dict[str, Any] | None = None,
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
@@ -60,7 +65,7 @@ class MLP(nnx.Module):
                     bias_metadata=bias_metadata or {},
                     rngs=rngs,
                 )
-                for a, b in zip(widths[:-1], widths[1:], strict=True)
+                for a, b in itertools.pairwise(widths)
             ]
         )
 
@@ -118,9 +123,9 @@ class Conditioner(nnx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        kernel_init: nnx.Initializer = LECUN_NORMAL,
         output_kernel_init: nnx.Initializer = OUTPUT_KERNEL_INIT,
-        bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
+        bias_init: nnx.Initializer = _ZEROS,
         kernel_metadata: dict[str, Any] | None = None,
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,

@@ -75,7 +75,9 @@ def from_config(config: dict[str, Any], *, rngs: nnx.Rngs) -> GaussianizationFlo
             arguments["activation"] = getattr(jax.nn, arguments["activation"])
         if arguments.get("dtype"):
             arguments["dtype"] = jnp.dtype(arguments["dtype"])
-        layers.append(_LAYERS[name](arguments.pop("num_features"), **arguments, rngs=rngs))
+        layers.append(
+            _LAYERS[name](arguments.pop("num_features"), **arguments, rngs=rngs)
+        )
     return GaussianizationFlow(
         layers,
         num_features=config["num_features"],

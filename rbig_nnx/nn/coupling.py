@@ -12,7 +12,7 @@ from jaxtyping import Array
 from rbig_nnx.bijectors import Coupling, MixtureGaussianization
 from rbig_nnx.math import masks
 from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
-from rbig_nnx.nn.conditioner import Conditioner
+from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
 from rbig_nnx.nn.marginal import check_mixture, identity_bias
 
 
@@ -68,7 +68,7 @@ class MixtureCDFCoupling(nnx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+        kernel_init: nnx.Initializer = LECUN_NORMAL,
         kernel_metadata: dict[str, Any] | None = None,
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,

@@ -10,6 +10,8 @@ from jaxtyping import Array
 from rbig_nnx.bijectors import Householder
 from rbig_nnx.nn.frozen import Frozen
 
+_NORMAL = nnx.initializers.normal(1.0)
+
 
 class HouseholderRotation(nnx.Module):
     """y = x H_1 … H_r, reflections with trainable vectors.
@@ -47,7 +49,7 @@ class HouseholderRotation(nnx.Module):
         num_reflections: int | None = None,
         trainable: str = "vectors",
         param_dtype: Any = jnp.float32,
-        vectors_init: nnx.Initializer = nnx.initializers.normal(1.0),
+        vectors_init: nnx.Initializer = _NORMAL,
         vectors_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):

@@ -91,7 +91,9 @@ def repeated_units(layers: Sequence[Any]) -> list[tuple[tuple, list[tuple]]]:
         for period in range(1, (n - start) // 2 + 1):
             repeats = 1
             unit = kinds[start : start + period]
-            while kinds[start + repeats * period :][:period] == unit and None not in unit:
+            while (
+                kinds[start + repeats * period :][:period] == unit and None not in unit
+            ):
                 repeats += 1
             if repeats > 1 and repeats * period > length * count:
                 length, count = period, repeats
@@ -111,7 +113,8 @@ def _kinds(layers: Sequence[Any]) -> list[int | None]:
     for layer in layers:
         leaves, treedef = jax.tree.flatten(layer)
         floating = all(
-            hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating) for a in leaves
+            hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)
+            for a in leaves
         )
         if not floating:
             kinds.append(None)

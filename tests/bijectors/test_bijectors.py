@@ -19,14 +19,14 @@ def coupling(mask, **options):
     def conditioner(x):
         return MixtureParams.unpack(x @ kernel + bias, 4)
 
-    return Coupling(
-        mask, conditioner, lambda p: MixtureGaussianization(p, **options)
-    )
+    return Coupling(mask, conditioner, lambda p: MixtureGaussianization(p, **options))
 
 
 BIJECTORS = {
     "marginal": lambda: MixtureGaussianization(random_params(0, (3,), 5)),
-    "marginal, one component": lambda: MixtureGaussianization(random_params(0, (3,), 1)),
+    "marginal, one component": lambda: MixtureGaussianization(
+        random_params(0, (3,), 1)
+    ),
     "marginal, no anchor": lambda: MixtureGaussianization(
         random_params(0, (3,), 5), anchor_weight=0.0
     ),
@@ -39,7 +39,9 @@ BIJECTORS = {
     "coupling, scattered mask": lambda: coupling((True, False, True)),
     "coupling, moves all": lambda: coupling((False, False, False)),
     "coupling, logistic": lambda: coupling((False, True, False), family="logistic"),
-    "chain": lambda: distrax.Chain([coupling((True, False, True)), Householder(jnp.eye(3))]),
+    "chain": lambda: distrax.Chain(
+        [coupling((True, False, True)), Householder(jnp.eye(3))]
+    ),
 }
 
 

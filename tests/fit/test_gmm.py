@@ -36,7 +36,9 @@ def _ten_shapes(n: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
 
 
 def _mean_log_pdf(x, params, **options) -> np.ndarray:
-    return np.asarray(log_pdf(jnp.asarray(x), params, **options), np.float64).mean(axis=0)
+    return np.asarray(log_pdf(jnp.asarray(x), params, **options), np.float64).mean(
+        axis=0
+    )
 
 
 def _sklearn_best(x: np.ndarray, num_components: int, seeds: int) -> np.ndarray:

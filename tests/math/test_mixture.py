@@ -35,7 +35,9 @@ def test_hand_worked_median_and_density():
 def test_float32_tails_match_float64_scipy_to_z_12(seed, anchor_weight):
     params = random_params(seed)
     x = np.linspace(-14, 14, 20001).astype(np.float32)
-    z, log_det = mixture.gaussianize(jnp.asarray(x), params, anchor_weight=anchor_weight)
+    z, log_det = mixture.gaussianize(
+        jnp.asarray(x), params, anchor_weight=anchor_weight
+    )
     expected_z, expected_log_det = truth.gaussianize(x, params, anchor_weight)
     # z is sensitive to rounding of x in steep places: allow the slope times one ulp.
     slope = np.exp(expected_log_det) * np.abs(x) * 2.0**-23
@@ -86,7 +88,9 @@ def test_anchor_makes_the_far_map_the_identity():
 def test_cdf_survival_and_pdf_agree():
     params = random_params(6)
     x = jnp.linspace(-6, 6, 101)
-    total = jnp.exp(mixture.log_cdf(x, params)) + jnp.exp(mixture.log_survival(x, params))
+    total = jnp.exp(mixture.log_cdf(x, params)) + jnp.exp(
+        mixture.log_survival(x, params)
+    )
     np.testing.assert_allclose(total, 1, rtol=1e-6)
     slope = jax.vmap(jax.grad(lambda x: jnp.exp(mixture.log_cdf(x, params))))(x)
     np.testing.assert_allclose(jnp.log(slope), mixture.log_pdf(x, params), atol=2e-4)

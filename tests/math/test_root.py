@@ -24,7 +24,9 @@ def test_round_trip_to_z_12(seed, family):
 def test_worst_mixtures_converge():
     # Needles of width 1e-3 up to 1e4 apart: Newton alone leaves for infinity.
     for means in ([-1.0, 1.0], [0.0, 100.0], [-1e4, 1e4]):
-        params = MixtureParams(jnp.zeros(2), jnp.array(means), jnp.full(2, np.log(1e-3)))
+        params = MixtureParams(
+            jnp.zeros(2), jnp.array(means), jnp.full(2, np.log(1e-3))
+        )
         z = jnp.linspace(-6, 6, 401)
         x = root.quantile(z, params)
         step = np.spacing(np.abs(np.asarray(x))) * 4

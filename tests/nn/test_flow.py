@@ -82,7 +82,9 @@ def test_equal_blocks_are_scanned_and_give_the_numbers_of_the_unrolled_flow():
 def test_compiled_program_does_not_grow_with_depth():
     def size(num_blocks):
         flow = rn.coupling_flow(2, num_blocks, hidden=(8,), rngs=nnx.Rngs(0))
-        text = jax.jit(lambda f, x: f.log_prob(x)).lower(flow, jnp.zeros((4, 2))).as_text()
+        text = (
+            jax.jit(lambda f, x: f.log_prob(x)).lower(flow, jnp.zeros((4, 2))).as_text()
+        )
         return sum("exponential" in line for line in text.splitlines())
 
     assert size(8) == size(2) > 0
@@ -129,7 +131,7 @@ def test_users_layers_compose():
 
 def test_something_that_is_no_layer_is_refused():
     flow = rn.GaussianizationFlow([nnx.Linear(2, 2, rngs=nnx.Rngs(0))], num_features=2)
-    with pytest.raises(TypeError, match="a layer must be a distrax.Bijector.*Linear"):
+    with pytest.raises(TypeError, match=r"a layer must be a distrax\.Bijector.*Linear"):
         flow.log_prob(jnp.zeros(2))
 
 
@@ -176,10 +178,14 @@ def test_bad_context_of_a_conditional_flow():
 
 def test_couplings_that_do_not_cover_every_feature_once_are_refused():
     def coupling(*mask):
-        return rn.MixtureCDFCoupling(len(mask), mask=mask, hidden=(4,), rngs=nnx.Rngs(0))
+        return rn.MixtureCDFCoupling(
+            len(mask), mask=mask, hidden=(4,), rngs=nnx.Rngs(0)
+        )
 
     first, second = coupling(True, False, True), coupling(False, False, True)
-    with pytest.raises(ValueError, match=r"features \[1\] more than once and \[2\] never"):
+    with pytest.raises(
+        ValueError, match=r"features \[1\] more than once and \[2\] never"
+    ):
         rn.GaussianizationFlow([first, second])
     rotation = rn.HouseholderRotation(3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="exactly once"):

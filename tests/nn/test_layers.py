@@ -119,7 +119,10 @@ def test_metadata_reaches_the_variables():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: rn.MixtureCDFCoupling(3, mask=(True, False), rngs=rngs()), "one entry"),
+        (
+            lambda: rn.MixtureCDFCoupling(3, mask=(True, False), rngs=rngs()),
+            "one entry",
+        ),
         (lambda: rn.MixtureCDFCoupling(1, rngs=rngs()), "MixtureCDFMarginal"),
         (lambda: rn.MixtureCDFMarginal(2, num_components=0), "`num_components`"),
         (lambda: rn.MixtureCDFMarginal(2, family="cauchy"), "`family` must be one of"),
