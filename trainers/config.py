@@ -1,9 +1,6 @@
 """The settings of a training run."""
 
 import dataclasses
-from typing import Literal
-
-Schedule = Literal["one-cycle", "constant"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +14,7 @@ class TrainConfig:
     num_steps: int = 1_000  # optimiser updates
     batch_size: int = 512  # rows a step over all devices; at most the rows there are
     learning_rate: float = 3e-3  # peak of the schedule
-    schedule: Schedule = "one-cycle"  # or "constant"
+    schedule: str = "one-cycle"  # or "constant", which has no warm-up
     warmup_fraction: float = 0.3  # of num_steps, rising (one-cycle)
     initial_fraction: float = 0.04  # of the peak, at step 0 (one-cycle)
     final_fraction: float = 4e-6  # of the peak, at the last step (one-cycle)

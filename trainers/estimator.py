@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rbig_nnx
 from flax import nnx
 from sklearn.base import (
     BaseEstimator,
@@ -18,6 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import rbig_nnx
 from trainers.checkpoint import arrays_of, with_arrays
 from trainers.config import TrainConfig
 from trainers.trainer import fit
@@ -160,10 +160,13 @@ class FlowDensity(
         super().__setstate__(state)
 
     def _checked(self, X, *, reset=False) -> np.ndarray:
-        X = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_min_samples=2 if reset else 1
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2 if reset else 1,
         )
-        return X.astype(jax.dtypes.canonicalize_dtype(X.dtype))
 
     def _split(self, X, seed):
         held = round(self.validation_fraction * len(X))
@@ -180,7 +183,7 @@ class FlowDensity(
             np.asarray(function(graphdef, state, jnp.asarray(block)))
             for block in np.split(padded, len(padded) // _SCORED)
         ]
-        return np.concatenate(blocks)[: len(X)]
+        return np.concatenate(blocks)[: len(X)].astype(X.dtype)
 
 
 def _on_flow(function):

@@ -167,8 +167,7 @@ def make_train_steps(
             state, streak, log = carry
             state, *values = one_step(state, rows, scales, indices[i])
             log = [
-                a.at[i].set(v.astype(a.dtype))
-                for a, v in zip(log, values, strict=True)
+                a.at[i].set(v.astype(a.dtype)) for a, v in zip(log, values, strict=True)
             ]
             return state, jnp.maximum(streak, state.bad_streak), log
 

@@ -103,7 +103,7 @@ def fit(
         With a context they are pairs (x, context).
       config: settings.
       mesh: devices with an axis "data" to spread each batch over; None is one device.
-      workdir: folder for the metrics and for checkpoints of the best and last model.
+      workdir: folder for checkpoints of the best and the last model.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.

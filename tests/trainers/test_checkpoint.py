@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import rbig_nnx as rn
 from flax import nnx
 
+import rbig_nnx as rn
 from trainers import CheckpointError, load_flow, restore, save
 from trainers.checkpoint import CheckpointWriter, arrays_of
 

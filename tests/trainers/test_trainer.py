@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+
 from trainers import TrainConfig, Trainer, fit, load_flow
 from trainers import step as on_device
 
@@ -235,9 +236,7 @@ def test_too_many_bad_steps_stop_with_the_last_good_state(model):
 def test_context_trains_a_conditional_model(model):
     context = _RNG.normal(size=(500, 1)).astype(np.float32)
     x = 3 * context + 0.1 * X
-    result = fit(
-        model, x, x, context=context, context_valid=context, config=QUICK
-    )
+    result = fit(model, x, x, context=context, context_valid=context, config=QUICK)
     assert result.history["valid"][-1] > result.history["valid"][0]
 
 
@@ -300,9 +299,7 @@ def test_monitored_sets_and_the_writer_see_each_evaluation(model):
 def test_a_run_leaves_its_best_and_last_model(model, tmp_path):
     import rbig_nnx as rn
 
-    flow = rn.coupling_flow(
-        2, 1, num_components=2, hidden=(4,), rngs=nnx.Rngs(0)
-    )
+    flow = rn.coupling_flow(2, 1, num_components=2, hidden=(4,), rngs=nnx.Rngs(0))
     config = dataclasses.replace(QUICK, num_steps=20, checkpoint_every=10)
     result = fit(flow, X, VALID, config=config, workdir=tmp_path)
     x = jnp.asarray(VALID)
@@ -332,7 +329,10 @@ class Narrow(Normal):
     ("change", "message"),
     [
         ({"model": Empty()}, "`model` must have parameters to train"),
-        ({"model": Narrow(rngs=nnx.Rngs(0))}, "must have the model's 3 features; got 2"),
+        (
+            {"model": Narrow(rngs=nnx.Rngs(0))},
+            "must have the model's 3 features; got 2",
+        ),
         ({"x_valid": VALID[:, :1]}, "`x_valid` must have the columns of `x_train`"),
         ({"x_valid": VALID * np.nan}, "`x_valid` must be finite"),
         ({"context": np.ones((500, 1))}, "`x_valid` must have the columns"),
