@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from orbax.checkpoint import checkpoint_managers
 FORMAT = "rbig-nnx"
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"  # inside a training run's workdir
+_IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 _WORST_SCORE = -1e30  # stands for a score that is not finite, which cannot be ranked
 
 
@@ -361,6 +363,7 @@ def _without_closed_loops():
         yield
     except BaseException:
         gc.collect()
+        time.sleep(_IN_FLIGHT)
         raise
     finally:
         sys.unraisablehook = shown

@@ -12,6 +12,11 @@ import rbig_nnx as rn
 from trainers import CheckpointError, load_flow, restore, save
 from trainers.checkpoint import CheckpointWriter, arrays_of
 
+# On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def build(seed=0, **change):
     arguments = {"num_components": 2, "hidden": (4,)} | change
