@@ -29,7 +29,7 @@ def _array_like(hint):
             return hint
         widened = hint.dtype[typing.Any, hint.dim_str]
         return widened | float | int if _may_be_scalar(hint.dim_str) else widened
-    if hint is jax.Array:
+    if hint in (jax.Array, typing.Self):  # the method knows no class
         return typing.Any
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):

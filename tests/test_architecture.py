@@ -1,0 +1,109 @@
+"""The import rules, and the habits that a linter does not see."""
+
+import ast
+import pathlib
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for package in ("rbig_nnx", "trainers")
+    for path in (ROOT / package).rglob("*.py")
+)
+# A folder's rank: imports only go to a lower one.
+RANKS = {
+    "rbig_nnx.math": 0,
+    "rbig_nnx.bijectors": 1,
+    "rbig_nnx.fit": 1,
+    "rbig_nnx.nn": 2,
+    "rbig_nnx.warm_start": 3,
+    "rbig_nnx.information": 3,
+    "rbig_nnx.plot": 3,
+    "trainers": 4,
+}
+
+
+def module_of(path):
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path):
+    """Every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module):
+    """The longest prefix of the module that has a rank."""
+    matches = [name for name in RANKS if f"{module}.".startswith(f"{name}.")]
+    return max(matches, key=len, default=None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_imports_point_downward(path):
+    layer = layer_of(module_of(path))
+    for imported in imports_of(path):
+        target = layer_of(imported)
+        if layer and target and target != layer:
+            assert RANKS[target] < RANKS[layer], f"{path} imports {imported}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_every_module_is_in_a_layer(path):
+    module = module_of(path)
+    assert module == "rbig_nnx" or layer_of(module), f"{path} has no place"
+    words = set(path.stem.split("_"))
+    assert not words & {"utils", "helpers", "misc", "common", "old", "new"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("rbig_nnx/math", {"flax", "distrax", "optax", "sklearn", "rbig_nnx.nn"}),
+        ("rbig_nnx/fit", {"flax", "distrax", "optax"}),
+        ("rbig_nnx", {"optax", "orbax", "clu", "tyro", "trainers"}),
+        ("trainers", {"tensorflow", "clu.metric_writers", "clu.periodic_actions"}),
+    ],
+)
+def test_forbidden_packages(folder, forbidden):
+    for path in SOURCES:
+        if path.is_relative_to(folder):
+            for imported in imports_of(path):
+                found = [f for f in forbidden if f"{imported}.".startswith(f"{f}.")]
+                assert not found, f"{path} imports {imported}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_extras_are_imported_inside_functions(path):
+    """A missing extra must not break an import."""
+    extras = {"matplotlib", "pyarrow", "tensorboardX"}
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None), *(a.name for a in node.names)]
+            assert not {str(n).partition(".")[0] for n in names} & extras
+
+
+def test_every_bound_has_a_reason_and_every_lock_satisfies_it():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "pyproject.toml").read_text().splitlines()
+    extras = project["optional-dependencies"].values()
+    lists = [project["dependencies"], *extras]
+    bounds = [Requirement(line) for lines in lists for line in lines]
+    bounds = [bound for bound in bounds if bound.name != "rbig-nnx"]
+    assert len(bounds) > 15
+    for bound in bounds:
+        (line,) = [t for t in text if f'"{bound}"' in t]
+        assert "#" in line, f"{bound} needs a comment"
+    for lock in ("py311", "py313"):
+        lines = (ROOT / "constraints" / f"{lock}.txt").read_text().split()
+        pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
+        for bound in bounds:
+            version = pinned[bound.name.lower().replace("_", "-")]
+            assert bound.specifier.contains(version, prereleases=True), (lock, bound)

@@ -1,0 +1,149 @@
+"""The public names are a promise: adding one is a decision, losing one breaks people."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import rbig_nnx as rn
+import trainers
+
+LIBRARY = {
+    "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
+    "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "Standardize",
+    "WarmStartReport", "bijectors", "coupling_flow", "diagonal_flow", "from_config",
+    "information", "output_kernel_magnitudes", "to_config", "warm_start",
+}  # fmt: skip
+TRAINERS = {
+    "CheckpointError", "FitResult", "FlowDensity", "TrainConfig", "Trainer", "fit",
+    "load_flow", "restore", "save",
+}  # fmt: skip
+BIJECTORS = {"Coupling", "Householder", "MixtureGaussianization"}
+INFORMATION = {
+    "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",
+}  # fmt: skip
+FLOW_METHODS = {
+    "bijector", "distribution", "forward_and_log_det", "inverse_and_log_det", "log_prob",
+    "sample", "sample_and_log_prob",
+}  # fmt: skip
+
+# What a stranger's environment may lack, or would wait for.
+HEAVY = ("orbax", "clu", "sklearn", "tensorflow", "matplotlib", "tensorboardX", "tyro")
+
+
+def exported(module):
+    """The names that a module's file imports from its own package."""
+    package = module.__name__.partition(".")[0]
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (getattr(value, "__module__", None) or getattr(value, "__name__", ""))
+        .partition(".")[0] == package
+    }  # fmt: skip
+
+
+def submodules(module):
+    prefix = f"{module.__name__}."
+    return {
+        name.removeprefix(prefix).partition(".")[0]
+        for name in sys.modules
+        if name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [(rn, LIBRARY), (trainers, TRAINERS), (rn.bijectors, BIJECTORS)],
+    ids=["rbig_nnx", "trainers", "rbig_nnx.bijectors"],
+)
+def test_names_are_the_promised_ones(module, names):
+    assert names <= exported(module)
+    assert exported(module) - submodules(module) <= names
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(rn, n) for n in sorted(LIBRARY)]
+    + [(trainers, n) for n in sorted(TRAINERS)]
+    + [(rn.bijectors, n) for n in sorted(BIJECTORS)]
+    + [(rn.information, n) for n in sorted(INFORMATION)]
+    + [(rn.GaussianizationFlow, n) for n in sorted(FLOW_METHODS)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_every_name_has_a_docstring_of_its_own(owner, name):
+    value = getattr(owner, name)
+    doc = value.__doc__
+    assert doc
+    assert doc.strip()
+    if inspect.isclass(value):
+        # What dataclasses and named tuples write by themselves says nothing.
+        assert not doc.startswith(f"{name}(")
+
+
+def parameters(function):
+    return inspect.signature(function).parameters
+
+
+def keyword_only(function):
+    return {
+        name
+        for name, parameter in parameters(function).items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def test_signatures():
+    for build in (rn.coupling_flow, rn.diagonal_flow):
+        assert list(parameters(build))[:2] == ["num_features", "num_blocks"]
+        assert list(parameters(build))[-1] == "rngs"
+        assert {"num_components", "family", "rngs"} <= keyword_only(build)
+    assert parameters(rn.coupling_flow)["num_components"].default == 8
+    assert parameters(rn.coupling_flow)["hidden"].default == (64, 64)
+    assert {
+        "num_reflections",
+        "context_features",
+        "dtype",
+        "param_dtype",
+    } <= keyword_only(rn.coupling_flow)
+    assert list(parameters(rn.warm_start))[:2] == ["model", "x"]
+    assert {"key", "context", "rotation"} <= keyword_only(rn.warm_start)
+    assert list(parameters(trainers.fit))[1:3] == ["x_train", "x_valid"]
+    assert {"context", "config", "mesh", "workdir"} <= keyword_only(trainers.fit)
+    for method in ("log_prob", "bijector", "distribution"):
+        default = parameters(getattr(rn.GaussianizationFlow, method))["context"].default
+        assert default is None
+    for method in ("sample", "sample_and_log_prob"):
+        names = list(parameters(getattr(rn.GaussianizationFlow, method)))
+        assert names == ["self", "key", "shape", "context"]
+
+
+def imported_by(statement):
+    code = (
+        "import jax, flax.nnx, distrax, sys\n"
+        "before = set(sys.modules)\n"
+        f"{statement}\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_library_brings_no_training_stack():
+    # Flax itself imports Optax and rich; nothing of ours adds to that.
+    brought = imported_by("import rbig_nnx")
+    assert "rbig_nnx" in brought
+    assert not brought & {*HEAVY, "optax", "rich", "trainers"}
+
+
+def test_importing_the_trainers_needs_no_extra():
+    brought = imported_by("import trainers, trainers.cli, trainers.writers")
+    assert "orbax" in brought
+    assert not brought & {"tensorflow", "tensorboard", "matplotlib", "tensorboardX"}
+    assert not brought & {"pyarrow"}
