@@ -19,7 +19,7 @@ setup: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 test: check
 	$(BIN)/python -m pytest
