@@ -1,7 +1,8 @@
-"""The pictures: training curves, kernel magnitudes, densities (matplotlib, an extra)."""
+"""The pictures: training curves, kernel magnitudes, densities; the `plot` extra."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 # Okabe and Ito's colours: told apart by every eye, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 _INK = "#444444"
+_SPAN = 0.75  # nats below the best curve that are shown: the rest is untrained
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -16,13 +18,15 @@ _STYLE = {
     "axes.edgecolor": _INK,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 130,
+    "savefig.dpi": 150,
 }
 
 
-def _figure(num_columns: int, width: float, height: float) -> tuple[Any, np.ndarray]:
-    """A figure of one row of axes that opens no window.
+@contextlib.contextmanager
+def _picture(
+    path: str | os.PathLike, num_columns: int, width: float, height: float
+) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """A figure with one row of axes, opening no window, saved at the end.
 
     Raises:
       ImportError: without matplotlib, naming the extra.
@@ -36,8 +40,8 @@ def _figure(num_columns: int, width: float, height: float) -> tuple[Any, np.ndar
         ) from error
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, num_columns, squeeze=False)[0]
-    return figure, axes
+        yield figure, figure.subplots(1, num_columns, squeeze=False)[0]
+        figure.savefig(path)
 
 
 def curves(
@@ -47,42 +51,57 @@ def curves(
 ) -> None:
     """Training and held-out log p over the steps, the true limit drawn in.
 
+    Seeds are thin lines, their mean a thick one; the best 0.75 nats are shown.
+
     Args:
-      histories: by label, `steps` [t] and `train`, `valid` [seeds, t] in nats.
+      histories: by label, `steps` [t] and `train`, `valid` [seeds, t] or [t] in nats.
       limit: the true density's mean log p on the held-out points; None if unknown.
       path: the picture's file.
     """
-    figure, axes = _figure(2, 9, 3.6)
-    for ax, name, title in zip(
-        axes, ("train", "valid"), ("training points", "held-out points"), strict=True
-    ):
-        for colour, (label, history) in zip(COLOURS, histories.items(), strict=False):
-            values = np.atleast_2d(history[name])
-            ax.plot(history["steps"], values.T, color=colour, alpha=0.25, linewidth=0.8)
-            mean = values.mean(axis=0)
-            ax.plot(history["steps"], mean, color=colour, linewidth=2, label=label)
-        if limit is not None:
-            ax.axhline(limit, color=_INK, linestyle="--", linewidth=1)
-            ax.annotate(
-                f"true density {limit:.3f}",
-                (1, limit),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="right",
-                color=_INK,
-            )
-        _zoom(ax, [h[name] for h in histories.values()], limit)
-        ax.set(title=f"log p of {title}, nats", xlabel="step")
-    axes[1].legend(frameon=False, loc="lower right")
-    figure.savefig(path)
+    tops = [
+        np.nanmax(h[name]) for h in histories.values() for name in ("train", "valid")
+    ]
+    top = max(tops if limit is None else [*tops, limit])
+    with _picture(path, 2, 9, 3.8) as (_, axes):
+        for ax, name, title in zip(
+            axes,
+            ("train", "valid"),
+            ("training points", "held-out points"),
+            strict=True,
+        ):
+            ends = {}
+            for i, (label, history) in enumerate(histories.items()):
+                colour, steps = COLOURS[i % len(COLOURS)], np.asarray(history["steps"])
+                values = np.atleast_2d(history[name])
+                ax.plot(steps, values.T, color=colour, alpha=0.3, linewidth=0.8)
+                mean = values.mean(axis=0)
+                ax.plot(steps, mean, color=colour, linewidth=2, label=label)
+                ends[label] = (steps[-1], mean[-1], colour)
+            ax.set_ylim(top - _SPAN, top + 0.08)
+            ax.set(title=f"mean log p of {title} (nats)", xlabel="step")
+            ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+            ax.set_axisbelow(True)
+            if limit is not None:
+                ax.axhline(limit, color=_INK, linestyle="--", linewidth=1.2)
+                ends[f"truth {limit:.4f}"] = (steps[-1], limit, _INK)
+            _label_ends(ax, ends)
 
 
-def _zoom(ax: Any, values: Sequence[np.ndarray], limit: float | None) -> None:
-    """Shows the last nat or so: an untrained model would flatten all the rest."""
-    top = max(float(np.max(v)) for v in values)
-    top = top if limit is None else max(top, limit)
-    ax.set_ylim(top - 0.75, top + 0.06)
+def _label_ends(ax: Any, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Each curve's name at its end, kept apart where the curves meet."""
+    low, high = ax.get_ylim()
+    gap, place = 0.065 * (high - low), np.inf
+    for label, (x, y, colour) in sorted(ends.items(), key=lambda end: -end[1][1]):
+        place = max(min(y, place - gap), low)
+        ax.annotate(
+            label,
+            (x, place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )
 
 
 def kernel_magnitudes(
@@ -95,21 +114,19 @@ def kernel_magnitudes(
       after: the same, trained.
       path: the picture's file.
     """
-    figure, (ax,) = _figure(1, 6, 3)
     place = np.arange(len(before))
-    for shift, values, colour, label in (
-        (-0.2, before, COLOURS[1], "warm start"),
-        (0.2, after, COLOURS[0], "trained"),
-    ):
-        bars = ax.bar(place + shift, values, 0.38, color=colour, label=label)
-        ax.bar_label(
-            bars, [f"{v:.2f}" if v else "0" for v in values], fontsize=8, color=_INK
-        )
-    ax.set_xticks(place, [str(i + 1) for i in place])
-    ax.set(title="max |W| of the output kernels", xlabel="coupling")
-    ax.margins(y=0.15)
-    ax.legend(frameon=False, loc="upper left", ncols=2)
-    figure.savefig(path)
+    with _picture(path, 1, 1.5 + 0.65 * max(len(before), 6), 3) as (_, (ax,)):
+        for shift, values, colour, label in (
+            (-0.2, before, COLOURS[1], "warm start"),
+            (0.2, after, COLOURS[0], "trained"),
+        ):
+            bars = ax.bar(place + shift, values, 0.38, color=colour, label=label)
+            numbers = [f"{v:.2f}" if v else "0" for v in values]
+            ax.bar_label(bars, numbers, fontsize=8, color=colour, padding=2)
+        ax.set_xticks(place, [str(i + 1) for i in place])
+        ax.set(title="max |W| of each output kernel", xlabel="coupling, in order")
+        ax.margins(y=0.12)
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def densities(
@@ -117,22 +134,32 @@ def densities(
     samples: np.ndarray | None,
     path: str | os.PathLike,
 ) -> None:
-    """Two-dimensional densities side by side on one colour scale.
+    """Two-dimensional densities side by side on the first one's colour scale.
 
     Args:
-      panels: by title, grids of x, y and log p in nats, each [h, w].
-      samples: points drawn over the first panel, [n, 2]; None for none.
+      panels: by title, grids of x, y and log p in nats, each [h, w]; the truth first.
+      samples: points drawn over the first panel, [n, 2], at most 400; None for none.
       path: the picture's file.
     """
-    figure, axes = _figure(len(panels), 2.9 * len(panels) + 0.8, 3.1)
-    # The first panel sets the scale: a needle elsewhere must not darken all the others.
-    top = float(np.exp(np.max(next(iter(panels.values()))[2])))
-    for ax, (title, (x, y, log_p)) in zip(axes, panels.items(), strict=True):
-        mesh = ax.pcolormesh(
-            x, y, np.exp(log_p), vmin=0, vmax=top, cmap="magma", rasterized=True
-        )
-        ax.set(title=title, xticks=[], yticks=[], aspect="equal")
-    if samples is not None:
-        axes[0].plot(*np.asarray(samples)[:400].T, ".", color="white", ms=1.2, alpha=0.5)
-    figure.colorbar(mesh, ax=list(axes), label="density", shrink=0.8)
-    figure.savefig(path)
+    x, y, log_p = next(iter(panels.values()))
+    # A needle elsewhere must not darken all the others.
+    top = float(np.exp(np.nanmax(log_p)))
+    shape = np.ptp(y) / np.ptp(x)
+    width = 3.0
+    with _picture(
+        path, len(panels), width * len(panels) + 0.9, width * shape + 0.5
+    ) as (
+        figure,
+        axes,
+    ):
+        for ax, (title, (x, y, log_p)) in zip(axes, panels.items(), strict=True):
+            mesh = ax.pcolormesh(
+                x, y, np.exp(log_p), vmin=0, vmax=top, cmap="magma", rasterized=True
+            )
+            ax.set(title=title, xticks=[], yticks=[], aspect="equal")
+            ax.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
+            ax.spines[:].set_visible(False)
+        if samples is not None:
+            points = np.asarray(samples)[:400].T
+            axes[0].plot(*points, ".", color="white", markersize=1.5, alpha=0.6)
+        figure.colorbar(mesh, ax=axes[-1], label="density", fraction=0.046, pad=0.03)

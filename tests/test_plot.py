@@ -10,7 +10,11 @@ def histories():
     steps = np.arange(5) * 100
     rising = -2 + 0.15 * np.arange(5)
     return {
-        name: {"steps": steps, "train": np.stack([rising, rising]), "valid": rising - 0.1}
+        name: {
+            "steps": steps,
+            "train": np.stack([rising, rising]),
+            "valid": rising - 0.1,
+        }
         for name in ("warm start", "random init")
     }
 
