@@ -76,27 +76,28 @@ def curves(
                 ax.plot(steps, values.T, color=colour, alpha=0.3, linewidth=0.8)
                 mean = values.mean(axis=0)
                 ax.plot(steps, mean, color=colour, linewidth=2, label=label)
-                ends[label] = (steps[-1], mean[-1], colour)
+                ends[label] = (mean[-1], colour)
             ax.set_ylim(top - _SPAN, top + 0.08)
             ax.set(title=f"mean log p of {title} (nats)", xlabel="step")
             ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
             ax.set_axisbelow(True)
             if limit is not None:
                 ax.axhline(limit, color=_INK, linestyle="--", linewidth=1.2)
-                ends[f"truth {limit:.4f}"] = (steps[-1], limit, _INK)
+                ends[f"truth {limit:.4f}"] = (limit, _INK)
             _label_ends(ax, ends)
 
 
-def _label_ends(ax: Any, ends: Mapping[str, tuple[float, float, str]]) -> None:
+def _label_ends(ax: Any, ends: Mapping[str, tuple[float, str]]) -> None:
     """Each curve's name at its end, kept apart where the curves meet."""
     low, high = ax.get_ylim()
     gap, place = 0.065 * (high - low), np.inf
-    for label, (x, y, colour) in sorted(ends.items(), key=lambda end: -end[1][1]):
+    for label, (y, colour) in sorted(ends.items(), key=lambda end: -end[1][0]):
         place = max(min(y, place - gap), low)
         ax.annotate(
             label,
-            (x, place),
-            xytext=(6, 0),
+            (1, place),
+            xycoords=ax.get_yaxis_transform(),
+            xytext=(4, 0),
             textcoords="offset points",
             va="center",
             color=colour,

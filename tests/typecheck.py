@@ -10,8 +10,10 @@ import types
 import typing
 
 import jax
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
+
+_CHECKER = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
 
 
 def check(function):
@@ -19,7 +21,7 @@ def check(function):
     function.__annotations__ = {
         name: _array_like(hint) for name, hint in function.__annotations__.items()
     }
-    return beartype(function)
+    return _CHECKER(function)
 
 
 def _array_like(hint):
