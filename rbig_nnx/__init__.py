@@ -1,6 +1,7 @@
 """Density models that start good: RBIG-initialised flows for Flax NNX and Distrax."""
 
 from rbig_nnx import bijectors as bijectors
+from rbig_nnx import information as information
 from rbig_nnx.math.mixture import MixtureParams as MixtureParams
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config

@@ -35,9 +35,10 @@ class Demo:
 
     out: pathlib.Path = pathlib.Path("runs/demo")  # folder of what it writes
     num_seeds: int = 5  # initialisations, and orders of the batches
-    num_steps: int = 1_000  # optimiser updates of each run
-    eval_every: int = 100  # steps
-    rotation: str = "nongaussian"  # of the warm start
+    num_steps: int = 600  # optimiser updates of each run
+    eval_every: int = 50  # steps
+    learning_rate: float = 6e-3  # peak
+    rotation: str = "pca"  # of the warm start
     num_test: int = 50_000  # fresh points that judge
     num_valid: int = 3_000  # fresh points that choose the step
 
@@ -101,7 +102,11 @@ def _one_run(start, seed, moons, valid, test, demo) -> Run:
         )
     fit_seconds = time.perf_counter() - began if start == STARTS[0] else 0.0
     config = TrainConfig(
-        num_steps=demo.num_steps, eval_every=demo.eval_every, patience=0, seed=seed
+        num_steps=demo.num_steps,
+        eval_every=demo.eval_every,
+        learning_rate=demo.learning_rate,
+        patience=0,
+        seed=seed,
     )
     result = fit(flow, moons.train, valid, monitor={"test": test}, config=config)
     return Run(

@@ -32,6 +32,7 @@ _NUM_PRIOR_POINTS = 128
 _COARSE_BINS = 512  # the first, short runs
 _SHORT_CYCLES = 10
 _NUM_CYCLES = 60
+_SMALLEST_STEP = 1e-3  # of all parameters together: EM goes on without extrapolation
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -341,6 +342,8 @@ def _extrapolate(start, first, second, data: _Points) -> _Mixture:
     r = jax.tree.map(jnp.subtract, first, start)
     v = jax.tree.map(lambda c, b, dr: c - b - dr, second, first, r)
     length = jnp.clip(norm(r) / jnp.maximum(norm(v), 1e-12), 1.0, 256.0)
+    # Steps as small as rounding would be extrapolated to noise.
+    length = jnp.where(norm(r) > _SMALLEST_STEP, length, 1.0)
     out = jax.tree.map(
         lambda p, dr, dv: p + 2 * length * dr + length**2 * dv, start, r, v
     )

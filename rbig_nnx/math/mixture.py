@@ -8,8 +8,8 @@ with C the standard normal or logistic CDF. The first term is the *identity anch
 fixed, and beyond the outermost component it alone remains, F → Φ, so the map
 z = Φ⁻¹(F(x)) tends to the identity and the tails of stacked layers do not compound.
 
-Every quantity is a sum of terms `factor · exp(exponent)` whose exponents carry the decay;
-sums are taken relative to the largest one. Inside, components lead and the batch trails
+Every quantity is a sum of terms `weight · factor · exp(−distance²/2)`, taken relative to
+the nearest one. Inside, components lead and the batch trails
 (all axes reversed), because compilers vectorise a long last axis and not one of eight.
 """
 
@@ -28,6 +28,10 @@ Family = Literal["gaussian", "logistic"]
 FAMILIES: tuple[str, ...] = ("gaussian", "logistic")
 
 ANCHOR_WEIGHT = 0.01  # ε: weight of the fixed N(0, 1) component; see docs/design.md
+
+
+# Weights are at least e^−60: one that underflowed would leave a tail without any term.
+_MIN_LOG_WEIGHT = -60.0
 
 
 class MixtureParams(NamedTuple):
@@ -82,9 +86,9 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
 
 
 class _Terms(NamedTuple):
-    """Components at u = (x − μ)/σ: tail(|u|) = tail · exp(decay), density likewise."""
+    """Components at u = (x − μ)/σ: tail(|u|) = tail · exp(−distance²/2), density likewise."""
 
-    decay: Array
+    distance: Array
     tail: Array
     density: Array | float
 
@@ -92,28 +96,57 @@ class _Terms(NamedTuple):
 def _terms(u: Array, family: str) -> _Terms:
     a = jnp.abs(u)
     if family == "gaussian":
-        return _Terms(-0.5 * u * u, scaled_tail(a), float(np.exp(-LOG_SQRT_2PI)))
+        return _Terms(a, scaled_tail(a), float(np.exp(-LOG_SQRT_2PI)))
     q = 1 / (1 + jnp.exp(-a))
-    return _Terms(-a, q, q * q)
+    positive = a > 0  # the root has no derivative at 0
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, 2 * a, 1)), 0)
+    return _Terms(root, q, q * q)
 
 
 class _Summand(NamedTuple):
-    """Terms factor · exp(exponent), to be summed."""
+    """Terms factor · exp(log_weight − distance²/2), to be summed."""
 
-    exponent: Array
+    distance: Array
+    log_weight: Array | float
     factor: Array | float
 
+    def over(self, total: "_LogSum") -> Array:
+        """Each term's share of the sum."""
+        decay = _log_decay(self.distance, total.distance)
+        return jnp.exp(decay + self.log_weight - total.rest) * self.factor
 
-def _log_sum(components: _Summand, anchor: _Summand | None) -> Array:
-    """log of the sum over the leading axis of `components`, and the anchor."""
-    top = jnp.max(components.exponent, axis=0)
-    if anchor is not None:
-        top = jnp.maximum(top, anchor.exponent)
-    top = jax.lax.stop_gradient(top)
-    total = jnp.sum(jnp.exp(components.exponent - top) * components.factor, axis=0)
-    if anchor is not None:
-        total = total + jnp.exp(anchor.exponent - top) * anchor.factor
-    return top + jnp.log(total)
+
+class _LogSum(NamedTuple):
+    """A logarithm as rest − distance²/2, the distance being that of the nearest term.
+
+    Far out the square is huge and the rest is not: kept apart, the squares of two sums with
+    the same nearest component cancel exactly in their ratio, however they are compiled.
+    """
+
+    distance: Array
+    rest: Array
+
+    @property
+    def value(self) -> Array:
+        """The logarithm."""
+        return self.rest - 0.5 * self.distance * self.distance
+
+    @classmethod
+    def of(cls, components: _Summand, anchor: _Summand | None) -> "_LogSum":
+        """Sums over the leading axis of `components`, and the anchor."""
+        nearest = jnp.min(components.distance, axis=0)
+        if anchor is not None:
+            nearest = jnp.minimum(nearest, anchor.distance)
+        one = cls(jax.lax.stop_gradient(nearest), jnp.zeros_like(nearest))
+        total = jnp.sum(components.over(one), axis=0)
+        if anchor is not None:
+            total = total + anchor.over(one)
+        return cls(one.distance, jnp.log(total))
+
+
+def _log_decay(distance: Array, reference: Array) -> Array:
+    """−(distance² − reference²)/2, without the squares."""
+    return -0.5 * (distance - reference) * (distance + reference)
 
 
 def _tails(
@@ -122,24 +155,20 @@ def _tails(
     """Weighted lower and upper tail of each component."""
     right = u > 0
     # The large tail is one minus the small one: no digits are lost, it is at least 1/2.
-    large = 1 - terms.tail * jnp.exp(terms.decay)
-    lower = _Summand(
-        log_weight + jnp.where(right, 0, terms.decay),
-        jnp.where(right, large, terms.tail),
-    )
-    upper = _Summand(
-        log_weight + jnp.where(right, terms.decay, 0),
-        jnp.where(right, terms.tail, large),
-    )
+    large = 1 - terms.tail * jnp.exp(-0.5 * terms.distance * terms.distance)
+    to_upper = jnp.where(right, terms.distance, 0)
+    to_lower = jnp.where(right, 0, terms.distance)
+    lower = _Summand(to_lower, log_weight, jnp.where(right, large, terms.tail))
+    upper = _Summand(to_upper, log_weight, jnp.where(right, terms.tail, large))
     return lower, upper
 
 
 class _Evaluation(NamedTuple):
     """A mixture at x: what the map, its derivative rule and the densities are made of."""
 
-    log_lower: Array  # log F(x)
-    log_upper: Array  # log(1 − F(x))
-    log_pdf: Array  # log f(x)
+    log_lower: _LogSum  # log F(x)
+    log_upper: _LogSum  # log(1 − F(x))
+    log_pdf: _LogSum  # log f(x)
     u: Array  # [K, ...]
     lower: _Summand  # [K, ...]
     upper: _Summand  # [K, ...]
@@ -149,21 +178,22 @@ class _Evaluation(NamedTuple):
 
 def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluation:
     """Components lead: x [*b], parameters [K, *b]."""
-    log_weights = jax.nn.log_softmax(logits, axis=0) + float(np.log1p(-anchor_weight))
+    log_weights = jnp.maximum(jax.nn.log_softmax(logits, axis=0), _MIN_LOG_WEIGHT)
+    log_weights = log_weights + float(np.log1p(-anchor_weight))
     u = (x - means) * jnp.exp(-log_scales)
     terms = _terms(u, family)
     lower, upper = _tails(u, log_weights, terms)
-    pdf = _Summand(log_weights - log_scales + terms.decay, terms.density)
+    pdf = _Summand(terms.distance, log_weights - log_scales, terms.density)
     anchor_lower = anchor_upper = anchor_pdf = None
     if anchor_weight > 0:
         log_anchor = float(np.log(anchor_weight))
         anchor = _terms(x, "gaussian")
         anchor_lower, anchor_upper = _tails(x, log_anchor, anchor)
-        anchor_pdf = _Summand(log_anchor + anchor.decay, anchor.density)
+        anchor_pdf = _Summand(anchor.distance, log_anchor, anchor.density)
     return _Evaluation(
-        log_lower=_log_sum(lower, anchor_lower),
-        log_upper=_log_sum(upper, anchor_upper),
-        log_pdf=_log_sum(pdf, anchor_pdf),
+        log_lower=_LogSum.of(lower, anchor_lower),
+        log_upper=_LogSum.of(upper, anchor_upper),
+        log_pdf=_LogSum.of(pdf, anchor_pdf),
         u=u,
         lower=lower,
         upper=upper,
@@ -172,17 +202,35 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
     )
 
 
-def _map(e: _Evaluation) -> tuple[Array, Array]:
-    """z = Φ⁻¹(F) from the smaller tail, and log dz/dx = log f(x) − log φ(z)."""
-    upper_is_smaller = e.log_upper < e.log_lower
-    z = log_tail_to_z(jnp.minimum(e.log_lower, e.log_upper))
-    z = jnp.where(upper_is_smaller, z, -z)
-    return z, e.log_pdf + 0.5 * z * z + LOG_SQRT_2PI
+class _Mapped(NamedTuple):
+    """z = Φ⁻¹(F) from the smaller tail T, and log dz/dx."""
+
+    z: Array
+    log_det: Array
+    in_upper: Array  # bool: T is the upper tail
+    log_tail: _LogSum  # log T
+    mills: Array  # T / φ(z), at most √(π/2)
+
+
+def _map(e: _Evaluation) -> _Mapped:
+    in_upper = e.log_upper.value < e.log_lower.value
+    log_tail = _LogSum(
+        jnp.where(in_upper, e.log_upper.distance, e.log_lower.distance),
+        jnp.where(in_upper, e.log_upper.rest, e.log_lower.rest),
+    )
+    distance = log_tail_to_z(log_tail.value)
+    mills = scaled_tail(distance) * float(np.exp(LOG_SQRT_2PI))
+    # log f − log φ(z) with φ(z) = T / mills.
+    log_det = _log_decay(e.log_pdf.distance, log_tail.distance)
+    log_det = log_det + (e.log_pdf.rest - log_tail.rest)
+    z = jnp.where(in_upper, distance, -distance)
+    return _Mapped(z, log_det + jnp.log(mills), in_upper, log_tail, mills)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _gaussianize(x, logits, means, log_scales, family, anchor_weight):
-    return _map(_evaluate(x, logits, means, log_scales, family, anchor_weight))
+    m = _map(_evaluate(x, logits, means, log_scales, family, anchor_weight))
+    return m.z, m.log_det
 
 
 @_gaussianize.defjvp
@@ -196,38 +244,37 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     x, logits, means, log_scales = primals
     dx, dlogits, dmeans, dlog_scales = tangents
     e = _evaluate(x, logits, means, log_scales, family, anchor_weight)
-    z, log_det = _map(e)
+    m = _map(e)
     weights = jax.nn.softmax(logits, axis=0)
-    precisions = jnp.exp(-log_scales)
 
     # Responsibilities, and each component's share of dz/dx.
-    r = jnp.exp(e.pdf.exponent - e.log_pdf) * e.pdf.factor
-    share = jnp.exp(log_det) * r
+    r = e.pdf.over(e.log_pdf)
+    slope = jnp.exp(m.log_det)
 
-    # The weights move the smaller tail: t_k = w_k tail_k / φ(z), below √(π/2).
-    sign = jnp.where(z > 0, -1.0, 1.0).astype(z.dtype)
-    log_phi = -0.5 * z * z - LOG_SQRT_2PI
-    in_upper = z > 0
-    t = jnp.exp(jnp.where(in_upper, e.upper.exponent, e.lower.exponent) - log_phi)
-    t = t * jnp.where(in_upper, e.upper.factor, e.lower.factor)
-    z_logits = sign * (t - weights * jnp.sum(t, axis=0))
-
-    dz = jnp.exp(log_det) * dx + jnp.sum(
-        z_logits * dlogits - share * (dmeans + (x - means) * dlog_scales), axis=0
+    # The weights move the smaller tail: t_k = w_k tail_k / φ(z).
+    t = (
+        jnp.where(m.in_upper, e.upper.over(m.log_tail), e.lower.over(m.log_tail))
+        * m.mills
+    )
+    t = t - weights * jnp.sum(t, axis=0)
+    dz = slope * dx + jnp.sum(
+        jnp.where(m.in_upper, -t, t) * dlogits
+        - slope * r * (dmeans + (x - means) * dlog_scales),
+        axis=0,
     )
 
     psi = e.u if family == "gaussian" else jnp.tanh(0.5 * e.u)  # −d log C'(u) / du
-    pull = r * psi * precisions
+    pull = r * psi * jnp.exp(-log_scales)
     x_slope = -jnp.sum(pull, axis=0)
     if e.anchor_pdf is not None:
-        x_slope -= jnp.exp(e.anchor_pdf.exponent - e.log_pdf) * e.anchor_pdf.factor * x
+        x_slope -= e.anchor_pdf.over(e.log_pdf) * x
     dlog_pdf = x_slope * dx + jnp.sum(
         (r - weights * jnp.sum(r, axis=0)) * dlogits
         + pull * dmeans
         + r * (psi * e.u - 1) * dlog_scales,
         axis=0,
     )
-    return (z, log_det), (dz, dlog_pdf + z * dz)
+    return (m.z, m.log_det), (dz, dlog_pdf + m.z * dz)
 
 
 def _components_first(x: Array, params: MixtureParams) -> tuple[Array, ...]:
@@ -286,7 +333,7 @@ def log_pdf(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log f(x) of the mixture in nats, [...]; arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_pdf.T
+    return _evaluated(x, params, family, anchor_weight).log_pdf.value.T
 
 
 def log_cdf(
@@ -297,7 +344,7 @@ def log_cdf(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log F(x) of the mixture, [...]; exact in the lower tail. Arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_lower.T
+    return _evaluated(x, params, family, anchor_weight).log_lower.value.T
 
 
 def log_survival(
@@ -308,4 +355,4 @@ def log_survival(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log(1 − F(x)), [...]; exact in the upper tail. Arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_upper.T
+    return _evaluated(x, params, family, anchor_weight).log_upper.value.T

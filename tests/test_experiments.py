@@ -1,0 +1,91 @@
+"""The numbers that the project promises, on held-out data; slow ones before a release."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+import rbig_nnx as rn
+from trainers import TrainConfig, fit
+from trainers.demo import STARTS, Demo, run
+from trainers.moons import Moons
+
+
+def total_probability(flow, half_width=5.0, num=801):
+    axis = np.linspace(-half_width, half_width, num)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32)
+    return np.exp(np.float64(flow.log_prob(grid))).sum() * (axis[1] - axis[0]) ** 2
+
+
+def orthogonality_error(flow):
+    return max(
+        float(jnp.max(jnp.abs(q @ q.T - jnp.eye(flow.num_features))))
+        for layer in flow.layers
+        if isinstance(layer, rn.HouseholderRotation)
+        for q in [layer.bijector().forward(jnp.eye(flow.num_features))]
+    )
+
+
+def test_plain_pca_warm_start_of_the_reference_configuration():
+    moons = Moons()
+    flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))
+    warm, _ = rn.warm_start(flow, moons.train, key=jax.random.key(0), holdout=0.0)
+    assert warm.log_prob(moons.train).mean() >= -1.93
+    assert warm.log_prob(moons.sample(50_000, random_state=1)).mean() >= -1.93
+
+
+def test_density_integrates_to_one_before_and_after_training():
+    moons = Moons()
+    flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))
+    warm, _ = rn.warm_start(flow, moons.train, key=jax.random.key(0))
+    config = TrainConfig(num_steps=200, eval_every=200)
+    result = fit(warm, moons.train, config=config)
+    for model in (warm, result.model):
+        # 1,601 points an axis: the warm start has needles a hundredth wide.
+        assert total_probability(model, num=1_601) == pytest.approx(1, abs=1e-3)
+    assert orthogonality_error(result.model) <= 1e-5
+    assert min(rn.output_kernel_magnitudes(result.model)) > 0
+
+
+def log_prob_ratios(flow, radius):
+    """log p over the standard normal's, in 16 directions at a distance from the mean."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    x = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    expected = -np.log(2 * np.pi) - radius**2 / 2
+    return np.asarray(flow.log_prob(x.astype(np.float32))) / expected
+
+
+def test_tails_of_a_flow_fitted_to_a_gaussian_before_and_after_training():
+    x = np.random.default_rng(0).normal(size=(3_000, 2)).astype(np.float32)
+    flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))
+    warm, _ = rn.warm_start(flow, x, key=jax.random.key(0))
+    trained = fit(warm, x, config=TrainConfig(num_steps=300, eval_every=300)).model
+    for model in (warm, trained):
+        for radius, factor in ((6, 2.0), (10, 1.5), (20, 1.5), (50, 1.5)):
+            ratios = log_prob_ratios(model, radius)
+            assert ratios.max() <= factor, (radius, ratios)
+            assert ratios.min() >= 1 / factor, (radius, ratios)
+
+
+@pytest.mark.slow
+def test_two_moons_over_five_seeds(tmp_path):
+    summary = run(Demo(out=tmp_path), Console(quiet=True))
+    warm, random = (summary[start] for start in STARTS)
+    assert warm["gap"] <= 0.030
+    assert warm["kernels_zero_before"]
+    assert not warm["kernels_zero_after"]
+    assert summary["warm_ahead_at_every_evaluation"], (warm["curve"], random["curve"])
+
+
+@pytest.mark.slow
+def test_diagonal_flow_of_eight_blocks():
+    moons = Moons(5_000, noise=0.05)
+    fresh = moons.sample(50_000, random_state=1)
+    flow = rn.diagonal_flow(2, 8, rngs=nnx.Rngs(0))
+    plain, _ = rn.warm_start(flow, moons.train, key=jax.random.key(0), holdout=0.0)
+    assert plain.log_prob(moons.train).mean() >= -1.79
+    valid = moons.sample(3_000, random_state=2)
+    trained = fit(plain, moons.train, valid, config=TrainConfig()).model
+    assert trained.log_prob(fresh).mean() > plain.log_prob(fresh).mean()
