@@ -181,13 +181,12 @@ def warm_start(
         raise ValueError(
             f"`holdout` must be a share of the rows in [0, 1); got {holdout}."
         )
+    if not smoothing >= 0:
+        raise ValueError(f"`smoothing` must be at least 0; got {smoothing}.")
     model = nnx.clone(model)
     flow = _only_flow(model)
     context = check_context(flow, context)
     x = _check_rows(flow, x, context, weights)
-
-    if not smoothing >= 0:
-        raise ValueError(f"`smoothing` must be at least 0; got {smoothing}.")
     rows = _split(jax.random.fold_in(key, 0), x.shape[0], weights, holdout)
     if flow.standardize_context is not None:
         _fit_standardize(flow.standardize_context, context, rows, "context")
@@ -196,8 +195,8 @@ def warm_start(
     options = _Options(rotation, smoothing if holdout else 0.0, backend)
     block = 0
     fits: dict[tuple, _Mixtures] = {}
-    log_det = jnp.zeros(x.shape[0], x.dtype)
-    log_prob = float(_log_prob(x, log_det, rows.judge))
+    state = _State(x, jnp.zeros(x.shape[0], x.dtype), x)
+    log_prob = _log_prob(state, rows)
     reports = []
     for index, layer in enumerate(flow.layers):
         start = time.perf_counter()
@@ -205,11 +204,10 @@ def warm_start(
             # The couplings of a block share one fit, of their common input's features,
             # and one key: what a marginal layer in their place would use.
             fits, block = {}, block + 1
-        action = _fit_layer(
-            layer, x, rows, jax.random.fold_in(key, block), options, fits
-        )
-        x, log_det = _push(layer, x, log_det, context)
-        before, log_prob = log_prob, float(_log_prob(x, log_det, rows.judge))
+        layer_key = jax.random.fold_in(key, block)
+        action = _fit_layer(layer, state.narrow, rows, layer_key, options, fits)
+        state = _push(layer, state, context)
+        before, log_prob = log_prob, _log_prob(state, rows)
         if not np.isfinite(log_prob):
             raise ValueError(
                 f"layer {index} ({type(layer).__name__}) maps `x` to values that are not"
@@ -248,6 +246,14 @@ class _Rows(NamedTuple):
     fit: Array
     judge: Array
     holds_out: bool
+
+
+class _State(NamedTuple):
+    """The rows between two layers."""
+
+    x: Array  # [n, d], float64 where it can be: see `_push`
+    log_det: Array  # [n], likewise
+    narrow: Array  # [n, d], x in the data's dtype: what is fitted
 
 
 def _only_flow(model: nnx.Module) -> GaussianizationFlow:
@@ -334,20 +340,46 @@ def _check_rows(flow, x, context, weights) -> Array:
     return x
 
 
+def _log_prob(state: _State, rows: _Rows) -> float:
+    """Mean log density of the judging rows if the flow ended here."""
+    with jax.enable_x64(state.x.dtype == jnp.float64):
+        return float(_mean_log_prob(state.x, state.log_det, rows.judge))
+
+
 @jax.jit
-def _log_prob(x: Array, log_det: Array, weights: Array) -> Array:
+def _mean_log_prob(x: Array, log_det: Array, weights: Array) -> Array:
     per_row = log_det - 0.5 * jnp.sum(x * x, axis=-1) - x.shape[-1] * LOG_SQRT_2PI
     # Not a product with zero weights: a row that judges nothing may be infinite.
     return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights) / jnp.sum(weights)
 
 
+def _push(layer: Any, state: _State, context: Array | None) -> _State:
+    """The layer's own forward.
+
+    In float64 for this package's layers. A coupling and the marginal map it equals are two
+    compiled programs that round differently, and EM makes 1e-3 of a last bit; what is
+    rounded once from float64 is the same bits for both. TPUs have no float64.
+    """
+    narrow = state.narrow.dtype
+    wide = type(layer) in _WIDE and jax.default_backend() != "tpu"
+    with jax.enable_x64(wide or narrow == jnp.float64):
+        dtype = jnp.float64 if wide else narrow
+        layer, x, log_det, context = jax.tree.map(
+            lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a,
+            (layer, state.x, state.log_det, context),
+        )
+        x, log_det = _forward(layer, x, log_det, context)
+        return _State(x, log_det, x.astype(narrow))
+
+
 @jax.jit
-def _push(
-    layer, x: Array, log_det: Array, context: Array | None
-) -> tuple[Array, Array]:
-    """The layer's own forward; equal layers share one compiled program."""
+def _forward(layer, x: Array, log_det: Array, context: Array | None):
+    # The layer is an argument: equal layers share one compiled program.
     y, gained = as_bijector(layer, context).forward_and_log_det(x)
     return y, log_det + gained
+
+
+_WIDE = (Standardize, HouseholderRotation, MixtureCDFMarginal, MixtureCDFCoupling)
 
 
 @functools.singledispatch
