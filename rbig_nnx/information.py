@@ -24,6 +24,7 @@ class Density(Protocol):
 
     def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """log p(x) in nats, [n]."""
+        ...
 
 
 def entropy(density: Density, x: Float[Array, "n d"]) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ import numpy as np
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 _INK = "#444444"
 _SPAN = 0.75  # nats below the best curve that are shown: the rest is untrained
-_STYLE = {
+_STYLE: Any = {  # matplotlib names the keys' type, and is an extra
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -153,6 +153,7 @@ def densities(
         figure,
         axes,
     ):
+        mesh: Any = None
         for ax, (title, (x, y, log_p)) in zip(axes, panels.items(), strict=True):
             mesh = ax.pcolormesh(
                 x, y, np.exp(log_p), vmin=0, vmax=top, cmap="magma", rasterized=True

@@ -248,7 +248,7 @@ def _read_numpy(
 def _array_name(path: pathlib.Path, found: Sequence[str], array: str | None) -> str:
     if array is None and len(found) == 1:
         return found[0]
-    if array in found:
+    if array is not None and array in found:
         return array
     raise InputError(
         f"`array` must name one of the arrays of {str(path)!r}, {', '.join(found)}, "
