@@ -7,7 +7,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from rbig_nnx.fit import gmm
-from rbig_nnx.math import mixture
 
 KEY = jax.random.key(1)
 
@@ -22,13 +21,13 @@ def data(num_features, n=800, seed=0):
     return x.astype(np.float32)
 
 
-def coupling_flow(d, seed=0, **options):
+def coupling_flow(d, **options):
     options = {"num_components": 4, "hidden": (8,), **options}
-    return rn.coupling_flow(d, 2, rngs=nnx.Rngs(seed), **options)
+    return rn.coupling_flow(d, 2, rngs=nnx.Rngs(0), **options)
 
 
-def diagonal_flow(d, **options):
-    return rn.diagonal_flow(d, 2, num_components=4, rngs=nnx.Rngs(0), **options)
+def diagonal_flow(d):
+    return rn.diagonal_flow(d, 2, num_components=4, rngs=nnx.Rngs(0))
 
 
 def leaves(model):
@@ -64,19 +63,33 @@ def test_biases_unpack_to_the_fit_to_the_last_bit():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("holdout", [0.0, 0.1])
+def mixtures_by_feature(flow):
+    """The mixtures of each block, [blocks, d, 3·K]."""
+    blocks, block = [], None
+    for layer in flow.layers:
+        params = getattr(layer, "mixture_params", None)
+        if params is None:
+            block = None
+            continue
+        if block is None:
+            block = np.full((flow.num_features, 3 * layer.num_components), np.nan)
+            blocks.append(block)
+        moved = ~np.asarray(getattr(layer, "mask", [False] * flow.num_features))
+        block[moved] = np.concatenate(params(), axis=1)
+    return np.stack(blocks)
+
+
 @pytest.mark.parametrize("num_features", [2, 3, 7, 16])
-def test_coupling_and_diagonal_flow_agree(num_features, holdout):
+def test_coupling_and_diagonal_flow_agree(num_features):
     x = data(num_features)
-    coupling, _ = rn.warm_start(
-        coupling_flow(num_features), x, key=KEY, holdout=holdout
+    coupling, _ = rn.warm_start(coupling_flow(num_features), x, key=KEY, holdout=0.0)
+    diagonal, _ = rn.warm_start(diagonal_flow(num_features), x, key=KEY, holdout=0.0)
+    np.testing.assert_array_equal(
+        mixtures_by_feature(coupling), mixtures_by_feature(diagonal)
     )
-    diagonal, _ = rn.warm_start(
-        diagonal_flow(num_features), x, key=KEY, holdout=holdout
-    )
-    np.testing.assert_allclose(
-        coupling.log_prob(x), diagonal.log_prob(x), atol=1e-5 * num_features
-    )
+    one, other = coupling.log_prob(x), diagonal.log_prob(x)
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert np.mean(np.abs(one - other)) < 1e-5
 
 
 def test_same_key_same_bits():
@@ -137,11 +150,15 @@ def test_zero_weights_equal_left_out_rows():
 
 
 def test_sklearn_backend_agrees():
-    x = data(2, n=3000)
-    flow = diagonal_flow(2)
+    x = data(2, n=1000)
+    flow = rn.GaussianizationFlow(
+        [rn.Standardize(2), rn.MixtureCDFMarginal(2, num_components=3)]
+    )
     ours, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0)
     reference, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0, backend="sklearn")
-    assert abs(ours.log_prob(x).mean() - reference.log_prob(x).mean()) < 0.05
+    # Ours knows of the anchor when it fits; scikit-learn's does not.
+    gain = ours.log_prob(x).mean() - reference.log_prob(x).mean()
+    assert -1e-3 < gain < 0.05
 
 
 def test_conditional_flow_and_its_context():
@@ -276,8 +293,3 @@ def test_missing_context_and_models_without_one_flow_are_refused():
         rn.warm_start(coupling_flow(2, context_features=1), data(2), key=KEY)
     with pytest.raises(ValueError, match="exactly one GaussianizationFlow; got 0"):
         rn.warm_start(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), data(2), key=KEY)
-
-
-def test_identity_is_not_symmetric_between_components():
-    means = mixture.identity_params(8).means
-    assert len(np.unique(np.asarray(means))) == 8

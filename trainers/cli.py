@@ -125,7 +125,7 @@ def main(args: Sequence[str] | None = None) -> int:
     command = tyro.cli(Demo | Fit | Score | Sample | Report, args=args, prog="rbig-nnx")
     try:
         command(Console())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]rbig-nnx:[/] {error}", highlight=False
         )

@@ -26,7 +26,9 @@ def test_fit_score_sample_report(tmp_path, capsys):
     assert report["rows"] == {"train": 240, "valid": 30, "held_out": 30}
     assert set(report["held_out_log_prob"]) >= {"Gaussian", "flow, trained"}
 
-    assert cli.main(["score", str(out), str(file), "--out", str(tmp_path / "p.npy")]) == 0
+    assert (
+        cli.main(["score", str(out), str(file), "--out", str(tmp_path / "p.npy")]) == 0
+    )
     assert np.load(tmp_path / "p.npy").shape == (300, 1)
     new = tmp_path / "new.csv"
     assert cli.main(["sample", str(out), str(new), "--num-rows", "7"]) == 0

@@ -8,7 +8,9 @@ from trainers.moons import Moons
 def test_true_density_has_the_known_limit():
     moons = Moons()
     # Entropy 0.47704 in raw units; the training sample's own scale shifts it to 1.3215.
-    values = [moons.log_prob(moons.sample(8_000, random_state=s)).mean() for s in range(5)]
+    values = [
+        moons.log_prob(moons.sample(8_000, random_state=s)).mean() for s in range(5)
+    ]
     truth.check_mean_over_seeds(values, -1.3215, tol=0.01)
 
 
