@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from trainers.step import (
     make_train_steps,
     negative_log_prob,
 )
+from trainers.writers import JsonlWriter, MultiWriter
 
 _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 
@@ -75,7 +77,7 @@ class FitResult:
 
 
 def fit(
-    model: nnx.Module,
+    flow: nnx.Module,
     x_train: data.Rows,
     x_valid: data.Rows | None = None,
     *,
@@ -90,10 +92,10 @@ def fit(
     writer: Any = None,
     callback: Callback | None = None,
 ) -> FitResult:
-    """Trains a copy of `model`, by default for the largest mean log p.
+    """Trains a copy of `flow`, by default for the largest mean log p.
 
     Args:
-      model: a flow, or any NNX module that `loss_fn` understands; unchanged.
+      flow: a flow, or any NNX module that `loss_fn` understands; unchanged.
       x_train: [n, d]; with a `loss_fn` also a tuple or dict of arrays with n rows.
       x_valid: chooses the best parameters and stops early; as `x_train`. Without it
         the last parameters are returned.
@@ -103,7 +105,7 @@ def fit(
         With a context they are pairs (x, context).
       config: settings.
       mesh: devices with an axis "data" to spread each batch over; None is one device.
-      workdir: folder for checkpoints of the best and the last model.
+      workdir: folder for `metrics.jsonl` and checkpoints of the best and the last model.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
@@ -118,7 +120,7 @@ def fit(
         writer=writer,
     )
     return trainer.fit(
-        model,
+        flow,
         x_train,
         x_valid,
         context=context,
@@ -249,6 +251,10 @@ class _Run:
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(ProgressBar(config.num_steps))
             checkpoints = workdir and stack.enter_context(CheckpointWriter(workdir))
+            if workdir:
+                lines = JsonlWriter(pathlib.Path(workdir) / "metrics.jsonl")
+                stack.enter_context(lines)
+                writer = lines if writer is None else MultiWriter([lines, writer])
             measured: dict[str, float] = {}
             while True:
                 scores = self._evaluation.scores(self._state.ema, self._state.rest)

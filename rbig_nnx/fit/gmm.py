@@ -19,11 +19,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, FAMILIES, MixtureParams
+from rbig_nnx.math.mixture import ANCHOR_WEIGHT, MixtureParams, check_options
 
-_MIN_SCALE = (
-    1e-3  # smallest scale of a component, in standard deviations of the feature
-)
+# Smallest scale of a component, in standard deviations of the feature.
+_MIN_SCALE = 1e-3
 _MIN_WEIGHT = 1e-6  # smallest weight of a component: keeps the logits finite
 _NUM_BINS = 2048  # bins of a sketch
 _NUM_TAIL_EDGES = 24  # of them on each side, for the rows beyond the subsample's range
@@ -54,23 +53,6 @@ def _check(x: Array | np.ndarray, weights: Array | None) -> None:
         raise ValueError(
             f"`weights` must have one value a row, shape ({x.shape[0]},), got "
             f"{weights.shape}. Pass None for equal weights."
-        )
-
-
-def _check_mixture(num_components: int, family: str, anchor_weight: float) -> None:
-    if num_components < 1:
-        raise ValueError(
-            f"`num_components` must be at least 1, got {num_components}. Try 8."
-        )
-    if family not in FAMILIES:
-        raise ValueError(
-            f"`family` must be one of {', '.join(FAMILIES)}, got {family!r}. "
-            'Use "gaussian".'
-        )
-    if not 0 <= anchor_weight < 1:
-        raise ValueError(
-            f"`anchor_weight` must be in [0, 1), got {anchor_weight}. Use "
-            f"{ANCHOR_WEIGHT}, or 0 for no anchor."
         )
 
 
@@ -509,7 +491,7 @@ def fit_sketch(
     num_iterations: int = _NUM_CYCLES,
 ) -> MixtureParams:
     """`fit_mixtures` from a sketch; `prior_weight` may be traced or vmapped over."""
-    _check_mixture(num_components, family, anchor_weight)
+    check_options(num_components, family, anchor_weight)
     return _fit(
         data,
         prior_weight,
@@ -558,7 +540,7 @@ def fit_mixtures(
       >>> fit_mixtures(x, num_components=3, key=jax.random.key(1)).means.shape
       (2, 3)
     """
-    _check_mixture(num_components, family, anchor_weight)
+    check_options(num_components, family, anchor_weight)
     edge_key, start_key = jax.random.split(key)
     return fit_sketch(
         sketch(x, weights, edge_key),
@@ -569,38 +551,6 @@ def fit_mixtures(
         prior_weight=prior_weight,
         num_iterations=num_iterations,
     )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _identity(num_components: int, family: str) -> MixtureParams:
-    empty = Sketch(*(jnp.zeros((1, 0), jnp.float32) for _ in range(3)))
-    data = _with_prior(empty, jnp.float32(jnp.inf))
-    data = _Points(*data, min_scale=jnp.full((1,), _MIN_SCALE, jnp.float32))
-    means, variances = _normal_cells(num_components)
-    scale = math.sqrt(float(np.mean(variances)))
-    scale = max(scale, 0.5) * (1.0 if family == "gaussian" else 0.55)
-    shape = (num_components, 1)
-    start = _Mixture(
-        jnp.full(shape, -math.log(num_components), jnp.float32),
-        jnp.asarray(means)[:, None],
-        jnp.full(shape, math.log(scale), jnp.float32),
-    )
-
-    def step(mixture, _):
-        return _em_step(mixture, data, family, 0.0)[0], None
-
-    mixture, _ = jax.lax.scan(step, start, None, length=200)
-    return MixtureParams(*(p[:, 0] for p in mixture))
-
-
-def identity_mixture(num_components: int, family: str = "gaussian") -> MixtureParams:
-    """A mixture close to N(0, 1) whose components differ, each array [K].
-
-    Deterministic. The components are spread so that training can move each of them its
-    own way: equal ones would receive equal gradients.
-    """
-    _check_mixture(num_components, family, 0.0)
-    return _identity(int(num_components), family)
 
 
 def fit_mixtures_sklearn(
@@ -616,7 +566,7 @@ def fit_mixtures_sklearn(
 
     The anchor is ignored in the fit; arguments and result as `fit_mixtures`.
     """
-    _check_mixture(num_components, family, anchor_weight)
+    check_options(num_components, family, anchor_weight)
     if weights is not None:
         raise ValueError(
             "`weights` must be None with scikit-learn, whose GaussianMixture takes no "

@@ -60,6 +60,20 @@ class MixtureParams(NamedTuple):
         return cls(*(jnp.swapaxes(stacked[..., i, :, :], -1, -2) for i in range(3)))
 
 
+def check_options(num_components: int, family: str, anchor_weight: float) -> None:
+    """Raises ValueError for arguments that make no mixture."""
+    if num_components < 1:
+        raise ValueError(
+            f"`num_components` must be at least 1; got {num_components}. Try 8."
+        )
+    if family not in FAMILIES:
+        raise ValueError(f"`family` must be one of {FAMILIES}; got {family!r}.")
+    if not 0 <= anchor_weight < 1:
+        raise ValueError(
+            f"`anchor_weight` must be in [0, 1), 0 for no anchor; got {anchor_weight}."
+        )
+
+
 def identity_params(num_components: int, family: Family = "gaussian") -> MixtureParams:
     """A mixture close to N(0, 1) whose components differ, so that each can train.
 

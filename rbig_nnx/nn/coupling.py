@@ -10,10 +10,10 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Coupling, MixtureGaussianization
-from rbig_nnx.math import masks
+from rbig_nnx.math import masks, mixture
 from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
-from rbig_nnx.nn.marginal import check_mixture, identity_bias
+from rbig_nnx.nn.marginal import identity_bias
 
 
 class MixtureCDFCoupling(nnx.Module):
@@ -73,7 +73,7 @@ class MixtureCDFCoupling(nnx.Module):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        check_mixture(num_components, family, anchor_weight)
+        mixture.check_options(num_components, family, anchor_weight)
         self.mask = masks.check(masks.half(num_features) if mask is None else mask)
         if len(self.mask) != num_features:
             raise ValueError(

@@ -19,16 +19,6 @@ def identity_bias(num_features: int, num_components: int, family: Family) -> Arr
     return MixtureParams(*every).pack()
 
 
-def check_mixture(num_components: int, family: str, anchor_weight: float) -> None:
-    """Raises ValueError for arguments of a mixture layer that make no mixture."""
-    if num_components < 1:
-        raise ValueError(f"`num_components` must be at least 1; got {num_components}.")
-    if family not in mixture.FAMILIES:
-        raise ValueError(f"`family` must be one of {mixture.FAMILIES}; got {family!r}.")
-    if not 0 <= anchor_weight < 1:
-        raise ValueError(f"`anchor_weight` must be in [0, 1); got {anchor_weight}.")
-
-
 class MixtureCDFMarginal(nnx.Module):
     """z_j = Φ⁻¹(F_j(x_j)) for each feature j: the diagonal layer of RBIG.
 
@@ -69,7 +59,7 @@ class MixtureCDFMarginal(nnx.Module):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        check_mixture(num_components, family, anchor_weight)
+        mixture.check_options(num_components, family, anchor_weight)
         self.num_features = num_features
         self.num_components = num_components
         self.family = family

@@ -216,7 +216,7 @@ def test_equal_shapes_reuse_the_compiled_program():
     assert sizes == (gmm._fit._cache_size(), gmm._sketch._cache_size())
 
 
-@pytest.mark.parametrize("n", [1024, 24_000])
+@pytest.mark.parametrize("n", [1024, pytest.param(24_000, marks=pytest.mark.slow)])
 def test_sharded_rows_give_the_fit_of_one_device(n):
     if jax.device_count() < 8:
         pytest.skip("needs 8 devices")
@@ -269,20 +269,6 @@ def test_prior_weight_shrinks_to_the_identity(family):
     assert values[-1] < 1e-3
 
 
-@pytest.mark.parametrize("family", ["gaussian", "logistic"])
-@pytest.mark.parametrize("num_components", [2, 8, 20])
-def test_identity_mixture_is_nearly_normal_with_spread_components(
-    family, num_components
-):
-    params = gmm.identity_mixture(num_components, family)
-    grid = jnp.linspace(-5, 5, 1001)
-    normal = jax.scipy.stats.norm.logpdf(grid)
-    got = log_pdf(grid, params, family=family, anchor_weight=0.0)
-    assert params.means.shape == (num_components,)
-    assert jnp.sum(jnp.exp(normal) * (normal - got)) * 0.01 < 3e-3
-    assert np.diff(params.means).min() > 0.02
-
-
 def test_scikit_learn_reference_has_the_same_likelihood_and_layout():
     pytest.importorskip("sklearn")
     x = _ten_shapes(1000)[1][:, [0, 8]]
@@ -299,9 +285,9 @@ def test_scikit_learn_reference_has_the_same_likelihood_and_layout():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_components=0), "`num_components` must be at least 1, got 0"),
-        (dict(family="cauchy"), "`family` must be one of gaussian, logistic, got"),
-        (dict(anchor_weight=1.0), r"`anchor_weight` must be in \[0, 1\), got 1.0"),
+        (dict(num_components=0), "`num_components` must be at least 1; got 0"),
+        (dict(family="cauchy"), "`family` must be one of .*; got 'cauchy'"),
+        (dict(anchor_weight=1.0), r"`anchor_weight` must be in \[0, 1\).*; got 1.0"),
         (
             dict(weights=np.ones(3)),
             r"`weights` must have one value a row, shape \(9,\)",

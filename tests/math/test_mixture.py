@@ -54,6 +54,7 @@ def test_derivative_rule_to_second_order(family):
     with jax.enable_x64(True):
         params = MixtureParams(*(p.astype(float) for p in random_params(3)))
 
+        @jax.jit
         def both(x, params):
             return jnp.stack(mixture.gaussianize(x, params, family=family))
 

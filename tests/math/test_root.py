@@ -41,6 +41,7 @@ def test_implicit_gradient_is_that_of_finite_differences(family):
     with jax.enable_x64(True):
         params = MixtureParams(*(p.astype(float) for p in random_params(8)))
 
+        @jax.jit
         def quantile(z, params):
             return root.quantile(z, params, family=family)
 
