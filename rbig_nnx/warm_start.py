@@ -150,7 +150,7 @@ def warm_start(
         plainly to every row: no stop, no shrinkage, no smoothing.
       smoothing: standard deviation of a Gaussian kernel by which each feature is blurred
         before its mixture is fitted, in standard deviations. Sharper fits start higher
-        and train to a lower held-out log density (`benchmarks/`).
+        and train to a lower held-out log density (`docs/design.md`).
       backend: "jax", or "sklearn" for scikit-learn's `GaussianMixture` as reference.
 
     Returns:
