@@ -76,6 +76,7 @@ def _quantile_jvp(family, anchor_weight, primals, tangents):
     return x, (dz - dz_params) * jnp.exp(-log_det)
 
 
+@functools.partial(jax.jit, static_argnames=("family", "anchor_weight"))
 def quantile(
     z: Float[Array, "*b"],
     params: MixtureParams,

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 # In standard deviations of a Gaussianized feature: |input| saturates here, so that a point
 # far outside the data meets a conditioner within its training range and the tails of the
-# mixtures stay those that were fitted. Identity to 2 % for |input| ≤ 1.
-INPUT_BOUND = 5.0
+# mixtures stay those that were fitted. Identity to 6 % for |input| ≤ 1.
+INPUT_BOUND = 3.0
 
 # A tenth of the usual standard deviation: stacked maps of untrained mixtures are otherwise
 # so steep in places that float32 cannot invert them.

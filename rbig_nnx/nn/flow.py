@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from rbig_nnx.math import masks
@@ -119,7 +120,7 @@ class GaussianizationFlow(nnx.Module):
         return _apply(self, *self._check("z", z, context), "inverse_and_log_det")
 
     def log_prob(
-        self, x: Float[Array, "*b d"], context: Array | None = None
+        self, x: ArrayLike, context: ArrayLike | None = None
     ) -> Float[Array, "*b"]:
         """log p(x) in nats.
 

@@ -328,9 +328,9 @@ class Narrow(Normal):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": Empty()}, "`model` must have parameters to train"),
+        ({"flow": Empty()}, "`model` must have parameters to train"),
         (
-            {"model": Narrow(rngs=nnx.Rngs(0))},
+            {"flow": Narrow(rngs=nnx.Rngs(0))},
             "must have the model's 3 features; got 2",
         ),
         ({"x_valid": VALID[:, :1]}, "`x_valid` must have the columns of `x_train`"),
@@ -340,7 +340,7 @@ class Narrow(Normal):
     ],
 )
 def test_bad_arguments_are_named(model, change, message):
-    arguments = {"model": model, "x_train": X, "x_valid": VALID, "config": QUICK}
+    arguments = {"flow": model, "x_train": X, "x_valid": VALID, "config": QUICK}
     with pytest.raises(ValueError, match=message):
         fit(**(arguments | change))
 
