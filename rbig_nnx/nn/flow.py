@@ -108,13 +108,13 @@ class GaussianizationFlow(nnx.Module):
         return distrax.Transformed(base, distrax.Inverse(self.bijector(context)))
 
     def forward_and_log_det(
-        self, x: Float[Array, "*b d"], context: Array | None = None
+        self, x: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
         return _apply(self, *self._check("x", x, context), "forward_and_log_det")
 
     def inverse_and_log_det(
-        self, z: Float[Array, "*b d"], context: Array | None = None
+        self, z: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
         return _apply(self, *self._check("z", z, context), "inverse_and_log_det")
