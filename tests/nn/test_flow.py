@@ -30,7 +30,9 @@ def nnx_mode(request):
         set_mode(True)
 
 
-@pytest.mark.parametrize("num_features", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "num_features", [1, 3, *(pytest.param(d, marks=pytest.mark.slow) for d in (2, 5))]
+)
 @pytest.mark.parametrize("context_features", [0, 2])
 def test_flow_is_a_bijection_with_a_density(num_features, context_features, nnx_mode):
     flow = flow_of(num_features, context_features)
