@@ -12,6 +12,13 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT_DEVICES}"
 
 
+def pytest_configure(config):
+    """Shares compiled programs between the workers, and with the next run."""
+    folder = config.rootpath / ".pytest_cache" / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
 @pytest.fixture
 def key(request):
     """A random key that depends on the test's name only."""

@@ -22,26 +22,32 @@ def check_bijector(bijector, x, *, rtol=1e-4, atol=2e-5):
         y, log_det = bijector.forward_and_log_det(points)
         return y, log_det, *bijector.inverse_and_log_det(y)
 
-    for points in (x[0], x.reshape(2, 3, *event), x):
-        y, log_det, back, inverse_log_det = both_ways(points)
-        assert y.shape == points.shape
-        assert y.dtype == points.dtype
+    for points in (x[0], x):
+        y, log_det, *_ = jax.eval_shape(both_ways, points)
+        assert (y.shape, y.dtype) == (points.shape, points.dtype)
         assert log_det.shape == points.shape[: points.ndim - n]
-        np.testing.assert_allclose(back, points, rtol, atol)
-        np.testing.assert_allclose(inverse_log_det, -log_det, rtol, atol * 10)
+    points = x.reshape(2, 3, *event)
+    y, log_det, back, inverse_log_det = both_ways(points)
+    assert (y.shape, y.dtype) == (points.shape, points.dtype)
+    assert log_det.shape == points.shape[: points.ndim - n]
+    np.testing.assert_allclose(back, points, rtol, atol)
+    np.testing.assert_allclose(inverse_log_det, -log_det, rtol, atol * 10)
+    y, log_det = y.reshape(x.shape), log_det.reshape(len(x), *log_det.shape[2:])
     summed = jnp.sum(log_det, axis=tuple(range(1, log_det.ndim)))
 
     @jax.jit
     @jax.vmap
-    def slogdet_and_grad(point):
+    def one_point(point):
         def forward(p):
             return bijector.forward_and_log_det(p)
 
         jacobian = jax.jacfwd(lambda p: forward(p)[0])(point)
         grad = jax.grad(lambda p: sum(map(jnp.sum, forward(p))))(point)
-        return jnp.linalg.slogdet(jacobian.reshape(point.size, -1))[1], grad
+        slogdet = jnp.linalg.slogdet(jacobian.reshape(point.size, -1))[1]
+        return forward(point)[0], slogdet, grad
 
-    slogdet, grad = slogdet_and_grad(x)
+    y_alone, slogdet, grad = one_point(x)
+    np.testing.assert_allclose(y_alone, y, rtol, atol)
     np.testing.assert_allclose(summed, slogdet, rtol, atol * 10)
     assert np.all(np.isfinite(grad))
 

@@ -31,9 +31,16 @@ def nnx_mode(request):
 
 
 @pytest.mark.parametrize(
-    "num_features", [1, 3, *(pytest.param(d, marks=pytest.mark.slow) for d in (2, 5))]
+    ("num_features", "context_features"),
+    [
+        (1, 2),
+        (3, 0),
+        *(
+            pytest.param(d, c, marks=pytest.mark.slow)
+            for d, c in [(1, 0), (3, 2), (2, 0), (2, 2), (5, 0), (5, 2)]
+        ),
+    ],
 )
-@pytest.mark.parametrize("context_features", [0, 2])
 def test_flow_is_a_bijection_with_a_density(num_features, context_features, nnx_mode):
     flow = flow_of(num_features, context_features)
     x = jax.random.normal(jax.random.key(1), (6, num_features))
