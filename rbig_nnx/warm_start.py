@@ -11,26 +11,19 @@ the fits and decides for every feature of every layer how far its mixture is shr
 identity, up to leaving the feature alone.
 """
 
-import dataclasses
 import functools
-import io
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
-from rich.console import Console
-from rich.table import Table
+from jaxtyping import Array
 
-from rbig_nnx.fit import gmm
-from rbig_nnx.fit.rotation import METHODS, fit_rotation
-from rbig_nnx.math import householder, mixture
-from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.fit.rotation import METHODS
+from rbig_nnx.fit_layers import Mixtures, Options, Rows, fit_layer, fit_standardize
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
@@ -38,84 +31,9 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import as_bijector
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.report import LayerReport, WarmStartReport
 
 BACKENDS = ("jax", "sklearn")
-
-# Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
-# choose between; infinity is the identity.
-_SHRINKAGES = (0.0, 0.1, 0.5, float("inf"))
-
-
-@runtime_checkable
-class Fittable(Protocol):
-    """A user's layer that takes part in the warm start."""
-
-    def warm_start(
-        self, x: Float[Array, "n d"], *, weights: Float[Array, " n"], key: Array
-    ) -> None:
-        """Rewrites the layer's own variables from the layer's input.
-
-        Args:
-          x: what reaches the layer, [n, d]; possibly sharded over rows.
-          weights: weights of the rows, [n]; zero for rows that must not be used.
-          key: random key of this layer.
-        """
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerReport:
-    """What the warm start did to one layer."""
-
-    index: int
-    name: str
-    log_prob: (
-        float  # nats, mean over the held-out rows, of the flow cut after this layer
-    )
-    negentropy: float  # nats this layer removed on those rows
-    action: str  # "pca", "8 of 8 features", "passed", …
-    seconds: float  # compilation included
-
-
-@dataclasses.dataclass(frozen=True)
-class WarmStartReport:
-    """The layers in order; `print` it for a table."""
-
-    layers: tuple[LayerReport, ...]
-    holdout: (
-        float  # share of the rows held out; 0: log densities are of the fitted rows
-    )
-
-    @property
-    def log_prob(self) -> float:
-        """Mean log density of the warm-started flow in nats, on the held-out rows."""
-        return self.layers[-1].log_prob
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all layers, compilation included."""
-        return sum(layer.seconds for layer in self.layers)
-
-    def table(self) -> Table:
-        """The report as a rich table."""
-        rows = "held-out rows" if self.holdout else "fitted rows"
-        table = Table(title=f"warm start, nats on {rows}")
-        for name in ("layer", "fit", "log p", "removed", "seconds"):
-            left = name in ("layer", "fit")
-            table.add_column(name, justify="left" if left else "right")
-        for layer in self.layers:
-            table.add_row(
-                f"{layer.index:>2} {layer.name}",
-                layer.action,
-                f"{layer.log_prob:.4f}",
-                f"{layer.negentropy:+.4f}",
-                f"{layer.seconds:.2f}",
-            )
-        return table
-
-    def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100)
-        console.print(self.table())
-        return console.file.getvalue()
 
 
 def warm_start(
@@ -189,12 +107,12 @@ def warm_start(
     x = _check_rows(flow, x, context, weights)
     rows = _split(jax.random.fold_in(key, 0), x.shape[0], weights, holdout)
     if flow.standardize_context is not None:
-        _fit_standardize(flow.standardize_context, context, rows, "context")
+        fit_standardize(flow.standardize_context, context, rows, "context")
         context = flow.standardize_context.bijector().forward(context)
 
-    options = _Options(rotation, smoothing if holdout else 0.0, backend)
+    options = Options(rotation, smoothing if holdout else 0.0, backend)
     block = 0
-    fits: dict[tuple, _Mixtures] = {}
+    fits: dict[tuple, Mixtures] = {}
     state = _State(x, jnp.zeros(x.shape[0], x.dtype), x)
     log_prob = _log_prob(state, rows)
     reports = []
@@ -205,7 +123,7 @@ def warm_start(
             # and one key: what a marginal layer in their place would use.
             fits, block = {}, block + 1
         layer_key = jax.random.fold_in(key, block)
-        action = _fit_layer(layer, state.narrow, rows, layer_key, options, fits)
+        action = fit_layer(layer, state.narrow, rows, layer_key, options, fits)
         state = _push(layer, state, context)
         before, log_prob = log_prob, _log_prob(state, rows)
         if not np.isfinite(log_prob):
@@ -225,27 +143,6 @@ def warm_start(
             )
         )
     return model, WarmStartReport(tuple(reports), holdout)
-
-
-class _Options(NamedTuple):
-    rotation: str
-    smoothing: float
-    backend: str
-
-
-class _Mixtures(NamedTuple):
-    """Fitted mixtures of all features, [d, K] each, and how far each was shrunk, [d]."""
-
-    params: MixtureParams
-    shrinkage: np.ndarray
-
-
-class _Rows(NamedTuple):
-    """Weights of the rows that are fitted and of those that judge, each [n]."""
-
-    fit: Array
-    judge: Array
-    holds_out: bool
 
 
 class _State(NamedTuple):
@@ -275,17 +172,17 @@ def _split_weights(key, n, weights, holdout):
     return jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
 
 
-def _split(key: Array, n: int, weights: Array | None, holdout: float) -> _Rows:
+def _split(key: Array, n: int, weights: Array | None, holdout: float) -> Rows:
     # By weights, not by slices: rows that are sharded over devices stay where they are.
     fit, judge = _split_weights(key, n, weights, holdout)
     if not holdout:
-        return _Rows(fit, fit, holds_out=False)
+        return Rows(fit, fit, holds_out=False)
     if not bool(jnp.any(judge > 0)):
         raise ValueError(
             f"`holdout`={holdout} leaves no row out of {n} to judge the fits; use more"
             " rows, or holdout=0 to fit every layer plainly."
         )
-    return _Rows(fit, judge, holds_out=True)
+    return Rows(fit, judge, holds_out=True)
 
 
 @jax.jit
@@ -340,7 +237,7 @@ def _check_rows(flow, x, context, weights) -> Array:
     return x
 
 
-def _log_prob(state: _State, rows: _Rows) -> float:
+def _log_prob(state: _State, rows: Rows) -> float:
     """Mean log density of the judging rows if the flow ended here."""
     with jax.enable_x64(state.x.dtype == jnp.float64):
         return float(_mean_log_prob(state.x, state.log_det, rows.judge))
@@ -380,160 +277,3 @@ def _forward(layer, x: Array, log_det: Array, context: Array | None):
 
 
 _WIDE = (Standardize, HouseholderRotation, MixtureCDFMarginal, MixtureCDFCoupling)
-
-
-@functools.singledispatch
-def _fit_layer(
-    layer: Any,
-    x: Array,
-    rows: _Rows,
-    key: Array,
-    options: _Options,
-    fits: dict[tuple, _Mixtures],
-) -> str:
-    """Fits one layer in place; returns what was done, for the report."""
-    del options, fits
-    if isinstance(layer, Fittable):
-        layer.warm_start(x, weights=rows.fit, key=key)
-        return "own fit"
-    return "passed"
-
-
-@_fit_layer.register
-def _(layer: Standardize, x, rows, key, options, fits) -> str:
-    del key, options, fits
-    return _fit_standardize(layer, x, rows, "x")
-
-
-def _fit_standardize(layer: Standardize, x: Array, rows: _Rows, name: str) -> str:
-    mean, scale = _moments(x, rows.fit)
-    if not bool(jnp.all(scale > 0)):
-        raise ValueError(
-            f"`{name}` must vary in every column; columns"
-            f" {np.flatnonzero(~(np.asarray(scale) > 0)).tolist()} are constant in the"
-            " rows that are fitted. Leave them out."
-        )
-    layer.mean[...] = mean.astype(layer.mean.dtype)
-    layer.log_scale[...] = jnp.log(scale).astype(layer.log_scale.dtype)
-    return "mean and scale"
-
-
-@jax.jit
-def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
-    w = (weights / jnp.sum(weights))[:, None]
-    # About a first row: the mean of large numbers cancels in float32.
-    origin = x[0]
-    mean = jnp.sum(w * (x - origin), axis=0)
-    scale = jnp.sqrt(jnp.sum(w * jnp.square(x - origin - mean), axis=0))
-    return origin + mean, scale
-
-
-@_fit_layer.register
-def _(layer: HouseholderRotation, x, rows, key, options, fits) -> str:
-    del fits
-    d = layer.num_features
-    if layer.num_reflections < d:
-        return f"kept ({layer.num_reflections} of {d} reflections)"
-    q = fit_rotation(x, method=options.rotation, key=key, weights=rows.fit)
-    layer.vectors[...] = _reflections(q, layer.num_reflections).astype(
-        layer.vectors.dtype
-    )
-    return options.rotation
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _reflections(q: Array, num_reflections: int) -> Array:
-    d = q.shape[0]
-    # d reflections have determinant (−1)^d; the sign of an axis is free.
-    flip = jnp.sign(jnp.linalg.det(q)) * (-1.0) ** d
-    vectors = householder.factorize(q.at[:, -1].multiply(flip))
-    # Pairs of equal reflections cancel; a single one more flips the first axis.
-    extra = jnp.broadcast_to(jnp.eye(d, dtype=q.dtype)[0], (num_reflections - d, d))
-    return jnp.concatenate([vectors, extra])
-
-
-@_fit_layer.register
-def _(layer: MixtureCDFMarginal, x, rows, key, options, fits) -> str:
-    del fits
-    mixtures = _fit_mixtures(layer, x, rows, key, options)
-    layer.set_mixtures(mixtures.params)
-    return _describe(mixtures.shrinkage)
-
-
-@_fit_layer.register
-def _(layer: MixtureCDFCoupling, x, rows, key, options, fits) -> str:
-    kind = (layer.num_components, layer.family, layer.anchor_weight)
-    if kind not in fits:
-        fits[kind] = _fit_mixtures(layer, x, rows, key, options)
-    moved = ~np.asarray(layer.mask)
-    params, shrinkage = fits[kind]
-    layer.set_mixtures(MixtureParams(*(p[moved] for p in params)))
-    return _describe(shrinkage[moved])
-
-
-def _describe(shrinkage: np.ndarray) -> str:
-    fitted = np.isfinite(shrinkage)
-    note = f", {n} shrunk" if (n := int(np.sum(shrinkage[fitted] > 0))) else ""
-    return f"{int(fitted.sum())} of {fitted.size} features{note}"
-
-
-def _fit_mixtures(layer, x: Array, rows: _Rows, key: Array, options: _Options):
-    """A mixture for each feature of x, [d, K] each."""
-    kind = {
-        "num_components": layer.num_components,
-        "family": layer.family,
-        "anchor_weight": layer.anchor_weight,
-    }
-    fit: Callable[..., MixtureParams]
-    if options.backend == "sklearn":
-        fit = functools.partial(_fit_by_sklearn, x, rows, key, **kind)
-    else:
-        sketch_key, key = jax.random.split(key)
-        sketch = gmm.sketch(x, rows.fit, sketch_key)
-        sketch = sketch._replace(variances=sketch.variances + options.smoothing**2)
-        fit = functools.partial(gmm.fit_sketch, sketch, key=key, **kind)
-    if not rows.holds_out:
-        return _Mixtures(fit(), np.zeros(x.shape[1]))
-
-    identity = mixture.identity_params(layer.num_components, layer.family)
-    shape = (x.shape[1], layer.num_components)
-    identity = MixtureParams(*(jnp.broadcast_to(p, shape) for p in identity))
-    strengths = _SHRINKAGES if options.backend == "jax" else (0.0, np.inf)
-    candidates = [
-        identity if np.isinf(s) else fit(prior_weight=s) if s else fit()
-        for s in strengths
-    ]
-    params, chosen = _choose(
-        MixtureParams(*map(jnp.stack, zip(*candidates, strict=True))),
-        x,
-        rows.judge,
-        layer.family,
-        layer.anchor_weight,
-    )
-    return _Mixtures(params, np.asarray(strengths)[np.asarray(chosen)])
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _choose(candidates, x, weights, family, anchor_weight):
-    """Each feature's best candidate by held-out log-likelihood. Candidates are [S, d, K]."""
-
-    def value(params: MixtureParams) -> Array:
-        density = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
-        return jnp.sum(
-            jnp.where(weights[:, None] > 0, density, 0) * weights[:, None], 0
-        )
-
-    chosen = jnp.argmax(jax.lax.map(value, candidates), axis=0)
-    return jax.tree.map(
-        lambda p: jnp.take_along_axis(p, chosen[None, :, None], axis=0)[0], candidates
-    ), chosen
-
-
-def _fit_by_sklearn(x, rows, key, **options) -> MixtureParams:
-    if bool(jnp.any((rows.fit > 0) & (rows.fit != 1))):
-        raise ValueError(
-            "`weights` must be None with backend='sklearn', whose GaussianMixture takes"
-            " none; use backend='jax'."
-        )
-    kept = np.asarray(x)[np.asarray(rows.fit) > 0]
-    return gmm.fit_mixtures_sklearn(kept, key=key, **options)

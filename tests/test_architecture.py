@@ -18,10 +18,12 @@ RANKS = {
     "rbig_nnx.bijectors": 1,
     "rbig_nnx.fit": 1,
     "rbig_nnx.nn": 2,
-    "rbig_nnx.warm_start": 3,
-    "rbig_nnx.information": 3,
-    "rbig_nnx.plot": 3,
-    "trainers": 4,
+    "rbig_nnx.fit_layers": 3,
+    "rbig_nnx.report": 3,
+    "rbig_nnx.warm_start": 4,
+    "rbig_nnx.information": 4,
+    "rbig_nnx.plot": 4,
+    "trainers": 5,
 }
 
 

@@ -7,6 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from rbig_nnx.fit import gmm
+from rbig_nnx.fit.sketch import sketch
 
 KEY = jax.random.key(1)
 
@@ -57,8 +58,8 @@ def test_biases_unpack_to_the_fit_to_the_last_bit():
     warm, _ = rn.warm_start(rn.GaussianizationFlow([layer]), x, key=KEY, holdout=0.0)
     layer_key = jax.random.fold_in(KEY, 1)
     sketch_key, fit_key = jax.random.split(layer_key)
-    sketch = gmm.sketch(jnp.asarray(x), jnp.ones(len(x)), sketch_key)
-    fit = gmm.fit_sketch(sketch, num_components=4, key=fit_key)
+    binned = sketch(jnp.asarray(x), jnp.ones(len(x)), sketch_key)
+    fit = gmm.fit_sketch(binned, num_components=4, key=fit_key)
     for a, b in zip(warm.layers[0].mixture_params(), fit, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -35,7 +35,7 @@ class Demo:
 
     out: pathlib.Path = pathlib.Path("runs/demo")  # folder of what it writes
     num_seeds: int = 5  # initialisations, and orders of the batches
-    num_steps: int = 600  # optimiser updates of each run
+    num_steps: int = 550  # optimiser updates of each run
     eval_every: int = 50  # steps
     learning_rate: float = 6e-3  # peak
     rotation: str = "pca"  # of the warm start

@@ -1,11 +1,11 @@
-"""The flow: layers from data to latent, and the recipes that assemble them.
+"""The flow: layers from data to latent, and the density that they make.
 
 Direction, everywhere in this package: `forward` maps data to latent, and the distribution
 over data is `distrax.Transformed(base, Inverse(bijector))`. Log densities are in nats.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import distrax
@@ -16,12 +16,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from rbig_nnx.math import masks
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import LayerStack
 from rbig_nnx.nn.standardize import Standardize
 
@@ -239,173 +235,6 @@ def check_cover(layers: Sequence[Any]) -> None:
                     " masks, and put a rotation between blocks."
                 )
         block = []
-
-
-def coupling_flow(
-    num_features: int,
-    num_blocks: int,
-    *,
-    num_components: int = 8,
-    hidden: Sequence[int] = (64, 64),
-    family: Family = "gaussian",
-    num_reflections: int | None = None,
-    context_features: int = 0,
-    anchor_weight: float = ANCHOR_WEIGHT,
-    activation: Callable[[Array], Array] = jax.nn.relu,
-    dtype: Any = None,
-    param_dtype: Any = jnp.float32,
-    kernel_metadata: dict[str, Any] | None = None,
-    bias_metadata: dict[str, Any] | None = None,
-    vectors_metadata: dict[str, Any] | None = None,
-    rngs: nnx.Rngs,
-) -> GaussianizationFlow:
-    """Blocks of a rotation, a mixture-CDF coupling and the complementary coupling.
-
-    With one feature there is nothing to couple: each block is the marginal map, or a
-    coupling on the context alone.
-
-    Args:
-      num_features: d ≥ 1.
-      num_blocks: blocks, at least one.
-      num_components: K, components of each mixture beside the fixed anchor.
-      hidden: widths of the conditioners' trunks.
-      family: "gaussian" or "logistic" components.
-      num_reflections: of each rotation; None for enough for any rotation.
-      context_features: width of the context that conditions the density; 0 for none.
-      anchor_weight: weight of the fixed N(0, 1) component in every mixture.
-      activation: of the trunks, a function of `jax.nn`.
-      dtype: compute dtype of the conditioners.
-      param_dtype: storage dtype of all parameters.
-      kernel_metadata: metadata of every kernel, for instance its sharding.
-      bias_metadata: metadata of every bias.
-      vectors_metadata: metadata of every rotation's vectors.
-      rngs: source of the initial parameters.
-
-    Returns:
-      A flow, a `Standardize` layer first, ready for `warm_start`.
-
-    Raises:
-      ValueError: for sizes below one.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> import rbig_nnx as rn
-      >>> flow = rn.coupling_flow(3, 2, num_components=4, hidden=(8,), rngs=nnx.Rngs(0))
-      >>> print(flow.log_prob(jnp.zeros((5, 3))).shape)
-      (5,)
-    """
-    _check_sizes(num_features, num_blocks)
-    mixtures = {
-        "num_components": num_components,
-        "family": family,
-        "anchor_weight": anchor_weight,
-        "param_dtype": param_dtype,
-        "bias_metadata": bias_metadata,
-        "rngs": rngs,
-    }
-
-    def coupling(mask: masks.Mask) -> MixtureCDFCoupling:
-        return MixtureCDFCoupling(
-            num_features,
-            mask=mask,
-            context_features=context_features,
-            hidden=hidden,
-            activation=activation,
-            dtype=dtype,
-            kernel_metadata=kernel_metadata,
-            **mixtures,
-        )
-
-    def block() -> Iterator[nnx.Module]:
-        mask = masks.half(num_features)
-        if num_features == 1:
-            yield (
-                coupling(mask)
-                if context_features
-                else MixtureCDFMarginal(num_features, **mixtures)
-            )
-            # A fixed map between blocks: two couplings in a row would be one block.
-            if context_features:
-                yield rotation()
-            return
-        yield rotation()
-        yield coupling(mask)
-        yield coupling(masks.complement(mask))
-
-    def rotation() -> HouseholderRotation:
-        return HouseholderRotation(
-            num_features,
-            num_reflections=num_reflections,
-            param_dtype=param_dtype,
-            vectors_metadata=vectors_metadata,
-            rngs=rngs,
-        )
-
-    layers = [Standardize(num_features, param_dtype=param_dtype)]
-    for _ in range(num_blocks):
-        layers += block()
-    return GaussianizationFlow(layers, context_features=context_features)
-
-
-def diagonal_flow(
-    num_features: int,
-    num_blocks: int,
-    *,
-    num_components: int = 8,
-    family: Family = "gaussian",
-    num_reflections: int | None = None,
-    anchor_weight: float = ANCHOR_WEIGHT,
-    param_dtype: Any = jnp.float32,
-    bias_metadata: dict[str, Any] | None = None,
-    vectors_metadata: dict[str, Any] | None = None,
-    rngs: nnx.Rngs,
-) -> GaussianizationFlow:
-    """Blocks of a rotation and a marginal map: RBIG as a trainable flow.
-
-    Laparra, Camps-Valls and Malo, Iterative Gaussianization, 2011; Meng et al.,
-    Gaussianization flows, 2020. Arguments, result and errors as `coupling_flow`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> import rbig_nnx as rn
-      >>> flow = rn.diagonal_flow(2, 3, rngs=nnx.Rngs(0))
-      >>> print(flow.log_prob(jnp.zeros(2)).shape)
-      ()
-    """
-    _check_sizes(num_features, num_blocks)
-    layers: list[nnx.Module] = [Standardize(num_features, param_dtype=param_dtype)]
-    for _ in range(num_blocks):
-        if num_features > 1:
-            layers.append(
-                HouseholderRotation(
-                    num_features,
-                    num_reflections=num_reflections,
-                    param_dtype=param_dtype,
-                    vectors_metadata=vectors_metadata,
-                    rngs=rngs,
-                )
-            )
-        layers.append(
-            MixtureCDFMarginal(
-                num_features,
-                num_components=num_components,
-                family=family,
-                anchor_weight=anchor_weight,
-                param_dtype=param_dtype,
-                bias_metadata=bias_metadata,
-            )
-        )
-    return GaussianizationFlow(layers)
-
-
-def _check_sizes(num_features: int, num_blocks: int) -> None:
-    if num_features < 1 or num_blocks < 1:
-        raise ValueError(
-            "`num_features` and `num_blocks` must be at least 1; got"
-            f" {num_features} and {num_blocks}."
-        )
 
 
 def find_flows(model: nnx.Module) -> list[tuple[tuple, GaussianizationFlow]]:

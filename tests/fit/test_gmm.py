@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rbig_nnx.fit import gmm
-from rbig_nnx.math.mixture import log_pdf
+from rbig_nnx.fit import em, gmm, sketch
+from rbig_nnx.fit.starts import starts
+from rbig_nnx.math.mixture import MixtureParams, log_pdf
 
 KEY = jax.random.key(0)
 
@@ -92,11 +93,11 @@ def test_ten_times_faster_than_the_scikit_learn_loop():
 @pytest.mark.parametrize("anchor_weight", [0.0, 0.1])
 def test_em_steps_never_lower_the_likelihood(family, anchor_weight):
     x = _ten_shapes(1000)[1]
-    data = gmm.sketch(x, None, KEY)
+    data = sketch.sketch(x, None, KEY)
     data = data._replace(masses=data.masses / 1000)
-    data = gmm._Points(*data, min_scale=jnp.full(10, 1e-3))
-    mixture = jax.tree.map(lambda p: p[0], gmm._starts(data, KEY, 4, family))
-    step = jax.jit(lambda m: gmm._em_step(m, data, family, anchor_weight))
+    data = em.Points(*data, min_scale=jnp.full(10, 1e-3))
+    mixture = jax.tree.map(lambda p: p[0], starts(data, KEY, 4, family))
+    step = jax.jit(lambda m: em.em_step(m, data, family, anchor_weight))
     values = []
     for _ in range(30):
         mixture, value = step(mixture)
@@ -137,7 +138,7 @@ def test_logistic_fit_recovers_a_logistic_mixture():
 @pytest.mark.parametrize("n", [1500, 20_000])
 def test_sketch_keeps_mass_mean_and_variance(n):
     x = _ten_shapes(n)[1]
-    data = gmm.sketch(x, None, KEY)
+    data = sketch.sketch(x, None, KEY)
     points, masses, variances = (np.asarray(a, np.float64) for a in data)
     np.testing.assert_allclose(masses.sum(1), n, rtol=1e-6)
     mean = (masses * points).sum(1) / n
@@ -150,7 +151,7 @@ def test_sketch_keeps_mass_mean_and_variance(n):
 def test_repeated_value_has_a_bin_of_its_own():
     rng = np.random.default_rng(0)
     x = np.where(rng.random(20_000) < 0.3, 0.5, rng.normal(size=20_000))
-    data = gmm.sketch(jnp.asarray(x[:, None], jnp.float32), None, KEY)
+    data = sketch.sketch(jnp.asarray(x[:, None], jnp.float32), None, KEY)
     heaviest = np.argmax(data.masses[0])
     assert data.points[0, heaviest] == 0.5
     assert data.variances[0, heaviest] == 0
@@ -192,7 +193,7 @@ def test_outliers_duplicates_and_constants_give_finite_fits(n):
     assert all(np.isfinite(p).all() for p in params)
     assert np.isfinite(log_pdf(jnp.asarray(x), params)).all()
     # Three outliers do not flatten the fit of the other rows.
-    rest = _mean_log_pdf(x[3:, :1], gmm.MixtureParams(*(p[:1] for p in params)))
+    rest = _mean_log_pdf(x[3:, :1], MixtureParams(*(p[:1] for p in params)))
     assert rest[0] > -1.47
 
 
@@ -211,9 +212,9 @@ def test_same_key_gives_the_same_bits():
 def test_equal_shapes_reuse_the_compiled_program():
     x = _ten_shapes(3000)[1]
     gmm.fit_mixtures(x, num_components=3, key=KEY)
-    sizes = gmm._fit._cache_size(), gmm._sketch._cache_size()
+    sizes = gmm._fit._cache_size(), sketch._sketch._cache_size()
     gmm.fit_mixtures(2 * x, num_components=3, key=jax.random.key(5), prior_weight=0.5)
-    assert sizes == (gmm._fit._cache_size(), gmm._sketch._cache_size())
+    assert sizes == (gmm._fit._cache_size(), sketch._sketch._cache_size())
 
 
 @pytest.mark.parametrize("n", [1024, pytest.param(24_000, marks=pytest.mark.slow)])
@@ -239,7 +240,7 @@ def test_sketch_of_sharded_rows_gathers_only_the_subsample():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.ShapeDtypeStruct((n, 4), jnp.float32, sharding=rows)
     weights = jax.ShapeDtypeStruct((n,), jnp.float32, sharding=rows)
-    text = gmm._sketch.lower(x, weights, KEY).compile().as_text()
+    text = sketch._sketch.lower(x, weights, KEY).compile().as_text()
     assert "all-reduce" in text
     assert f"[{n}" not in text.replace(f"[{n}]{{0}} parameter", "")
     assert f",{n}]" not in text
@@ -248,7 +249,7 @@ def test_sketch_of_sharded_rows_gathers_only_the_subsample():
 @pytest.mark.parametrize("family", ["gaussian", "logistic"])
 def test_prior_weight_shrinks_to_the_identity(family):
     x = _ten_shapes(2000)[1][:, :1]
-    data = gmm.sketch(x, None, KEY)
+    data = sketch.sketch(x, None, KEY)
     grid = jnp.linspace(-4, 4, 801)[:, None]
     normal = jax.scipy.stats.norm.logpdf(grid)
 
