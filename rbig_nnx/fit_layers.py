@@ -25,6 +25,7 @@ from rbig_nnx.nn.standardize import Standardize
 # Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
 # choose between; infinity is the identity.
 _SHRINKAGES = (0.0, 0.1, 0.5, float("inf"))
+_STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
 
 
 @runtime_checkable
@@ -200,18 +201,37 @@ def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _choose(candidates, x, weights, family, anchor_weight):
-    """Each feature's best candidate by held-out log-likelihood. Candidates are [S, d, K]."""
+    """Each feature's most shrunk candidate that is not clearly behind the best.
 
-    def value(params: MixtureParams) -> Array:
-        density = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
-        return jnp.sum(
-            jnp.where(weights[:, None] > 0, density, 0) * weights[:, None], 0
+    By held-out log-likelihood, within standard errors of the paired difference (Breiman et
+    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are [S, d, K],
+    from the least shrunk to the most.
+    """
+    judged = weights[:, None] > 0
+    shares = weights[:, None] / jnp.sum(weights)
+
+    def log_density(params: MixtureParams) -> Array:
+        found = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
+        return jnp.where(judged, found, 0)
+
+    def picked(index: Array) -> MixtureParams:
+        return jax.tree.map(
+            lambda p: jnp.take_along_axis(p, index[None, :, None], axis=0)[0],
+            candidates,
         )
 
-    chosen = jnp.argmax(jax.lax.map(value, candidates), axis=0)
-    return jax.tree.map(
-        lambda p: jnp.take_along_axis(p, chosen[None, :, None], axis=0)[0], candidates
-    ), chosen
+    means = jax.lax.map(lambda c: jnp.sum(shares * log_density(c), axis=0), candidates)
+    leader = log_density(picked(jnp.argmax(means, axis=0)))
+
+    def is_close(candidate: MixtureParams) -> Array:
+        lag = leader - log_density(candidate)
+        mean = jnp.sum(shares * lag, axis=0)
+        error = jnp.sqrt(jnp.sum(jnp.square(shares * (lag - mean)), axis=0))
+        return mean <= _STANDARD_ERRORS * error
+
+    close = jax.lax.map(is_close, candidates)
+    chosen = len(close) - 1 - jnp.argmax(close[::-1], axis=0)
+    return picked(chosen), chosen
 
 
 def _fit_by_sklearn(x, rows, key, **options) -> MixtureParams:

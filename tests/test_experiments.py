@@ -48,19 +48,36 @@ def test_density_integrates_to_one_before_and_after_training():
     assert min(rn.output_kernel_magnitudes(result.model)) > 0
 
 
-def log_prob_ratios(flow, radius):
-    """log p over the standard normal's, in 16 directions at a distance from the mean."""
-    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    x = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    expected = -np.log(2 * np.pi) - radius**2 / 2
-    return np.asarray(flow.log_prob(x.astype(np.float32))) / expected
+def log_prob_ratios(flow, radius, num_directions=64):
+    """log p over the standard normal's, in many directions at a distance from the mean."""
+    d = flow.num_features
+    directions = np.random.default_rng(5).normal(size=(num_directions, d))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    expected = -d / 2 * np.log(2 * np.pi) - radius**2 / 2
+    x = (radius * directions).astype(np.float32)
+    return np.asarray(flow.log_prob(x)) / expected
 
 
-def test_tails_of_a_flow_fitted_to_a_gaussian_before_and_after_training():
-    x = np.random.default_rng(0).normal(size=(3_000, 2)).astype(np.float32)
-    flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))
-    warm, _ = rn.warm_start(flow, x, key=jax.random.key(0))
-    trained = fit(warm, x, config=TrainConfig(num_steps=300, eval_every=300)).model
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("num_features", "seed", "num_steps"),
+    [
+        (2, 1, 300),
+        *(pytest.param(2, s, 1_000, marks=SLOW) for s in range(4)),
+        *(pytest.param(4, s, 1_000, marks=SLOW) for s in range(2)),
+    ],
+)
+def test_tails_of_a_flow_fitted_to_a_gaussian_before_and_after_training(
+    num_features, seed, num_steps
+):
+    x = np.random.default_rng(seed).normal(size=(3_000, num_features))
+    x = x.astype(np.float32)
+    flow = rn.coupling_flow(num_features, 4, rngs=nnx.Rngs(seed))
+    warm, _ = rn.warm_start(flow, x, key=jax.random.key(seed))
+    config = TrainConfig(num_steps=num_steps, eval_every=num_steps, seed=seed)
+    trained = fit(warm, x, config=config).model
     for model in (warm, trained):
         for radius, factor in ((6, 2.0), (10, 1.5), (20, 1.5), (50, 1.5)):
             ratios = log_prob_ratios(model, radius)

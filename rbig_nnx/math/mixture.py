@@ -59,6 +59,15 @@ class MixtureParams(NamedTuple):
         stacked = flat.reshape(*flat.shape[:-1], 3, num_components, -1)
         return cls(*(jnp.swapaxes(stacked[..., i, :, :], -1, -2) for i in range(3)))
 
+    def widest(self) -> Float[Array, "*b"]:
+        """The largest log scale of each mixture, at least the anchor's 0."""
+        return jnp.maximum(jnp.max(self.log_scales, axis=-1), 0)
+
+    def limited(self, max_log_scale: Float[Array, " m"]) -> "MixtureParams":
+        """The mixtures, [..., m, K], with no log scale above that of their feature, [m]."""
+        limit = max_log_scale[:, None]
+        return self._replace(log_scales=jnp.minimum(self.log_scales, limit))
+
 
 def check_options(num_components: int, family: str, anchor_weight: float) -> None:
     """Raises ValueError for arguments that make no mixture."""

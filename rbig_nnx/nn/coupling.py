@@ -13,7 +13,7 @@ from rbig_nnx.bijectors import Coupling, MixtureGaussianization
 from rbig_nnx.math import masks, mixture
 from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
-from rbig_nnx.nn.marginal import identity_bias
+from rbig_nnx.nn.marginal import identity_bias, no_scale_limit
 
 
 class MixtureCDFCoupling(nnx.Module):
@@ -102,6 +102,7 @@ class MixtureCDFCoupling(nnx.Module):
             rngs=rngs,
         )
         self.conditioner.out.bias[...] = bias
+        self.max_log_scale = no_scale_limit(num_moved, param_dtype)
 
     def mixture_params(self) -> MixtureParams:
         """The mixtures in the output bias, each array [moved features, K]."""
@@ -109,16 +110,20 @@ class MixtureCDFCoupling(nnx.Module):
         return MixtureParams.unpack(bias, self.num_components)
 
     def set_mixtures(self, params: MixtureParams) -> None:
-        """Makes the conditioner constant with these mixtures, each [moved features, K]."""
+        """Makes the conditioner constant with these mixtures, each [moved features, K].
+
+        No scale that it predicts later exceeds a feature's widest here, or the anchor's 1.
+        """
         self.conditioner.make_constant(params.pack())
+        self.max_log_scale[...] = params.widest()
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The coupling at the current parameters, given the context."""
 
         def params(passive: Array) -> MixtureParams:
-            return MixtureParams.unpack(
-                self.conditioner(passive, context), self.num_components
-            )
+            flat = self.conditioner(passive, context)
+            params = MixtureParams.unpack(flat, self.num_components)
+            return params.limited(self.max_log_scale[...])
 
         def gaussianization(params: MixtureParams) -> distrax.Bijector:
             return MixtureGaussianization(

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from rbig_nnx.bijectors import MixtureGaussianization
 from rbig_nnx.math import mixture
 from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.nn.frozen import Frozen
 
 
 def identity_bias(num_features: int, num_components: int, family: Family) -> Array:
@@ -17,6 +18,15 @@ def identity_bias(num_features: int, num_components: int, family: Family) -> Arr
     identity = mixture.identity_params(num_components, family)
     every = (jnp.broadcast_to(p, (num_features, num_components)) for p in identity)
     return MixtureParams(*every).pack()
+
+
+def no_scale_limit(num_features: int, dtype: Any) -> Frozen:
+    """The largest log scale of each feature's components, [d]: none until a fit sets one.
+
+    Far out the widest component rules. A fit may need it wider than the anchor; training
+    that widened it further, on the few rows out there, would compound over the layers.
+    """
+    return Frozen(jnp.full(num_features, jnp.inf, dtype))
 
 
 class MixtureCDFMarginal(nnx.Module):
@@ -69,20 +79,24 @@ class MixtureCDFMarginal(nnx.Module):
         else:
             bias = bias_init(rngs.params(), (3 * num_components * num_features,))
         self.bias = nnx.Param(bias.astype(param_dtype), **(bias_metadata or {}))
+        self.max_log_scale = no_scale_limit(num_features, param_dtype)
 
     def mixture_params(self) -> MixtureParams:
         """The mixtures, each array [d, K]."""
         return MixtureParams.unpack(self.bias[...], self.num_components)
 
     def set_mixtures(self, params: MixtureParams) -> None:
-        """Writes mixtures, each array [d, K], into the bias."""
+        """Writes mixtures, each array [d, K], into the bias, and limits later scales."""
         self.bias[...] = params.pack()
+        self.max_log_scale[...] = params.widest()
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The marginal map at the current parameters."""
         del context
         inner = MixtureGaussianization(
-            self.mixture_params(), family=self.family, anchor_weight=self.anchor_weight
+            self.mixture_params().limited(self.max_log_scale[...]),
+            family=self.family,
+            anchor_weight=self.anchor_weight,
         )
         return distrax.Block(inner, 1)
 

@@ -21,6 +21,9 @@ def test_round_trip_to_z_12(seed, family):
     assert np.max(np.abs(back - z) / (1e-5 + 2 * ulp)) < 1
 
 
+NEEDLES = MixtureParams(jnp.zeros(2), jnp.array([-1e4, 1e4]), jnp.full(2, np.log(1e-3)))
+
+
 def test_worst_mixtures_converge():
     # Needles of width 1e-3 up to 1e4 apart: Newton alone leaves for infinity.
     for means in ([-1.0, 1.0], [0.0, 100.0], [-1e4, 1e4]):
@@ -47,3 +50,33 @@ def test_implicit_gradient_is_that_of_finite_differences(family):
 
         for z in (-7.0, -0.4, 0.0, 3.0):
             check_grads(quantile, (jnp.float64(z), params), order=1, rtol=1e-5)
+
+
+def test_a_point_does_not_depend_on_its_neighbours_or_on_the_layout():
+    params = random_params(3)
+    z = jnp.linspace(-6, 6, 64)
+    together = root.quantile(z, params)
+    mapped = jax.vmap(lambda point: root.quantile(point, params))(z)
+    np.testing.assert_allclose(mapped, together, rtol=1e-6, atol=1e-6)
+    # A neighbour that takes four times the steps.
+    needles = MixtureParams(
+        *(
+            jnp.stack([jnp.resize(p, 2), q])
+            for p, q in zip(params, NEEDLES, strict=True)
+        )
+    )
+    alone = root.quantile(z, MixtureParams(*(p[0] for p in needles)))
+    beside = root.quantile(jnp.stack([z, z], -1), needles)[:, 0]
+    np.testing.assert_array_equal(beside, alone)
+    axis = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=axis)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    spread = root.quantile(jax.device_put(z, rows), params)
+    np.testing.assert_allclose(spread, together, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_come_back(z):
+    found = root.quantile(jnp.array([z, 0.5]), random_params(0))
+    np.testing.assert_array_equal(found[0], np.float32(z))
+    assert np.isfinite(found[1])
