@@ -9,9 +9,18 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-import rbig_nnx as rn
+from tests.trainers.layouts import (
+    LAYOUTS,
+    QUICK,
+    SPLIT,
+    VALID,
+    X,
+    assert_same_run,
+    flow,
+    mesh_of,
+)
 from tests.trainers.tiny import Tiny
-from trainers import TrainConfig, fit, sharding
+from trainers import fit, sharding
 from trainers.data import EpochOrder
 from trainers.program import Program
 from trainers.resident import ResidentRows
@@ -19,25 +28,6 @@ from trainers.step import negative_log_prob
 from trainers.strategy import make_strategy
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-
-_RNG = np.random.default_rng(0)
-# 101 rows: they do not divide over the devices, the batches do.
-X = (_RNG.normal(size=(101, 2)) ** 3).astype(np.float32)
-VALID = (_RNG.normal(size=(50, 2)) ** 3).astype(np.float32)
-QUICK = TrainConfig(
-    num_steps=8, batch_size=16, eval_every=4, steps_per_dispatch=3, learning_rate=0.03
-)
-SPLIT = (("*.kernel", (None, "model")),)
-HISTORY = ("train", "valid", "loss", "grad_norm")
-
-
-def mesh_of(*shape):
-    return jax.make_mesh(shape, ("data", "model")[: len(shape)])
-
-
-def flow(**options):
-    options = {"num_components": 2, "hidden": (8,), **options}
-    return rn.coupling_flow(2, 1, rngs=nnx.Rngs(0), **options)
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +40,10 @@ def one_device():
     return fit(flow(), X, VALID, config=QUICK)
 
 
-def assert_same_run(one, other, **tolerance):
-    for name in HISTORY:
-        np.testing.assert_allclose(
-            one.history[name], other.history[name], err_msg=name, **tolerance
-        )
-
-
-LAYOUTS = {
-    "8 data": lambda: {"mesh": mesh_of(8)},
-    "4 data x 2 model": lambda: {"mesh": mesh_of(4, 2), "partition": SPLIT},
-    "pmap on 8": lambda: {"mesh": mesh_of(8), "strategy": "pmap"},
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_losses_of_one_device(layout, one_device):
     many = fit(flow(), X, VALID, config=QUICK, **LAYOUTS[layout]())
-    assert_same_run(one_device, many, rtol=2e-5, atol=2e-5)
+    assert_same_run(one_device.history, many.history, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(
         many.model.log_prob(VALID), one_device.model.log_prob(VALID), atol=1e-3
     )
@@ -122,7 +98,7 @@ def test_metadata_of_the_modules_spread_them_like_a_pattern(tiny_run):
     whole = run(mesh_of(4, 2), model=model, partition=(("*", ()),))
     assert set(specs(whole.state.params).values()) == {PartitionSpec()}
     many = fit(model, X, VALID, config=QUICK, mesh=mesh_of(4, 2))
-    assert_same_run(tiny_run, many, rtol=2e-5)
+    assert_same_run(tiny_run.history, many.history, rtol=2e-5)
 
 
 def test_flows_pass_the_metadata_on():
@@ -138,7 +114,7 @@ def test_flows_pass_the_metadata_on():
 def test_parameters_can_lie_over_the_data_axis_too(tiny_run):
     everything = (("trunk.kernel", (None, "data")), ("*.bias", ("data",)))
     many = fit(Tiny(), X, VALID, config=QUICK, mesh=mesh_of(4), partition=everything)
-    assert_same_run(tiny_run, many, rtol=2e-5)
+    assert_same_run(tiny_run.history, many.history, rtol=2e-5)
 
 
 def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
@@ -153,16 +129,16 @@ def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
 
 def test_rows_of_every_type_are_exchanged_exactly():
     mesh = sharding.prepare_mesh(mesh_of(4, 2))
-    n = 13
+    n, rng = 13, np.random.default_rng(0)
     rows = {
-        "x": _RNG.normal(size=(n, 2, 3)).astype(np.float32),
+        "x": rng.normal(size=(n, 2, 3)).astype(np.float32),
         "label": np.arange(n, dtype=np.int32) - 5,
         "flag": np.arange(n) % 3 == 0,
         "byte": np.arange(n, dtype=np.uint8) * 19,
     }
     resident = ResidentRows(rows, mesh)
     strategy = make_strategy("jit", mesh)
-    index = _RNG.permutation(n)[:8]
+    index = rng.permutation(n)[:8]
     taken = jax.jit(strategy.take)(
         strategy.place_rows(resident.padded()), resident.positions(index)
     )
@@ -212,37 +188,32 @@ def poisoned_loss(model, batch, key):
     return -model.log_prob(x) + jnp.where(poison[:, 0] > 0, jnp.nan, 0.0)
 
 
-@pytest.fixture(scope="module")
-def with_bad_steps():
-    return lambda poison, layout: fit(
-        Tiny(),
-        (X, poison[:, None].astype(np.float32)),
-        loss_fn=poisoned_loss,
-        config=dataclasses.replace(
-            QUICK, num_steps=24, max_bad_steps=3, accumulate=layout.pop("accumulate", 1)
-        ),
-        **layout,
+def fit_poisoned(poison, *, accumulate=1, **layout):
+    config = dataclasses.replace(
+        QUICK, num_steps=24, max_bad_steps=3, accumulate=accumulate
     )
+    rows = (X, poison[:, None].astype(np.float32))
+    return fit(Tiny(), rows, loss_fn=poisoned_loss, config=config, **layout)
 
 
 @pytest.mark.parametrize("name", BAD_STEP_LAYOUTS)
-def test_bad_steps_are_skipped_and_counted_in_every_layout(name, with_bad_steps):
+def test_bad_steps_are_skipped_and_counted_in_every_layout(name):
     poison = np.arange(101) == 17
     batches = EpochOrder(101, 16, seed=0).indices(0, 24)
     expected = np.sum(np.any(batches == 17, axis=1))
     assert 0 < expected < 6
-    result = with_bad_steps(poison, BAD_STEP_LAYOUTS[name]())
+    result = fit_poisoned(poison, **BAD_STEP_LAYOUTS[name]())
     assert result.bad_steps == expected
     assert result.stop_reason == "completed"
-    one = with_bad_steps(poison, {})
+    one = fit_poisoned(poison)
     np.testing.assert_allclose(
         result.model.vectors[...], one.model.vectors[...], rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("name", BAD_STEP_LAYOUTS)
-def test_too_many_bad_steps_stop_every_layout(name, with_bad_steps):
+def test_too_many_bad_steps_stop_every_layout(name):
     with pytest.warns(RuntimeWarning, match="not finite for 3 steps in a row"):
-        result = with_bad_steps(np.ones(101), BAD_STEP_LAYOUTS[name]())
+        result = fit_poisoned(np.ones(101), **BAD_STEP_LAYOUTS[name]())
     assert result.stop_reason == "non-finite"
     np.testing.assert_array_equal(result.model.vectors[...], 1.0)
