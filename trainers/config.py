@@ -18,7 +18,7 @@ class TrainConfig:
     learning_rate: float = 3e-3  # peak of the schedule
     # (pattern of dotted names, factor) on the learning rate; the first match counts, as in
     # (("*.vectors", 0.1),); a dictionary is taken too
-    learning_rates: tuple[tuple[str, float], ...] = ()
+    learning_rates: tuple[tuple[str, float], ...] | Mapping[str, float] = ()
     schedule: str = "one-cycle"  # or "constant", which has no warm-up
     warmup_fraction: float = 0.3  # of num_steps, rising (one-cycle)
     initial_fraction: float = 0.04  # of the peak, at step 0 (one-cycle)
