@@ -17,6 +17,7 @@ from rbig_nnx.fit.rotation import fit_rotation
 from rbig_nnx.fit.sketch import sketch
 from rbig_nnx.math import householder, mixture
 from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
@@ -106,12 +107,15 @@ def fit_standardize(layer: Standardize, x: Array, rows: Rows, name: str) -> str:
 
 @jax.jit
 def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
-    w = (weights / jnp.sum(weights))[:, None]
-    # About a first row: the mean of large numbers cancels in float32.
-    origin = x[0]
-    mean = jnp.sum(w * (x - origin), axis=0)
-    scale = jnp.sqrt(jnp.sum(w * jnp.square(x - origin - mean), axis=0))
-    return origin + mean, scale
+    def moments(x, weights):
+        w = (weights / jnp.sum(weights))[:, None]
+        # About a first row: on TPUs, in float32, the mean of large numbers cancels.
+        origin = x[0]
+        mean = jnp.sum(w * (x - origin), axis=0)
+        scale = jnp.sqrt(jnp.sum(w * jnp.square(x - origin - mean), axis=0))
+        return origin + mean, scale
+
+    return in_float64(moments, x, weights)
 
 
 @fit_layer.register

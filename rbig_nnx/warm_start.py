@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
@@ -105,7 +106,7 @@ def warm_start(
     flow = _only_flow(model)
     context = check_context(flow, context)
     x = _check_rows(flow, x, context, weights)
-    rows = _split(jax.random.fold_in(key, 0), x.shape[0], weights, holdout)
+    rows = _split(jax.random.fold_in(key, 0), x, weights, holdout)
     if flow.standardize_context is not None:
         fit_standardize(flow.standardize_context, context, rows, "context")
         context = flow.standardize_context.bijector().forward(context)
@@ -165,16 +166,28 @@ def _only_flow(model: nnx.Module) -> GaussianizationFlow:
     return flows[0][1]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 3))
 def _split_weights(key, n, weights, holdout):
     weights = jnp.ones(n) if weights is None else weights.astype(jnp.float32)
     judges = jax.random.uniform(key, (n,)) < holdout
     return jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
 
 
-def _split(key: Array, n: int, weights: Array | None, holdout: float) -> Rows:
+@functools.cache
+def _split_over(sharding: NamedSharding | None):
+    return jax.jit(_split_weights, static_argnums=(1, 3), out_shardings=sharding)
+
+
+def _over_rows(x: Array) -> NamedSharding | None:
+    """How something with one value a row lies beside x."""
+    if not isinstance(x.sharding, NamedSharding) or not x.sharding.spec:
+        return None
+    return NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0]))
+
+
+def _split(key: Array, x: Array, weights: Array | None, holdout: float) -> Rows:
     # By weights, not by slices: rows that are sharded over devices stay where they are.
-    fit, judge = _split_weights(key, n, weights, holdout)
+    n = x.shape[0]
+    fit, judge = _split_over(_over_rows(x))(key, n, weights, holdout)
     if not holdout:
         return Rows(fit, fit, holds_out=False)
     if not bool(jnp.any(judge > 0)):

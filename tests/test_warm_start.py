@@ -1,3 +1,6 @@
+import importlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +9,8 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
-from rbig_nnx.fit import gmm
+from rbig_nnx import fit_layers
+from rbig_nnx.fit import gmm, rotation
 from rbig_nnx.fit.sketch import sketch
 
 KEY = jax.random.key(1)
@@ -227,15 +231,49 @@ def test_users_layers_fit_themselves_or_are_passed_through():
     assert report.layers[0].action == "kept (1 of 2 reflections)"
 
 
-def test_rows_sharded_over_devices_give_the_single_device_fit():
-    x = data(3)
+def spread(x):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
-    one, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
-    many, _ = rn.warm_start(coupling_flow(3), sharded, key=KEY)
-    np.testing.assert_allclose(
-        one.log_prob(x).mean(), many.log_prob(x).mean(), atol=1e-3
-    )
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+
+
+# Few rows are sorted, many binned; the rotation looks at a part of the last ones.
+@pytest.mark.parametrize(("n", "rotation"), [(800, "pca"), (40_000, "ica")])
+def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation):
+    layers = [
+        rn.Standardize(3),
+        rn.HouseholderRotation(3, rngs=nnx.Rngs(0)),
+        rn.MixtureCDFMarginal(3, num_components=4),
+    ]
+    flow, x = rn.GaussianizationFlow(layers), data(3, n)
+    one, before = rn.warm_start(flow, x, key=KEY, rotation=rotation)
+    many, after = rn.warm_start(flow, spread(x), key=KEY, rotation=rotation)
+    np.testing.assert_allclose(one.log_prob(x), many.log_prob(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(before.log_prob, after.log_prob, rtol=1e-5)
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_sharded_rows_are_never_gathered():
+    n = 8 * 5_003
+    x, weights = spread(data(3, n)), spread(np.ones(n, np.float32))
+    layer = rn.MixtureCDFMarginal(3, num_components=2)
+    candidates = jax.tree.map(lambda p: jnp.stack([p, p]), layer.mixture_params())
+    warm_start = importlib.import_module("rbig_nnx.warm_start")
+    programs = [
+        importlib.import_module("rbig_nnx.fit.sketch")._sketch.lower(x, weights, KEY),
+        rotation._fit.lower("nongaussian", x, weights, KEY),
+        fit_layers._moments.lower(x, weights),
+        fit_layers._choose.lower(candidates, x, weights, "gaussian", 0.01),
+        warm_start._summary.lower(x),
+        warm_start._forward.lower(layer, x, weights, None),
+        warm_start._mean_log_prob.lower(x, weights, weights),
+    ]
+    for program in programs:
+        # A device's program speaks of its own 5,003 rows, or of those it was sent.
+        text = program.compile().as_text()
+        assert "5003" in text
+        assert not re.search(rf"[\[,]{n}[\],]", text)
+    rows = warm_start._split(KEY, x, None, 0.1)
+    assert rows.fit.sharding == rows.judge.sharding == weights.sharding
 
 
 def test_duplicates_integers_and_outliers_give_finite_fits_and_gradients():

@@ -15,8 +15,7 @@ def compiled(
     arguments: tuple,
     *,
     identity: tuple,
-    donate: tuple[int, ...] = (),
-    out_sharding: Any = None,
+    transform: Callable = jax.jit,
 ) -> Callable:
     """Compiles `function` for arguments like these, or finds an earlier compilation.
 
@@ -25,8 +24,8 @@ def compiled(
       arguments: examples with the shapes, types and shardings to come.
       identity: everything that `function` closes over. Where a part of it is not
         hashable the result is not kept.
-      donate: numbers of the arguments whose memory the result may take.
-      out_sharding: of all results, or None.
+      transform: `jax.jit` or `jax.pmap` with their options, which `identity` and the
+        arguments must determine.
     """
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple(
@@ -39,9 +38,7 @@ def compiled(
             return _compiled[key]
     except TypeError:
         key = None
-    options = {} if out_sharding is None else {"out_shardings": out_sharding}
-    jitted = jax.jit(function, donate_argnums=donate, **options)
-    result = jitted.lower(*arguments).compile()
+    result = transform(function).lower(*arguments).compile()
     if key is not None:
         _compiled[key] = result
         if len(_compiled) > _KEPT:

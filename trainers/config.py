@@ -1,6 +1,7 @@
 """The settings of a training run."""
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,11 @@ class TrainConfig:
 
     num_steps: int = 1_000  # optimiser updates
     batch_size: int = 512  # rows a step over all devices; at most the rows there are
+    accumulate: int = 1  # parts of a batch that go through the model one after another
     learning_rate: float = 3e-3  # peak of the schedule
+    # (pattern of dotted names, factor) on the learning rate; the first match counts, as in
+    # (("*.vectors", 0.1),); a dictionary is taken too
+    learning_rates: tuple[tuple[str, float], ...] | Mapping[str, float] = ()
     schedule: str = "one-cycle"  # or "constant", which has no warm-up
     warmup_fraction: float = 0.3  # of num_steps, rising (one-cycle)
     initial_fraction: float = 0.04  # of the peak, at step 0 (one-cycle)
@@ -31,6 +36,14 @@ class TrainConfig:
     seed: int = 0  # order of the rows, noise, and the loss function's key
 
     def __post_init__(self):
+        rates = self.learning_rates
+        rates = rates.items() if isinstance(rates, Mapping) else rates
+        rates = tuple((str(pattern), float(factor)) for pattern, factor in rates)
+        if not all(0 <= factor < float("inf") for _, factor in rates):
+            raise ValueError(
+                f"`learning_rates` must be finite factors of at least 0; got {rates}."
+            )
+        object.__setattr__(self, "learning_rates", rates)
         for name, smallest in _SMALLEST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not value >= smallest:
@@ -57,6 +70,7 @@ class TrainConfig:
 _SMALLEST = {
     "num_steps": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "jitter": 0,
     "weight_decay": 0,
     "eval_every": 1,

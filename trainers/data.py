@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from trainers import sharding
+
 Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
 
 
@@ -107,10 +109,18 @@ def noise_scales(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
     noisy = (
         jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
     )
-    first = (
-        (jitter * x.std(axis=0, dtype=np.float64)).astype(x.dtype) if noisy else None
-    )
+    first = (jitter * _standard_deviation(x)).astype(x.dtype) if noisy else None
     return (first, *[None] * (len(leaves) - 1))
+
+
+def _standard_deviation(x: np.ndarray) -> np.ndarray:
+    """Of each column, over the rows of all processes."""
+    mean, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
+    means, variances = sharding.gathered(mean), sharding.gathered(variance)
+    share = sharding.gathered(np.float64(len(x)))
+    share = (share / share.sum()).reshape(-1, *[1] * mean.ndim)
+    spread = np.square(means - (share * means).sum(0))
+    return np.sqrt((share * (variances + spread)).sum(0))
 
 
 def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Scores of a model on whole data sets, in batches of one size."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ class Evaluation:
     """Minus the mean loss over each of several data sets, on the device.
 
     A loss with one value a row is scored in padded batches under a mask. A mean over
-    the batch cannot be masked, so there the last batch has its own size.
+    the batch cannot be masked, so there the last batch has its own size. With several
+    processes each gives its own rows.
 
     Args:
       model: gives the structure; scored in evaluation mode (no dropout).
@@ -29,6 +31,9 @@ class Evaluation:
       trainable: NNX filter of the parameters.
       key: of the losses that draw random numbers: the same draws each time.
       mesh: to spread batches over, or None.
+
+    Raises:
+      ValueError: a loss without a value for each row where several processes evaluate.
     """
 
     def __init__(
@@ -46,18 +51,34 @@ class Evaluation:
         model = nnx.clone(model)
         model.eval()
         graphdef, *_ = nnx.split(model, trainable, ...)
-        largest = max(map(data.num_rows, sets.values()))
-        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
-        size = -(-min(_BATCH, largest) // devices) * devices
         maskable = _has_one_value_a_row(model, loss_fn, next(iter(sets.values())), key)
+        if jax.process_count() > 1 and not maskable:
+            raise ValueError(
+                "`loss_fn` must return one loss for each row where several processes"
+                " evaluate; got a mean."
+            )
+        place = functools.partial(_placed, mesh=mesh)
+        everywhere = sharding.replicated(mesh)
+        rows = {
+            n: int(sharding.gathered(data.num_rows(r)).max()) for n, r in sets.items()
+        }
+        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        own_devices = devices // jax.process_count()
+        size = min(_BATCH // jax.process_count(), max(rows.values()))
+        size = -(-size // own_devices) * own_devices
         self._batches = {
             name: [
-                (*_placed(batch, mask, mesh, devices), jax.random.fold_in(key, i))
+                (
+                    *place(batch, mask),
+                    sharding.place(jax.random.fold_in(key, i), everywhere),
+                )
                 for i, (batch, mask) in enumerate(
-                    data.batches(rows, size, pad=maskable)
+                    _padded(
+                        data.batches(sets[name], size, pad=maskable), -(-most // size)
+                    )
                 )
             ]
-            for name, rows in sets.items()
+            for name, most in rows.items()
         }
         evaluate = make_evaluate(graphdef, loss_fn=loss_fn)
         self._evaluate = {}
@@ -66,8 +87,10 @@ class Evaluation:
                 self._evaluate[len(mask)] = compiled(
                     evaluate,
                     (params, rest, batch, mask, batch_key),
-                    identity=(graphdef, loss_fn),
-                    out_sharding=sharding.replicated(mesh),
+                    identity=(graphdef, loss_fn, mesh),
+                    transform=functools.partial(
+                        jax.jit, out_shardings=sharding.replicated(mesh)
+                    ),
                 )
 
     def scores(self, params: Any, rest: Any) -> dict[str, float]:
@@ -102,7 +125,16 @@ def _has_one_value_a_row(model, loss_fn, rows, key) -> bool:
     return shape == (2,)
 
 
-def _placed(batch, mask, mesh, devices):
-    divides = len(mask) % devices == 0
-    place = sharding.over_rows(mesh) if divides else sharding.replicated(mesh)
-    return sharding.place((batch, mask), place)
+def _padded(batches, count):
+    """Batches of no rows for a process that has fewer than another."""
+    rows, mask = batches[0]
+    return batches + [(rows, np.zeros_like(mask))] * (count - len(batches))
+
+
+def _placed(batch, mask, *, mesh):
+    if (
+        mesh is not None
+        and len(mask) * jax.process_count() % mesh.shape[sharding.DATA_AXIS]
+    ):
+        return sharding.place((batch, mask), sharding.replicated(mesh))
+    return sharding.place_rows((batch, mask), mesh)

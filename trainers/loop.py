@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -78,7 +79,9 @@ class Loop:
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(ProgressBar(config.num_steps))
             checkpoints = workdir and stack.enter_context(CheckpointWriter(workdir))
-            if workdir:
+            if jax.process_index() > 0:
+                writer = None  # one process writes; all measure the same
+            elif workdir:
                 lines = JsonlWriter(pathlib.Path(workdir) / "metrics.jsonl")
                 stack.enter_context(lines)
                 writer = lines if writer is None else MultiWriter([lines, writer])

@@ -1,6 +1,7 @@
 """A model, its rows and its compiled steps, placed on one device or on a mesh."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,19 @@ import numpy as np
 from flax import nnx
 
 from trainers import data, sharding
-from trainers.compilation import compiled
 from trainers.config import TrainConfig
 from trainers.evaluation import Evaluation
 from trainers.metrics import TrainMetrics
-from trainers.step import LossFn, init_state, make_optimizer, make_train_steps
+from trainers.names import Patterns
+from trainers.resident import ResidentRows
+from trainers.step import (
+    LossFn,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_train_steps,
+)
+from trainers.strategy import Jit, Pmap
 
 _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 
@@ -38,16 +47,16 @@ class Program:
 
     Args:
       model: gives the structure and the first values; unchanged.
-      train: rows to train on, in memory.
+      train: rows to train on.
       sets: rows to score, by name.
       config: settings.
       batch_size: rows of one step over all devices.
-      mesh: devices to use, or None for one.
+      strategy: where state and batches lie.
+      partition: pairs of a pattern of names and mesh axes, for variables to spread.
       loss_fn: (model, batch, key) -> loss.
       trainable: NNX filter of the variables that train.
 
     Attributes:
-      state: the `TrainState`, on the device.
       compile_seconds: spent on compilation.
 
     Raises:
@@ -57,16 +66,17 @@ class Program:
     def __init__(
         self,
         model: nnx.Module,
-        train: data.Rows,
+        train: ResidentRows,
         sets: Mapping[str, data.Rows],
         *,
         config: TrainConfig,
         batch_size: int,
-        mesh: jax.sharding.Mesh | None,
+        strategy: Jit | Pmap,
+        partition: Patterns,
         loss_fn: LossFn,
         trainable: Any,
     ):
-        self._mesh = mesh
+        self._strategy = strategy
         self._graphdef, params, rest = nnx.split(model, trainable, ...)
         if not jax.tree.leaves(params):
             raise ValueError(
@@ -75,47 +85,54 @@ class Program:
                 " a Distrax object stored in a module hides its parameters."
             )
         optimizer = make_optimizer(config)
-        everywhere = sharding.replicated(mesh)
-        self.state = sharding.place(
-            init_state(
-                nnx.to_pure_dict(params),
-                nnx.to_pure_dict(rest),
-                optimizer,
-                seed=config.seed,
-            ),
-            everywhere,
+        params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+        self._everywhere = sharding.replicated(strategy.mesh)
+        layout = None
+        if strategy.mesh is not None:
+            layout = _layout(model, params, rest, optimizer, strategy.mesh, partition)
+            params = sharding.place(params, layout.params)
+            rest = sharding.place(rest, layout.rest)
+        self._state = strategy.initial(
+            functools.partial(init_state, optimizer=optimizer, seed=config.seed),
+            (params, rest),
+            layout,
         )
-        self._rows = sharding.place(train, everywhere)
+        self._rows = strategy.place_rows(train.padded())
         self._scales = sharding.place(
-            data.noise_scales(train, config.jitter), everywhere
+            data.noise_scales(train.own, config.jitter), self._everywhere
         )
-        self._order = data.EpochOrder(
-            data.num_rows(train), batch_size, seed=config.seed
-        )
+        self._positions = train.positions
+        self._order = data.EpochOrder(train.num_rows, batch_size, seed=config.seed)
         self.steps_per_dispatch = min(
             config.steps_per_dispatch, config.eval_every, config.num_steps
         )
         started = time.perf_counter()
         self._train_steps = _compile_train_steps(
             model,
-            (self.state, self._rows, self._scales, *self._batches(0, 1)),
+            (self._state, self._rows, self._scales, *self._batches(0, 1)),
             config=config,
             optimizer=optimizer,
             loss_fn=loss_fn,
             trainable=trainable,
-            mesh=mesh,
+            strategy=strategy,
         )
+        state = self.state
         self._evaluation = Evaluation(
             model,
             sets,
-            params=self.state.ema,
-            rest=self.state.rest,
+            params=state.ema,
+            rest=state.rest,
             loss_fn=loss_fn,
             trainable=trainable,
             key=jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY),
-            mesh=mesh,
+            mesh=strategy.mesh,
         )
         self.compile_seconds = time.perf_counter() - started
+
+    @property
+    def state(self) -> TrainState:
+        """On the devices, once: without the copies that pmap keeps."""
+        return self._strategy.whole(self._state)
 
     def advance(self, step: int, count: int) -> tuple[TrainMetrics, jax.Array]:
         """Launches the `count` steps from `step` on; at most `steps_per_dispatch`.
@@ -123,36 +140,53 @@ class Program:
         Returns:
           Their metrics, and the longest run of non-finite steps, both on the device.
         """
-        self.state, metrics, streak = self._train_steps(
-            self.state, self._rows, self._scales, *self._batches(step, count)
+        self._state, metrics, streak = self._train_steps(
+            self._state, self._rows, self._scales, *self._batches(step, count)
         )
         return metrics, streak
 
     def scores(self) -> dict[str, float]:
         """Minus the mean loss of the averaged model, by data set."""
-        return self._evaluation.scores(self.state.ema, self.state.rest)
+        state = self.state
+        return self._evaluation.scores(state.ema, state.rest)
 
     def snapshot(self) -> Any:
         """The averaged model's variables, in memory of their own."""
         # A copy, because the next step takes the memory of the state.
-        return jax.tree.map(jnp.copy, (self.state.ema, self.state.rest))
+        state = self.state
+        return jax.tree.map(jnp.copy, (state.ema, state.rest))
 
     def model(self, snapshot: Any) -> nnx.Module:
         """The model with the variables of a snapshot."""
-        params, rest = snapshot
+        params, rest = sharding.on_this_process(snapshot)
         return nnx.merge(self._graphdef, nnx.State(params), nnx.State(rest), copy=True)
 
     def _batches(self, step: int, count: int):
         # Always the same number of lines: the compiled loop stops at `count`.
         indices = np.zeros((self.steps_per_dispatch, self._order.batch_size), np.int32)
-        indices[:count] = self._order.indices(step, count)
-        placed = sharding.place(indices, sharding.over_rows(self._mesh, axis=1))
-        count = sharding.place(np.int32(count), sharding.replicated(self._mesh))
-        return placed, count
+        indices[:count] = self._positions(self._order.indices(step, count))
+        return sharding.place((indices, np.int32(count)), self._everywhere)
+
+
+def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
+    """The sharding of every array of the state."""
+    by_name = sharding.variable_shardings(model, mesh, partition)
+    everywhere = sharding.replicated(mesh)
+    of_params = sharding.like(params, by_name)
+    return TrainState(
+        params=of_params,
+        rest=sharding.like(rest, by_name),
+        opt_state=sharding.optimizer_shardings(optimizer, params, of_params, mesh),
+        ema=of_params,
+        step=everywhere,
+        bad_streak=everywhere,
+        bad_steps=everywhere,
+        key=everywhere,
+    )
 
 
 def _compile_train_steps(
-    model, arguments, *, config, optimizer, loss_fn, trainable, mesh
+    model, arguments, *, config, optimizer, loss_fn, trainable, strategy
 ):
     model = nnx.clone(model)
     model.train()
@@ -162,15 +196,13 @@ def _compile_train_steps(
         loss_fn=loss_fn,
         optimizer=optimizer,
         trainable=trainable,
-        ema_decay=config.ema_decay,
-        row_sharding=sharding.over_rows(mesh),
+        config=config,
+        strategy=strategy,
     )
     loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
     settings = dataclasses.replace(config, **loop_only)
-    return compiled(
+    return strategy.compile(
         function,
         arguments,
-        identity=(graphdef, loss_fn, trainable, mesh, settings),
-        donate=(0,),
-        out_sharding=sharding.replicated(mesh),
+        (graphdef, loss_fn, trainable, type(strategy), strategy.mesh, settings),
     )

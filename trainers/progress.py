@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 from rich import console, progress
 
 
@@ -22,7 +23,7 @@ class ProgressBar:
             _StepsPerSecond(),
             progress.TimeRemainingColumn(),
             console=screen,
-            disable=not screen.is_terminal,
+            disable=not screen.is_terminal or jax.process_index() > 0,
         )
         self._task = self._bar.add_task("training", total=num_steps, scores="")
         self._shown: dict[str, float] = {}

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from trainers import data as rows_in_memory
 from trainers.config import TrainConfig
 from trainers.metrics import EvalMetrics, TrainMetrics
+from trainers.names import by_pattern, dotted, names_of
+from trainers.strategy import Jit, Pmap
 
 # (model, batch, key) -> loss, scalar or one for each row
 LossFn = Callable[[Any, Any, jax.Array], jax.Array]
@@ -40,7 +41,7 @@ def negative_log_prob(model: Any, batch: Any, key: jax.Array) -> jax.Array:
 
 
 def init_state(
-    params: Any, rest: Any, optimizer: optax.GradientTransformation, *, seed: int
+    params: Any, rest: Any, *, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step; its arrays are copies."""
     zero = functools.partial(jnp.zeros, (), jnp.int32)
@@ -83,14 +84,30 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Clip by global norm, then Adam with decoupled decay on kernels only.
 
     Biases carry the fitted mixtures and Householder vectors the rotations; pulling
-    those to zero would undo the warm start.
+    those to zero would undo the warm start. Last, `learning_rates` by name.
+
+    Raises:
+      ValueError: (on use) a pattern of `learning_rates` that matches nothing.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             learning_rate(config), weight_decay=config.weight_decay, mask=is_kernel
         ),
+        _scaled_by_name(config.learning_rates),
     )
+
+
+def _scaled_by_name(patterns):
+    def scale(updates, params):
+        del params
+        names = names_of(updates)
+        factors = by_pattern(names, patterns, argument="learning_rates", default=1.0)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * factors[dotted(path)], updates
+        )
+
+    return optax.stateless(scale)
 
 
 def is_kernel(params: Any) -> Any:
@@ -106,8 +123,8 @@ def make_train_steps(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     trainable: Any,
-    ema_decay: float,
-    row_sharding: Any = None,
+    config: TrainConfig,
+    strategy: Jit | Pmap,
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
     """Builds `(state, rows, scales, indices, count) -> (state, metrics, streak)`.
 
@@ -120,8 +137,8 @@ def make_train_steps(
       loss_fn: (model, batch, key) -> loss, scalar or one for each row.
       optimizer: of the parameters.
       trainable: NNX filter of the parameters.
-      ema_decay: of the running average, per step.
-      row_sharding: of a batch's rows over a mesh, or None.
+      config: its `ema_decay` and `accumulate` count.
+      strategy: where rows and gradients lie.
     """
 
     def loss_of(params, rest, batch, key):
@@ -130,22 +147,47 @@ def make_train_steps(
         loss = jnp.mean(loss_fn(model, batch, key))
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.Not(trainable)))
 
+    def loss_and_grads(params, rest, batch, key):
+        """Of the whole batch, in `accumulate` parts of equal size."""
+        function = jax.value_and_grad(loss_of, has_aux=True)
+        if config.accumulate == 1:
+            (loss, rest), grads = function(params, rest, batch, key)
+            return loss, rest, grads
+        # Strided parts: on a mesh each of them lies over all devices, without a move.
+        parts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(
+                leaf.reshape(-1, config.accumulate, *leaf.shape[1:]), 1, 0
+            ),
+            batch,
+        )
+        keys = jax.random.split(key, config.accumulate)
+
+        def add(carry, part):
+            rest, total = carry
+            (loss, rest), grads = function(params, rest, *part)
+            return (rest, jax.tree.map(jnp.add, total, (loss, grads))), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], (parts, keys))
+        (loss, _), grads = jax.eval_shape(function, params, rest, *first)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (loss, grads))
+        (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
+        loss, grads = jax.tree.map(lambda leaf: leaf / config.accumulate, total)
+        return loss, rest, grads
+
     def one_step(state, rows, scales, index):
         noise_key, loss_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
-        batch = rows_in_memory.take(rows, index)
-        if row_sharding is not None:
-            batch = jax.lax.with_sharding_constraint(batch, row_sharding)
-        batch = _add_noise(batch, scales, noise_key)
-        (loss, rest), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, state.rest, batch, loss_key
+        batch = strategy.take(rows, index)
+        batch = _add_noise(batch, scales, noise_key, len(index), strategy.own_part)
+        loss, rest, grads = strategy.mean(
+            loss_and_grads(state.params, state.rest, batch, loss_key)
         )
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay)
+        ema = optax.incremental_update(params, state.ema, 1 - config.ema_decay)
         params, rest, opt_state, ema = jax.tree.map(
             functools.partial(jnp.where, good),
             (params, rest, opt_state, ema),
@@ -196,12 +238,15 @@ def make_evaluate(graphdef: Any, *, loss_fn: LossFn) -> Callable[..., EvalMetric
     return evaluate
 
 
-def _add_noise(batch, scales, key):
+def _add_noise(batch, scales, key, batch_size, own_part):
+    def noise(leaf):
+        # Drawn for the whole batch: a row gets the same noise in every layout.
+        whole = jax.random.normal(key, (batch_size, *leaf.shape[1:]), leaf.dtype)
+        return own_part(whole)
+
     leaves, structure = jax.tree.flatten(batch)
     noisy = [
-        leaf
-        if scale is None
-        else leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype)
+        leaf if scale is None else leaf + scale * noise(leaf)
         for leaf, scale in zip(leaves, scales, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from trainers import data, sharding
 from trainers.config import TrainConfig
 from trainers.loop import Callback, FitResult, Loop
+from trainers.names import Patterns
 from trainers.program import Program
+from trainers.resident import ResidentRows
 from trainers.step import LossFn, negative_log_prob
+from trainers.strategy import make_strategy
 
 _ARGUMENTS = {"train": "x_train", "valid": "x_valid"}
 
@@ -28,6 +30,8 @@ def fit(
     monitor: Mapping[str, data.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    partition: Patterns = (),
+    strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
     loss_fn: LossFn | None = None,
     trainable: Any = nnx.Param,
@@ -46,7 +50,12 @@ def fit(
       monitor: more rows to score at each evaluation, by name; they decide nothing.
         With a context they are pairs (x, context).
       config: settings.
-      mesh: devices with an axis "data" to spread each batch over; None is one device.
+      mesh: devices with an axis "data" to spread rows and batches over; None is one device.
+        With several processes each passes its own rows; the data set is theirs together.
+      partition: variables to spread over further axes of the mesh, pairs of a pattern of
+        dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
+        Other variables follow their metadata (`out_sharding`), or lie on every device.
+      strategy: "jit", or "pmap" for code that lives on copies of the state: same losses.
       workdir: folder for `metrics.jsonl` and checkpoints of the best and the last model.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row.
       trainable: NNX filter of the variables that train.
@@ -56,6 +65,8 @@ def fit(
     trainer = Trainer(
         config=config or TrainConfig(),
         mesh=mesh,
+        partition=partition,
+        strategy=strategy,
         workdir=workdir,
         loss_fn=loss_fn,
         trainable=trainable,
@@ -81,6 +92,8 @@ class Trainer:
 
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: jax.sharding.Mesh | None = None
+    partition: Patterns = ()
+    strategy: str = "jit"
     workdir: str | os.PathLike | None = None
     loss_fn: LossFn | None = None
     trainable: Any = nnx.Param
@@ -100,7 +113,9 @@ class Trainer:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
         config = self.config
         train = data.with_context(data.as_rows(x_train), context)
-        sets = {"train": _subset(train, config.eval_rows, config.seed)}
+        strategy = make_strategy(self.strategy, self.mesh)
+        resident = ResidentRows(train, strategy.mesh)
+        sets = {"train": resident.subset(config.eval_rows, seed=config.seed)}
         if x_valid is not None:
             sets["valid"] = data.with_context(
                 data.as_rows(x_valid, name="x_valid"),
@@ -112,27 +127,21 @@ class Trainer:
         _check_alike(train, sets)
         if self.loss_fn is None:
             _check_flow(model, train)
-        batch_size = min(config.batch_size, data.num_rows(train))
-        mesh = sharding.prepare_mesh(self.mesh, batch_size)
+        batch_size = min(config.batch_size, resident.num_rows)
+        sharding.check_batch(strategy.mesh, batch_size, accumulate=config.accumulate)
         program = Program(
             model,
-            train,
+            resident,
             sets,
             config=config,
             batch_size=batch_size,
-            mesh=mesh,
+            strategy=strategy,
+            partition=self.partition,
             loss_fn=self.loss_fn or negative_log_prob,
             trainable=self.trainable,
         )
         loop = Loop(program, config, validated="valid" in sets)
         return loop.train(workdir=self.workdir, writer=self.writer, callback=callback)
-
-
-def _subset(rows: data.Rows, size: int, seed: int) -> data.Rows:
-    n = data.num_rows(rows)
-    if n <= size:
-        return rows
-    return data.take(rows, np.random.default_rng(seed).choice(n, size, replace=False))
 
 
 def _check_alike(train: data.Rows, sets: Mapping[str, data.Rows]):

@@ -13,6 +13,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rbig_nnx.math.sums import in_float64
+
 METHODS = ("pca", "random", "ica", "nongaussian")
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # TPUs would round the factors to bfloat16
@@ -44,12 +46,15 @@ def _polished(q: Array) -> Array:
 def _covariance(x: Array, weights: Array | None) -> tuple[Array, Array]:
     """Weighted mean [d] and covariance [d, d]."""
     if weights is None:
-        share = jnp.full((x.shape[0], 1), 1 / x.shape[0], x.dtype)
-    else:
+        weights = jnp.ones(x.shape[:1], x.dtype)
+
+    def moments(x, weights):
         share = (weights / jnp.sum(weights))[:, None]
-    mean = jnp.sum(share * x, axis=0)
-    centered = x - mean
-    return mean, _matmul((share * centered).T, centered)
+        mean = jnp.sum(share * x, axis=0)
+        centered = x - mean
+        return mean, _matmul((share * centered).T, centered)
+
+    return in_float64(moments, x, weights)
 
 
 def _principal_axes(covariance: Array) -> tuple[Array, Array]:
@@ -62,20 +67,24 @@ def _principal_axes(covariance: Array) -> tuple[Array, Array]:
 
 
 def _rows(x: Array, weights: Array | None, key: PRNGKeyArray, limit: int) -> Array:
-    """At most `limit` rows, one from each stratum of equal mass."""
-    n = x.shape[0]
+    """At most `limit` rows, one from each stratum of equal length or mass.
+
+    Rows by number: on rows that are sharded over devices only the chosen ones move.
+    """
+    row_key, level_key = jax.random.split(key)
+    n, size = x.shape[0], limit if weights is None else 2 * limit
+    if n > size:
+        starts = np.arange(size, dtype=np.int64) * n // size
+        within = jax.random.randint(row_key, (size,), 0, n // size)
+        index = starts.astype(np.int32) + within
+        x, weights = x[index], None if weights is None else weights[index]
     if weights is None:
-        if n <= limit:
-            return x
-        starts = np.arange(limit, dtype=np.int64) * n // limit
-        return x[
-            starts.astype(np.int32) + jax.random.randint(key, (limit,), 0, n // limit)
-        ]
+        return x
     cumulative = jnp.cumsum(weights)
-    levels = (jnp.arange(limit) + jax.random.uniform(key, (limit,))) / limit
+    levels = (jnp.arange(limit) + jax.random.uniform(level_key, (limit,))) / limit
     # Never 0: a leading row without mass must not be chosen.
     levels = jnp.maximum(levels, 1e-7) * cumulative[-1]
-    return x[jnp.minimum(jnp.searchsorted(cumulative, levels), n - 1)]
+    return x[jnp.minimum(jnp.searchsorted(cumulative, levels), len(x) - 1)]
 
 
 def _pca(x, weights, key):

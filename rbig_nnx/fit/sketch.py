@@ -11,8 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from rbig_nnx.math.sums import in_float64
 
 _NUM_BINS = 2048  # bins of a sketch
 _NUM_TAIL_EDGES = 24  # of them on each side, for the rows beyond the subsample's range
@@ -134,11 +137,12 @@ def _sketch(x, weights, key) -> Sketch:
     flat = bins + jnp.arange(d) * _NUM_BINS
     offsets = x - references.ravel()[flat]
     mass = jnp.broadcast_to(mass[:, None], x.shape)
-    updates = (mass, mass * offsets, mass * offsets**2)
-    masses, first, second = (
-        jnp.zeros((d * _NUM_BINS,)).at[flat].add(u).reshape(d, _NUM_BINS)
-        for u in updates
-    )
+
+    def binned(*updates):
+        empty = jnp.zeros((d * _NUM_BINS,), updates[0].dtype)
+        return tuple(empty.at[flat].add(u).reshape(d, _NUM_BINS) for u in updates)
+
+    masses, first, second = in_float64(binned, mass, mass * offsets, mass * offsets**2)
     safe = jnp.where(masses > 0, masses, 1)
     shift = first / safe
     variances = jnp.maximum(second / safe - shift**2, 0)
@@ -164,7 +168,11 @@ def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch
     x = jnp.asarray(x)
     weights = None if weights is None else jnp.asarray(weights)
     check_columns(x, weights)
-    return _sketch(x, weights, key)
+    result = _sketch(x, weights, key)
+    if not isinstance(x, jax.core.Tracer) and isinstance(x.sharding, NamedSharding):
+        # Whole on every device: a fit that is split over them rounds otherwise.
+        result = jax.device_put(result, NamedSharding(x.sharding.mesh, PartitionSpec()))
+    return result
 
 
 def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:

@@ -83,13 +83,19 @@ def test_padded_batches_have_one_size_and_mask_the_rest():
 def test_a_batch_must_divide_over_the_mesh():
     n = jax.device_count()
     mesh = jax.make_mesh((n,), ("data",))
-    assert sharding.prepare_mesh(mesh, 4 * n).shape == {"data": n}
+    mesh = sharding.prepare_mesh(mesh)
+    assert mesh.shape == {"data": n}
+    sharding.check_batch(mesh, 4 * n, accumulate=4)
     if n > 1:
-        with pytest.raises(ValueError, match=f"divide over the {n} devices"):
-            sharding.prepare_mesh(mesh, 4 * n + 1)
+        with pytest.raises(
+            ValueError, match=f"divide over the {n} devices.* Use {4 * n}"
+        ):
+            sharding.check_batch(mesh, 4 * n + 1)
+    with pytest.raises(ValueError, match=r"and `accumulate`=3 parts.*; got 8 rows"):
+        sharding.check_batch(mesh, 8, accumulate=3)
 
 
 def test_a_mesh_needs_a_data_axis():
     mesh = jax.make_mesh((1,), ("model",), devices=jax.devices()[:1])
     with pytest.raises(ValueError, match="axis named 'data'"):
-        sharding.prepare_mesh(mesh, 4)
+        sharding.prepare_mesh(mesh)

@@ -1,0 +1,28 @@
+"""Sums over many rows that do not depend on how the rows lie on devices.
+
+Devices add in another order than one device does, and greedy fits make a large difference
+of a last bit. What is added in float64 and rounded once is the same float32 for every order.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def in_float64(function: Callable[..., tuple[Array, ...]], *arrays: Array):
+    """Applies `function` to the arrays in float64, the results in the first one's dtype.
+
+    TPUs have no float64: there the arrays keep their precision.
+
+    Args:
+      function: of arrays; its constants must have a dtype. Traced.
+      *arrays: floating.
+    """
+    dtype = arrays[0].dtype
+    if jax.default_backend() == "tpu":
+        return function(*arrays)
+    with jax.enable_x64(new_val=True):
+        results = function(*(a.astype(jnp.float64) for a in arrays))
+        return tuple(r.astype(dtype) for r in results)

@@ -1,0 +1,49 @@
+"""One small run, for every layout that trains it."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+import rbig_nnx as rn
+from tests.trainers.tiny import Tiny
+from trainers import TrainConfig
+
+_RNG = np.random.default_rng(0)
+# 101 rows: they do not divide over the devices, the batches do.
+X = (_RNG.normal(size=(101, 2)) ** 3).astype(np.float32)
+VALID = (_RNG.normal(size=(50, 2)) ** 3).astype(np.float32)
+QUICK = TrainConfig(
+    num_steps=8,
+    batch_size=16,
+    eval_every=4,
+    eval_rows=80,
+    steps_per_dispatch=3,
+    learning_rate=0.03,
+)
+SPLIT = (("*.kernel", (None, "model")),)
+HISTORY = ("train", "valid", "loss", "grad_norm")
+
+
+def mesh_of(*shape: int) -> jax.sharding.Mesh:
+    """Devices along "data", and "model" if there is a second number."""
+    return jax.make_mesh(shape, ("data", "model")[: len(shape)])
+
+
+def flow(**options) -> rn.GaussianizationFlow:
+    """One block in two dimensions."""
+    options = {"num_components": 2, "hidden": (8,), **options}
+    return rn.coupling_flow(2, 1, rngs=nnx.Rngs(0), **options)
+
+
+MODELS = {"tiny": Tiny, "flow": flow}
+LAYOUTS = {
+    "8 data": lambda: {"mesh": mesh_of(8)},
+    "4 data x 2 model": lambda: {"mesh": mesh_of(4, 2), "partition": SPLIT},
+    "pmap on 8": lambda: {"mesh": mesh_of(8), "strategy": "pmap"},
+}
+
+
+def assert_same_run(one, other, **tolerance):
+    """Asserts equal histories, given as dictionaries."""
+    for name in HISTORY:
+        np.testing.assert_allclose(one[name], other[name], err_msg=name, **tolerance)

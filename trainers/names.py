@@ -1,0 +1,49 @@
+"""Variables by dotted name, and settings given by patterns of such names."""
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+
+Patterns = Sequence[tuple[str, Any]]  # (pattern, value); the first that matches counts
+
+
+def dotted(path: Iterable[Any]) -> str:
+    """The name of a leaf of nested dictionaries, "layers.2.conditioner.out.kernel"."""
+    return ".".join(str(getattr(part, "key", part)) for part in path)
+
+
+def names_of(tree: Any) -> list[str]:
+    """The dotted names of all leaves, in order."""
+    return [dotted(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def by_pattern(
+    names: Iterable[str], patterns: Patterns, *, argument: str, default: Any
+) -> dict[str, Any]:
+    """For each name the value of the first pattern that matches it.
+
+    Args:
+      names: dotted names.
+      patterns: of the shell, where "*" matches dots too: "*.kernel", "layers.3.*".
+      argument: what the patterns were given as, for the error.
+      default: value of names that nothing matches.
+
+    Raises:
+      ValueError: if a pattern matches no name.
+    """
+    names = list(names)
+    for pattern, _ in patterns:
+        if not fnmatch.filter(names, pattern):
+            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+            raise ValueError(
+                f"every pattern of `{argument}` must match a variable; {pattern!r}"
+                f" matches none of {shown}"
+            )
+
+    def value(name: str) -> Any:
+        matches = (v for p, v in patterns if fnmatch.fnmatchcase(name, p))
+        return next(matches, default)
+
+    return {name: value(name) for name in names}
