@@ -1,6 +1,8 @@
 # make demo      set up, then the two-moons experiment
 # make test      set up, then format, lint, import rules, tests and doctests
 # make test-all  the same with the slow tests
+# make bench     the benchmarks beside the peers, to benchmarks/results (an hour)
+# make bench-check   their ratios against the committed ones, at small sizes
 # make clean     remove the environment, the caches and the runs
 # Another interpreter: make test PYTHON=python3.13
 
@@ -8,8 +10,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Expanded in a recipe, when the environment has its interpreter.
+LOCK = constraints/$$($(BIN)/python -c 'import sys; \
+  print("py311" if sys.version_info < (3, 12) else "py313")').txt
 
-.PHONY: demo setup check test test-all clean
+.PHONY: demo setup check test test-all bench bench-check clean
 
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
@@ -27,6 +32,17 @@ test: check
 test-all: check
 	$(BIN)/python -m pytest -m ""
 
+bench: $(STAMP) $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+bench-check: $(STAMP) $(VENV)/.bench
+	$(BIN)/python -m benchmarks --quick --check
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --editable '.[dev,bench]' --constraint "$(LOCK)"
+	@touch $@
+
 # Without the stamp the environment is incomplete, so it is made anew.
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -37,10 +53,8 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 	  echo 'The `venv` module of `$(PYTHON)` does not work;' \
 	    'on Debian and Ubuntu install the package python3-venv.' >&2; exit 1; }
-	@lock=constraints/$$($(BIN)/python -c 'import sys; \
-	  print("py311" if sys.version_info < (3, 12) else "py313")').txt; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --editable '.[dev]' --constraint "$$lock"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --editable '.[dev]' --constraint "$(LOCK)"
 	@touch $@
 
 clean:

@@ -1,0 +1,98 @@
+"""Results as JSON and as Markdown tables, with what they were measured on."""
+
+import json
+import math
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "flax", "distrax", "flowjax", "bijx", "equinox", "scikit-learn")
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions and device."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    device = jax.devices()[0]
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "device": f"{device.platform} {device.device_kind}",
+        "num_devices": jax.device_count(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def write(path: pathlib.Path, environment: dict[str, Any], rows: list[dict]):
+    """Writes `path` with suffix .json, and the tables beside it with suffix .md."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"environment": environment, "rows": rows}
+    path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(environment, rows))
+
+
+def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
+    """One table for each kind of row."""
+    versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
+    lines = [
+        "<!-- written by `make bench`; do not edit -->",
+        "",
+        f"Commit {environment['commit']}, {environment['device']}"
+        f" ({environment['num_devices']} devices), Python {environment['python']};"
+        f" {versions}.",
+        "Medians of interleaved calls, float32. A ratio is the other's time, or memory,"
+        " over ours: above 1 we are ahead.",
+    ]
+    kinds = dict.fromkeys(row["what"] for row in rows)
+    for kind in kinds:
+        own = [_flat(row) for row in rows if row["what"] == kind]
+        columns = list(dict.fromkeys(name for row in own for name in row))
+        lines += ["", f"### {kind}", ""]
+        lines.append("| " + " | ".join(columns) + " |")
+        lines.append("|" + " ---: |" * len(columns))
+        for row in own:
+            lines.append("| " + " | ".join(_text(row.get(c)) for c in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _flat(row: dict) -> dict:
+    flat = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not isinstance(inner, list):
+                    flat[f"{_TITLES.get(name, name)} {key}"] = inner
+        elif name != "what":
+            flat[_TITLES.get(name, name)] = value
+    return flat
+
+
+_TITLES = {
+    "ratio": "ratio to",
+    "rows_per_second": "rows/s",
+    "compile_seconds": "compile s",
+    "bytes_a_row": "bytes/row",
+    "train_log_prob": "train log p",
+    "seconds": "s",
+    "seconds_warm": "s, second call",
+}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return "not reached"
+        if abs(value) >= 1_000:
+            return f"{value:,.0f}"
+        return f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,306 @@
+"""What is measured. Each function returns rows for one table."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import rbig_nnx as rn
+from benchmarks import entrants as entrants_module
+from benchmarks.entrants import ENTRANTS, Entrant
+from benchmarks.timing import compile_seconds, interleaved
+
+Row = dict[str, Any]
+OURS, NAIVE = "rbig-nnx", "naive (FlowJAX)"
+
+
+def rows_of(num_rows: int, num_features: int, seed: int = 0) -> np.ndarray:
+    """Skewed, dependent columns of unit variance."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(num_rows, num_features))
+    x = np.sinh(x + 0.5 * np.roll(x, 1, axis=1))
+    return ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+
+
+def train_step(entrant: Entrant) -> tuple[Callable, Any]:
+    """Adam on the mean negative log density: (params, state, x) -> the same, loss."""
+    optimizer = optax.adam(1e-3)
+
+    def step(params, opt_state, x):
+        def loss(params):
+            return -jnp.mean(entrant.log_prob(params, x))
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    return step, optimizer.init(entrant.params)
+
+
+def _compared(
+    names: Sequence[str], build: Callable[[str], tuple[Callable, tuple]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compile seconds and interleaved run seconds by entrant."""
+    calls, compiled = {}, {}
+    for name in names:
+        function, args = build(name)
+        program, compiled[name] = compile_seconds(function, *args)
+        calls[name] = functools.partial(program, *args)
+    return compiled, interleaved(calls)
+
+
+def _row(what: str, seconds: dict[str, float], num_rows: int, **more: Any) -> Row:
+    ours = seconds[OURS]
+    return {
+        "what": what,
+        **more,
+        "rows_per_second": {name: num_rows / s for name, s in seconds.items()},
+        "ratio": {name: s / ours for name, s in seconds.items() if name != OURS},
+    }
+
+
+def training(dims, batches, num_blocks: int = 4) -> list[Row]:
+    """The training step, and its compilation."""
+    rows = []
+    for d in dims:
+        for batch in batches:
+            x = jnp.asarray(rows_of(batch, d))
+
+            def build(name, d=d, x=x):
+                entrant = ENTRANTS[name](d, num_blocks)
+                step, opt_state = train_step(entrant)
+                return step, (entrant.params, opt_state, x)
+
+            compiled, seconds = _compared(list(ENTRANTS), build)
+            rows.append(
+                _row("training step", seconds, batch, d=d, batch=batch)
+                | {"compile_seconds": compiled}
+            )
+    return rows
+
+
+def evaluation(dims, batches, num_blocks: int = 4) -> list[Row]:
+    """log p of rows."""
+    return _density("log p", dims, batches, num_blocks)
+
+
+def sampling(dims, batches, num_blocks: int = 4) -> list[Row]:
+    """Draws of rows, from warm-started mixtures for this library."""
+    rows = []
+    for d in dims:
+        for batch in batches:
+
+            def build(name, d=d, batch=batch):
+                entrant = ENTRANTS[name](d, num_blocks)
+
+                def draw(params, key):
+                    return entrant.sample(params, key, batch)
+
+                return draw, (entrant.params, jax.random.key(0))
+
+            compiled, seconds = _compared(list(ENTRANTS), build)
+            rows.append(
+                _row("sampling", seconds, batch, d=d, batch=batch)
+                | {"compile_seconds": compiled}
+            )
+    return rows
+
+
+def _density(what, dims, batches, num_blocks):
+    rows = []
+    for d in dims:
+        for batch in batches:
+            x = jnp.asarray(rows_of(batch, d))
+
+            def build(name, d=d, x=x):
+                entrant = ENTRANTS[name](d, num_blocks)
+                return entrant.log_prob, (entrant.params, x)
+
+            compiled, seconds = _compared(list(ENTRANTS), build)
+            rows.append(
+                _row(what, seconds, batch, d=d, batch=batch)
+                | {"compile_seconds": compiled}
+            )
+    return rows
+
+
+def depth(depths, d: int = 8, batch: int = 512) -> list[Row]:
+    """Compilation of the training step over the number of blocks."""
+    x = jnp.asarray(rows_of(batch, d))
+    rows = []
+    for num_blocks in depths:
+        compiled = {}
+        for name in (OURS, NAIVE):
+            entrant = ENTRANTS[name](d, num_blocks)
+            step, opt_state = train_step(entrant)
+            _, compiled[name] = compile_seconds(step, entrant.params, opt_state, x)
+        rows.append(
+            {
+                "what": "compile the training step",
+                "d": d,
+                "blocks": num_blocks,
+                "compile_seconds": compiled,
+                "ratio": {NAIVE: compiled[NAIVE] / compiled[OURS]},
+            }
+        )
+    return rows
+
+
+def memory(batches, d: int = 8, num_blocks: int = 4) -> list[Row]:
+    """Temporary memory of the training step over the batch, from the compiled program."""
+    rows = []
+    for batch in batches:
+        used = {}
+        for name in (OURS, NAIVE):
+            entrant = ENTRANTS[name](d, num_blocks)
+            step, opt_state = train_step(entrant)
+            x = jnp.asarray(rows_of(batch, d))
+            program, _ = compile_seconds(step, entrant.params, opt_state, x)
+            used[name] = program.memory_analysis().temp_size_in_bytes
+        rows.append(
+            {
+                "what": "memory of the training step",
+                "d": d,
+                "batch": batch,
+                "bytes_a_row": {name: size / batch for name, size in used.items()},
+                "ratio": {NAIVE: used[NAIVE] / used[OURS]},
+            }
+        )
+    return rows
+
+
+def warm_start(cases, num_blocks: int = 4, *, loop: bool = True) -> list[Row]:
+    """The whole warm start, compilation included, beside the scikit-learn loop.
+
+    `cases` are (rows, features, whether the loop runs too).
+    """
+    from benchmarks import naive
+
+    rows = []
+    for n, d, beside in cases:
+        x = rows_of(n, d)
+        jax.clear_caches()
+        began = time.perf_counter()
+        flow = rn.coupling_flow(d, num_blocks, rngs=nnx.Rngs(0))
+        warm, _ = rn.warm_start(flow, x, key=jax.random.key(0), holdout=0.0)
+        jax.block_until_ready(nnx.state(warm))
+        seconds = {OURS: time.perf_counter() - began}
+        row: Row = {"what": "warm start", "rows": n, "d": d, "seconds": seconds}
+        began = time.perf_counter()
+        warm, _ = rn.warm_start(flow, x, key=jax.random.key(1), holdout=0.0)
+        jax.block_until_ready(nnx.state(warm))
+        row["seconds_warm"] = time.perf_counter() - began
+        row["train_log_prob"] = {OURS: float(jnp.mean(warm.log_prob(x[:50_000])))}
+        if beside and loop:
+            began = time.perf_counter()
+            log_prob = naive.fit_blocks(x, num_blocks, entrants_module.NUM_COMPONENTS)
+            seconds["scikit-learn loop"] = time.perf_counter() - began
+            # The loop standardises outside the model: the same units for both.
+            log_prob -= float(np.log(x.std(0)).sum())
+            row["train_log_prob"]["scikit-learn loop"] = log_prob
+            row["ratio"] = {
+                "scikit-learn loop": seconds["scikit-learn loop"] / seconds[OURS]
+            }
+        rows.append(row)
+    return rows
+
+
+def accuracy(dims, num_blocks: int = 4, n: int = 4_096) -> list[Row]:
+    """Largest error of the float32 log p and round trip against float64."""
+    rows = []
+    for d in dims:
+        x = rows_of(n, d)
+        flow = rn.coupling_flow(d, num_blocks, rngs=nnx.Rngs(0))
+        warm, _ = rn.warm_start(flow, x, key=jax.random.key(0))
+        single = np.asarray(warm.log_prob(x), np.float64)
+        z, _ = warm.forward_and_log_det(x)
+        back, _ = warm.inverse_and_log_det(z)
+        with jax.enable_x64(True):
+            graphdef, state = nnx.split(warm)
+            state = jax.tree.map(
+                lambda a: (
+                    a.astype(jnp.float64)
+                    if jnp.issubdtype(a.dtype, jnp.floating)
+                    else a
+                ),
+                state,
+            )
+            wide = nnx.merge(graphdef, state)
+            double = np.asarray(wide.log_prob(jnp.asarray(x, jnp.float64)))
+        error = np.abs(single - double)
+        rows.append(
+            {
+                "what": "accuracy of float32",
+                "d": d,
+                "log_prob_max": float(error.max()),
+                "log_prob_median": float(np.median(error)),
+                "round_trip_max": float(np.abs(np.asarray(back) - x).max()),
+            }
+        )
+    return rows
+
+
+def devices(counts, d: int = 8, batch: int = 8_192, num_blocks: int = 4) -> list[Row]:
+    """Throughput of the data-parallel step over devices, and the bytes it reduces."""
+    x = rows_of(batch, d)
+    rows = []
+    for count in counts:
+        if count > jax.device_count():
+            continue
+        axis = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh(
+            (count,), ("data",), axis_types=axis, devices=jax.devices()[:count]
+        )
+        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        entrant = entrants_module.ours(d, num_blocks)
+        step, opt_state = train_step(entrant)
+        args = (
+            *jax.device_put((entrant.params, opt_state), whole),
+            jax.device_put(x, split),
+        )
+        program, _ = compile_seconds(step, *args)
+        seconds = interleaved({OURS: functools.partial(program, *args)})
+        text = program.as_text()
+        rows.append(
+            {
+                "what": "training step over devices",
+                "devices": count,
+                "batch": batch,
+                "rows_per_second": {OURS: batch / seconds[OURS]},
+                "all_reduces": text.count(" all-reduce("),
+                "reduced_bytes": 4
+                * sum(leaf.size for leaf in jax.tree.leaves(entrant.params))
+                * (count > 1),
+            }
+        )
+    return rows
+
+
+def time_to_gap(gap: float = 0.08, num_steps: int = 1_000, seeds: int = 3) -> list[Row]:
+    """Seconds from arrays to a held-out gap to the truth on the two moons, ours and naive.
+
+    Compilation included; both train with Adam, batches of 512, their better of two peaks.
+    """
+    from benchmarks.moons_race import naive_seconds, our_seconds
+
+    results: dict[str, list[float]] = {OURS: [], NAIVE: []}
+    for seed in range(seeds):
+        results[OURS].append(our_seconds(gap, num_steps, seed))
+        results[NAIVE].append(naive_seconds(gap, num_steps, seed))
+    medians = {name: statistics.median(values) for name, values in results.items()}
+    return [
+        {
+            "what": f"two moons to a gap of {gap}",
+            "seconds": medians,
+            "all_seconds": results,
+            "ratio": {NAIVE: medians[NAIVE] / medians[OURS]},
+        }
+    ]

@@ -1,0 +1,31 @@
+from benchmarks import check, report
+
+ROWS = [
+    {"what": "step", "d": 2, "batch": 512, "ratio": {"naive": 2.0, "spline": 1.0}},
+    {"what": "step", "d": 8, "batch": 512, "ratio": {"naive": 2.0}},
+]
+
+
+def test_the_guard_names_the_ratios_that_fell_and_no_other():
+    measured = [
+        {"what": "step", "d": 2, "batch": 512, "ratio": {"naive": 1.2, "spline": 0.9}}
+    ]
+    (line,) = check.fallen(ROWS, measured)
+    assert "naive" in line
+    assert "2.00 -> 1.20" in line
+    assert check.fallen(ROWS, ROWS) == []
+
+
+def test_results_come_back_from_disk_and_make_a_table(tmp_path):
+    environment = {
+        "commit": "abc",
+        "device": "cpu",
+        "num_devices": 1,
+        "python": "3.11",
+        "versions": {"jax": "0.10"},
+    }
+    report.write(tmp_path / "cpu", environment, ROWS)
+    assert check.load(tmp_path / "cpu.json") == ROWS
+    text = (tmp_path / "cpu.md").read_text()
+    assert "| d | batch | ratio to naive | ratio to spline |" in text
+    assert "| 8 | 512 | 2 |  |" in text
