@@ -33,6 +33,7 @@ class TrainConfig:
     max_bad_steps: int = 20  # non-finite steps in a row that end the run
     steps_per_dispatch: int = 50  # steps a call to the device
     checkpoint_every: int = 1_000  # steps between writes to `workdir`
+    max_to_keep: int = 2  # newest checkpoints that stay; each holds last and best model
     seed: int = 0  # order of the rows, noise, and the loss function's key
 
     def __post_init__(self):
@@ -79,6 +80,7 @@ _SMALLEST = {
     "max_bad_steps": 1,
     "steps_per_dispatch": 1,
     "checkpoint_every": 1,
+    "max_to_keep": 1,
     "initial_fraction": 0,
     "final_fraction": 0,
 }

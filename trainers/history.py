@@ -1,6 +1,6 @@
 """What the evaluations of a run measured, and which of them was the best."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,12 +11,15 @@ class History:
     Args:
       validated: the scores have a set named "valid", which decides. Without one there is
         no choice to make: the last evaluation counts as the best.
+      records: of the evaluations before, as from `records`.
     """
 
-    def __init__(self, *, validated: bool):
+    def __init__(self, *, validated: bool, records: Iterable[Mapping[str, float]] = ()):
         self._validated = validated
         self._records: list[dict[str, float]] = []
         self._best = 0
+        for record in records:
+            self._append(dict(record))
 
     def add(
         self,
@@ -30,12 +33,20 @@ class History:
         """Appends an evaluation: scores by data set, and means over the steps before."""
         empty = {"loss": float("nan"), "grad_norm": float("nan")}
         valid = {} if self._validated else {"valid": float("nan")}
-        self._records.append(
+        self._append(
             {"step": step, **scores, **valid, **empty, **measured}
             | {"bad_steps": bad_steps, "seconds": seconds}
         )
-        if not self._validated or self._is_better(len(self._records) - 1):
-            self._best = len(self._records) - 1
+
+    @property
+    def records(self) -> list[dict[str, float]]:
+        """One for each evaluation; JSON takes them and gives them back bit for bit."""
+        return self._records
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last evaluation, -1 before the first."""
+        return self._records[-1]["step"] if self._records else -1
 
     @property
     def best_step(self) -> int:
@@ -45,11 +56,6 @@ class History:
     def evaluations_since_best(self) -> int:
         """How many came after the best one."""
         return len(self._records) - 1 - self._best
-
-    def score_at(self, step: int) -> float:
-        """The deciding score of the evaluation at `step`."""
-        name = "valid" if self._validated else "train"
-        return next(r[name] for r in self._records if r["step"] == step)
 
     def last(self) -> dict[str, float]:
         """What the last evaluation measured, without gaps."""
@@ -62,6 +68,11 @@ class History:
             name: np.array([record[name] for record in self._records])
             for name in self._records[0]
         }
+
+    def _append(self, record):
+        self._records.append(record)
+        if not self._validated or self._is_better(len(self._records) - 1):
+            self._best = len(self._records) - 1
 
     def _is_better(self, index: int) -> bool:
         new, best = self._records[index]["valid"], self._records[self._best]["valid"]

@@ -13,14 +13,19 @@ import jax
 import numpy as np
 from flax import nnx
 
-from trainers.checkpoint import CheckpointWriter
+from trainers import sharding
 from trainers.config import TrainConfig
 from trainers.history import History
+from trainers.interrupt import Interrupt
+from trainers.metrics import TrainMetrics
 from trainers.program import Program
 from trainers.progress import ProgressBar
+from trainers.resume import RunCheckpoints
 from trainers.writers import JsonlWriter, MultiWriter
 
 _TITLES = {"valid": "held-out"}  # on the progress bar
+# On the host, so that it adds to what any devices measured.
+_NOTHING = jax.tree.map(np.asarray, TrainMetrics.empty())
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
@@ -37,10 +42,11 @@ class FitResult:
         nats); `loss`, its mean over the training steps since the evaluation before;
         `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training.
       best_step: of `model`.
-      stop_reason: "completed", "early stop" or "non-finite".
+      stop_reason: "completed", "early stop", "non-finite", or "interrupted" by SIGTERM or
+        Ctrl-C: the same call with the same `workdir` goes on.
       bad_steps: skipped because the loss or a gradient was not finite.
       compile_seconds: spent on compilation, before the first step.
-      train_seconds: spent after it, evaluations included.
+      train_seconds: spent after it, evaluations included, over all starts of the run.
     """
 
     model: nnx.Module
@@ -59,114 +65,181 @@ class Loop:
       program: what happens on the device.
       config: settings.
       validated: whether the program scores a set named "valid".
+      source: of the data, where that is more than a function of the step: an object with
+        `get_state()`, JSON, and `set_state(state)`.
     """
 
-    def __init__(self, program: Program, config: TrainConfig, *, validated: bool):
-        self._program, self._config = program, config
+    def __init__(
+        self,
+        program: Program,
+        config: TrainConfig,
+        *,
+        validated: bool,
+        source: Any = None,
+    ):
+        self._program, self._config, self._source = program, config, source
+        self._validated = validated
         self._history = History(validated=validated)
+        self._started = time.perf_counter()
+        self._step, self._stop_reason = 0, None
+        self._best = program.snapshot()
+        self._measured = _NOTHING  # since the last evaluation
+        self._streak = np.int32(0)  # of the last dispatch, not looked at yet
+        self._last_metrics = None  # of the last dispatch
 
     def train(
         self,
         *,
         workdir: str | os.PathLike | None,
+        checkpoints: RunCheckpoints | None,
         writer: Any,
         callback: Callback | None,
     ) -> FitResult:
-        """Steps, evaluations and checkpoints until one of the three reasons to stop."""
-        program, config, history = self._program, self._config, self._history
-        started = time.perf_counter()
-        step, stop_reason, best, next_write = 0, None, None, config.checkpoint_every
+        """Steps, evaluations and checkpoints until there is a reason to stop.
+
+        Args:
+          workdir: folder for `metrics.jsonl`, or None.
+          checkpoints: of this run, or None. The newest of them is where it goes on.
+          writer: gets what each evaluation measured.
+          callback: called at each evaluation.
+        """
+        config = self._config
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(ProgressBar(config.num_steps))
-            checkpoints = workdir and stack.enter_context(CheckpointWriter(workdir))
             if jax.process_index() > 0:
                 writer = None  # one process writes; all measure the same
             elif workdir:
                 lines = JsonlWriter(pathlib.Path(workdir) / "metrics.jsonl")
                 stack.enter_context(lines)
                 writer = lines if writer is None else MultiWriter([lines, writer])
-            measured: dict[str, float] = {}
+            interrupt = None
+            if checkpoints:
+                stack.enter_context(checkpoints)
+                self._resume(checkpoints)
+                interrupt = stack.enter_context(Interrupt())
             while True:
-                scores = program.scores()
-                history.add(
-                    step=step,
-                    scores=scores,
-                    measured=measured,
-                    bad_steps=int(program.state.bad_steps),
-                    seconds=time.perf_counter() - started,
-                )
-                if history.best_step == step:
-                    best = program.snapshot()
-                bar.update(step, **{_TITLES.get(k, k): v for k, v in scores.items()})
-                if writer is not None:
-                    writer.write_scalars(step, history.last())
-                if callback is not None:
-                    callback(step, program.model(program.snapshot()))
-                stop_reason = stop_reason or self._reason_to_stop(step)
-                if checkpoints and (stop_reason or step >= next_write):
-                    self._write(checkpoints, step, best)
-                    next_write = step + config.checkpoint_every
-                if stop_reason:
+                if self._is_evaluation_due():
+                    self._evaluate(bar, writer, callback)
+                interrupted = interrupt and interrupt.requested(self._step)
+                if checkpoints:
+                    self._save(checkpoints, now=self._stop_reason or interrupted)
+                if self._stop_reason or interrupted:
                     break
-                step, measured, blocked = self._advance(step, bar)
-                if blocked:
-                    stop_reason = "non-finite"
+                self._dispatch(bar)
             if writer is not None:
                 writer.flush()
-        if stop_reason == "non-finite":
-            warnings.warn(
-                f"training stopped at step {step}: the loss or its gradient was not"
-                f" finite for {config.max_bad_steps} steps in a row. The result holds"
-                " the last good parameters; lower `learning_rate` or look at the data.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return FitResult(
-            model=program.model(best),
-            history=history.arrays(),
-            best_step=history.best_step,
-            stop_reason=stop_reason,
+        return self._result()
+
+    def _is_evaluation_due(self) -> bool:
+        if self._history.last_step == self._step:
+            return False
+        at_end = self._stop_reason or self._step >= self._config.num_steps
+        return at_end or self._step % self._config.eval_every == 0
+
+    def _dispatch(self, bar):
+        """Launches steps up to the next evaluation, and waits for the launch before."""
+        every, start = self._config.eval_every, self._step
+        end = min((start // every + 1) * every, self._config.num_steps)
+        count = min(self._program.steps_per_dispatch, end - start)
+        metrics, streak = self._program.advance(start, count)
+        self._step += count
+        self._measured = self._measured.merge(metrics)
+        before, self._streak = self._streak, streak
+        shown, self._last_metrics = self._last_metrics, metrics
+        self._look_at(before)
+        if shown is not None:
+            bar.update(start, loss=float(shown.loss.compute()))
+
+    def _look_at(self, streak):
+        if int(streak) >= self._config.max_bad_steps:
+            self._stop_reason = "non-finite"
+
+    def _evaluate(self, bar, writer, callback):
+        program, history, step = self._program, self._history, self._step
+        self._look_at(self._streak)
+        means = self._measured.compute() if step else {}
+        self._streak, self._measured = np.int32(0), _NOTHING
+        scores = program.scores()
+        history.add(
+            step=step,
+            scores=scores,
+            measured={name: float(value) for name, value in means.items()},
             bad_steps=int(program.state.bad_steps),
-            compile_seconds=program.compile_seconds,
-            train_seconds=time.perf_counter() - started,
+            seconds=self._seconds(),
         )
+        if history.best_step == step:
+            self._best = program.snapshot()
+        bar.update(step, **{_TITLES.get(k, k): v for k, v in scores.items()})
+        if writer is not None:
+            writer.write_scalars(step, history.last())
+        if callback is not None:
+            callback(step, program.model(program.snapshot()))
+        self._stop_reason = self._stop_reason or self._reason_to_stop()
 
-    def _advance(self, step, bar):
-        """Trains to the next evaluation, waiting only for the dispatch before."""
-        config = self._config
-        end = min(step + config.eval_every, config.num_steps)
-        total = previous = None
-        blocked = False
-        while step < end and not blocked:
-            count = min(self._program.steps_per_dispatch, end - step)
-            launched = self._program.advance(step, count)
-            step += count
-            total = launched[0] if total is None else total.merge(launched[0])
-            if previous is not None:
-                blocked = self._is_blocked(previous, step - count, bar)
-            previous = launched
-        blocked = self._is_blocked(previous, step, bar) or blocked
-        means = {name: float(value) for name, value in total.compute().items()}
-        return step, means, blocked
-
-    def _is_blocked(self, launched, step, bar) -> bool:
-        metrics, streak = launched
-        bar.update(step, loss=float(metrics.loss.compute()))
-        return int(streak) >= self._config.max_bad_steps
-
-    def _reason_to_stop(self, step: int) -> str | None:
-        if step >= self._config.num_steps:
+    def _reason_to_stop(self) -> str | None:
+        if self._step >= self._config.num_steps:
             return "completed"
         patience = self._config.patience
         if patience and self._history.evaluations_since_best() >= patience:
             return "early stop"
         return None
 
-    def _write(self, checkpoints, step, best):
-        for at, snapshot in (
-            (self._history.best_step, best),
-            (step, self._program.snapshot()),
-        ):
-            if at > checkpoints.latest_step:
-                score = self._history.score_at(at)
-                checkpoints.write(at, self._program.model(snapshot), score=score)
+    def _tree(self) -> dict[str, Any]:
+        """The arrays of a checkpoint."""
+        return {
+            "state": self._program.state,
+            "best": self._best,
+            "measured": jax.tree.map(np.asarray, self._measured),
+            "streak": np.asarray(self._streak),
+        }
+
+    def _save(self, checkpoints, *, now):
+        every, latest = self._config.checkpoint_every, checkpoints.latest_step
+        due = now or self._step // every > max(latest, 0) // every
+        if not due or self._step == latest:
+            return
+        about = {
+            "history": self._history.records,
+            "seconds": self._seconds(),
+            "stop_reason": self._stop_reason,
+            "source": self._source and self._source.get_state(),
+        }
+        checkpoints.write(self._step, self._tree(), about)
+
+    def _resume(self, checkpoints):
+        saved = checkpoints.newest(self._tree())
+        if saved is None:
+            return
+        tree, about = saved.tree, saved.about
+        self._program.restore(tree["state"])
+        self._best = sharding.place_like(tree["best"], self._best)
+        self._measured, self._streak = tree["measured"], tree["streak"]
+        self._step, self._stop_reason = saved.step, about["stop_reason"]
+        self._history = History(validated=self._validated, records=about["history"])
+        self._started -= about["seconds"]
+        if self._source is not None:
+            self._source.set_state(about["source"])
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _result(self) -> FitResult:
+        program = self._program
+        if self._stop_reason == "non-finite":
+            warnings.warn(
+                f"training stopped at step {self._step}: the loss or its gradient was not"
+                f" finite for {self._config.max_bad_steps} steps in a row. The result"
+                " holds the last good parameters; lower `learning_rate` or look at the"
+                " data.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return FitResult(
+            model=program.model(self._best),
+            history=self._history.arrays(),
+            best_step=self._history.best_step,
+            stop_reason=self._stop_reason or "interrupted",
+            bad_steps=int(program.state.bad_steps),
+            compile_seconds=program.compile_seconds,
+            train_seconds=self._seconds(),
+        )

@@ -8,10 +8,12 @@ import jax
 
 Patterns = Sequence[tuple[str, Any]]  # (pattern, value); the first that matches counts
 
+_PARTS = ("key", "name", "idx")  # of JAX's paths: in dictionaries, classes, sequences
+
 
 def dotted(path: Iterable[Any]) -> str:
-    """The name of a leaf of nested dictionaries, "layers.2.conditioner.out.kernel"."""
-    return ".".join(str(getattr(part, "key", part)) for part in path)
+    """The name of a leaf of a tree, "layers.2.conditioner.out.kernel"."""
+    return ".".join(map(_part, path))
 
 
 def names_of(tree: Any) -> list[str]:
@@ -47,3 +49,8 @@ def by_pattern(
         return next(matches, default)
 
     return {name: value(name) for name in names}
+
+
+def _part(part: Any) -> str:
+    found = (getattr(part, kind) for kind in _PARTS if hasattr(part, kind))
+    return str(next(found, part))

@@ -26,6 +26,9 @@ from trainers.step import (
 )
 from trainers.strategy import Jit, Pmap
 
+# Variables of the averaged model ("ema", "rest"), and its raw parameters ("params").
+Snapshot = dict[str, Any]
+
 _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 
 _DEFAULTS = TrainConfig()
@@ -38,6 +41,7 @@ _LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into i
     "max_bad_steps",
     "steps_per_dispatch",
     "checkpoint_every",
+    "max_to_keep",
     "seed",
 )
 
@@ -87,15 +91,17 @@ class Program:
         optimizer = make_optimizer(config)
         params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
         self._everywhere = sharding.replicated(strategy.mesh)
-        layout = None
+        self._layout = None
         if strategy.mesh is not None:
-            layout = _layout(model, params, rest, optimizer, strategy.mesh, partition)
-            params = sharding.place(params, layout.params)
-            rest = sharding.place(rest, layout.rest)
+            self._layout = _layout(
+                model, params, rest, optimizer, strategy.mesh, partition
+            )
+            params = sharding.place(params, self._layout.params)
+            rest = sharding.place(rest, self._layout.rest)
         self._state = strategy.initial(
             functools.partial(init_state, optimizer=optimizer, seed=config.seed),
             (params, rest),
-            layout,
+            self._layout,
         )
         self._rows = strategy.place_rows(train.padded())
         self._scales = sharding.place(
@@ -150,16 +156,23 @@ class Program:
         state = self.state
         return self._evaluation.scores(state.ema, state.rest)
 
-    def snapshot(self) -> Any:
-        """The averaged model's variables, in memory of their own."""
-        # A copy, because the next step takes the memory of the state.
-        state = self.state
-        return jax.tree.map(jnp.copy, (state.ema, state.rest))
+    def restore(self, state: TrainState) -> None:
+        """Goes on from a state like `state`, its arrays on the host or placed alike."""
+        state = sharding.place_like(state, self.state)
+        self._state = self._strategy.initial(lambda same: same, (state,), self._layout)
 
-    def model(self, snapshot: Any) -> nnx.Module:
-        """The model with the variables of a snapshot."""
-        params, rest = sharding.on_this_process(snapshot)
-        return nnx.merge(self._graphdef, nnx.State(params), nnx.State(rest), copy=True)
+    def snapshot(self) -> Snapshot:
+        """The model's variables, in memory of their own."""
+        state = self.state
+        # A copy, because the next step takes the memory of the state.
+        return jax.tree.map(
+            jnp.copy, {"ema": state.ema, "params": state.params, "rest": state.rest}
+        )
+
+    def model(self, snapshot: Snapshot) -> nnx.Module:
+        """The averaged model of a snapshot."""
+        state = sharding.on_this_process((snapshot["ema"], snapshot["rest"]))
+        return nnx.merge(self._graphdef, *map(nnx.State, state), copy=True)
 
     def _batches(self, step: int, count: int):
         # Always the same number of lines: the compiled loop stops at `count`.

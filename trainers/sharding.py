@@ -102,6 +102,15 @@ def _place_everywhere(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def place_like(tree: Any, like: Any) -> Any:
+    """Puts arrays where those of `like` lie; what is bound to no device stays so."""
+
+    def one(new, old):
+        return jax.device_put(new, old.sharding if old.committed else None)
+
+    return jax.tree.map(one, tree, like)
+
+
 def place_rows(rows: Any, mesh: Mesh | None) -> Any:
     """Spreads rows over the data axis; every process gives those of its own devices."""
     if mesh is None:

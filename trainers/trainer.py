@@ -14,6 +14,7 @@ from trainers.loop import Callback, FitResult, Loop
 from trainers.names import Patterns
 from trainers.program import Program
 from trainers.resident import ResidentRows
+from trainers.resume import RunCheckpoints, fingerprint
 from trainers.step import LossFn, negative_log_prob
 from trainers.strategy import make_strategy
 
@@ -33,6 +34,7 @@ def fit(
     partition: Patterns = (),
     strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
+    resume: bool = True,
     loss_fn: LossFn | None = None,
     trainable: Any = nnx.Param,
     writer: Any = None,
@@ -56,11 +58,17 @@ def fit(
         dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
         Other variables follow their metadata (`out_sharding`), or lie on every device.
       strategy: "jit", or "pmap" for code that lives on copies of the state: same losses.
-      workdir: folder for `metrics.jsonl` and checkpoints of the best and the last model.
+      workdir: folder for `metrics.jsonl` and checkpoints. The same call again goes on where
+        it was, to the same bits; a finished run gives its result back. SIGTERM and Ctrl-C
+        save and end the run as "interrupted".
+      resume: False starts anew; earlier checkpoints move to `checkpoints.previous`.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
+
+    Raises:
+      CheckpointError: `workdir` holds another run, or none of its checkpoints is whole.
     """
     trainer = Trainer(
         config=config or TrainConfig(),
@@ -68,6 +76,7 @@ def fit(
         partition=partition,
         strategy=strategy,
         workdir=workdir,
+        resume=resume,
         loss_fn=loss_fn,
         trainable=trainable,
         writer=writer,
@@ -95,6 +104,7 @@ class Trainer:
     partition: Patterns = ()
     strategy: str = "jit"
     workdir: str | os.PathLike | None = None
+    resume: bool = True
     loss_fn: LossFn | None = None
     trainable: Any = nnx.Param
     writer: Any = None
@@ -127,6 +137,7 @@ class Trainer:
         _check_alike(train, sets)
         if self.loss_fn is None:
             _check_flow(model, train)
+        loss_fn = self.loss_fn or negative_log_prob
         batch_size = min(config.batch_size, resident.num_rows)
         sharding.check_batch(strategy.mesh, batch_size, accumulate=config.accumulate)
         program = Program(
@@ -137,11 +148,31 @@ class Trainer:
             batch_size=batch_size,
             strategy=strategy,
             partition=self.partition,
-            loss_fn=self.loss_fn or negative_log_prob,
+            loss_fn=loss_fn,
             trainable=self.trainable,
         )
+        checkpoints = None
+        if self.workdir:
+            identity = fingerprint(
+                model,
+                config=config,
+                loss_fn=loss_fn,
+                state=program.state,
+                rows={"x_train": train, **sets},
+            )
+            checkpoints = RunCheckpoints(
+                self.workdir,
+                identity=identity,
+                keep=config.max_to_keep,
+                resume=self.resume,
+            )
         loop = Loop(program, config, validated="valid" in sets)
-        return loop.train(workdir=self.workdir, writer=self.writer, callback=callback)
+        return loop.train(
+            workdir=self.workdir,
+            checkpoints=checkpoints,
+            writer=self.writer,
+            callback=callback,
+        )
 
 
 def _check_alike(train: data.Rows, sets: Mapping[str, data.Rows]):

@@ -10,7 +10,8 @@ from flax import nnx
 
 import rbig_nnx as rn
 from trainers import CheckpointError, load_flow, restore, save
-from trainers.checkpoint import CheckpointWriter, arrays_of
+from trainers import checkpoint_format as on_disk
+from trainers.checkpoint import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
 pytestmark = pytest.mark.filterwarnings(
@@ -77,20 +78,32 @@ def test_any_module_restores_into_its_like(tmp_path):
 
 
 def test_another_shape_is_named(saved):
-    with pytest.raises(CheckpointError, match=r"shape .* in the checkpoint and"):
+    with pytest.raises(
+        CheckpointError, match=r"mismatched: .*kernel: shape .* in the checkpoint and"
+    ):
         restore(saved, build(hidden=(5,)))
 
 
-def test_part_of_a_model_restores_with_a_list_of_the_rest(saved):
-    other = build(seed=1, hidden=(5,))
-    with pytest.warns(UserWarning, match="not restored: .*kernel: shape"):
-        mixed = restore(saved, other, strict=False)
-    stored, mine, result = map(arrays_of, (build(seed=3), other, mixed))
-    fits = [k for k in mine if mine[k].shape == stored[k].shape]
-    assert 0 < len(fits) < len(mine)
-    for name in mine:
-        expected = stored if name in fits else mine
-        np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
+class Parts(nnx.Module):
+    """Arrays of ones by name, of the given widths."""
+
+    def __init__(self, **widths):
+        for name, width in widths.items():
+            setattr(self, name, nnx.Param(jnp.ones(width)))
+
+
+def test_what_does_not_agree_is_told_in_three_lists(tmp_path):
+    save(tmp_path / "parts", Parts(same=2, wider=3, old=1))
+    model = jax.tree.map(jnp.zeros_like, Parts(same=2, wider=4, new=1))
+    lists = (
+        r"not restored: missing in the checkpoint: new; unexpected in the model: old;"
+        r" mismatched: wider: shape \(3,\) in the checkpoint and \(4,\) in the model$"
+    )
+    with pytest.warns(UserWarning, match=lists):
+        mixed = restore(tmp_path / "parts", model, strict=False)
+    found = {name: float(array.sum()) for name, array in arrays_of(mixed).items()}
+    assert found == {"same": 2.0, "wider": 0.0, "new": 0.0}
+    assert float(restore(tmp_path / "parts", model, only=["same"]).same.sum()) == 2.0
 
 
 def test_a_model_with_nothing_in_common_is_refused(saved):
@@ -110,17 +123,6 @@ def test_saving_over_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds something else"):
         save(tmp_path, build())
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_a_run_keeps_the_best_and_the_last(tmp_path):
-    with CheckpointWriter(tmp_path) as writer:
-        for step, score in ((1, -3.0), (2, -1.0), (3, float("nan")), (4, -2.0)):
-            writer.write(step, build(seed=step), score=score)
-    assert_same(load_flow(tmp_path), build(seed=2))
-    assert_same(load_flow(tmp_path, step="last"), build(seed=4))
-    assert_same(load_flow(tmp_path, step=4), build(seed=4))
-    with pytest.raises(CheckpointError, match=r"`step` must be one of \[2, 4\]"):
-        load_flow(tmp_path, step=1)
 
 
 def test_an_unfinished_write_is_not_a_checkpoint(damaged):
@@ -143,7 +145,7 @@ def test_a_missing_folder_is_named(tmp_path):
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
 def test_flipped_bits_are_found(damaged, part):
     # Orbax finds some of these itself; the others would come back as other numbers.
-    for file in (damaged / "0" / "model").rglob("d/*"):
+    for file in (damaged / "0" / "arrays").rglob("d/*"):
         content = bytearray(file.read_bytes())
         content[int(len(content) * part)] ^= 0x40
         file.write_bytes(content)
@@ -151,16 +153,94 @@ def test_flipped_bits_are_found(damaged, part):
         load_flow(damaged)
 
 
-def test_a_wrong_checksum_is_found(damaged):
-    file = damaged / "0" / "meta" / "metadata"
-    meta = json.loads(file.read_text())
-    file.write_text(json.dumps(meta | {"checksum": meta["checksum"] ^ 1}))
-    with pytest.raises(CheckpointError, match="checksum of its arrays"):
+def test_changed_arrays_are_named_by_their_checksums(damaged):
+    # A whole checkpoint of other numbers beside the description of these.
+    other = damaged.parent / "other"
+    save(other, build(seed=4))
+    shutil.rmtree(damaged / "0" / "arrays")
+    shutil.copytree(other / "0" / "arrays", damaged / "0" / "arrays")
+    with pytest.raises(CheckpointError, match=r"checksum does not match for model\."):
         load_flow(damaged)
 
 
+def test_a_changed_description_is_found(damaged):
+    file = damaged / "0" / "meta" / "metadata"
+    text = file.read_text()
+    assert '"num_features": 2' in text
+    file.write_text(text.replace('"num_features": 2', '"num_features": 3'))
+    with pytest.raises(CheckpointError, match="checksum of its `meta` item"):
+        load_flow(damaged)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "complex64"])
+def test_the_checksum_depends_on_values_and_order_only(dtype, key, monkeypatch):
+    x = (4 * jax.random.normal(key, (8, 6))).astype(dtype)
+    whole = on_disk.checksum(np.asarray(x))
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    spread = jax.device_put(
+        x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("a", "b"))
+    )
+    assert on_disk.checksum(spread) == whole
+    on_devices = jax.jit(lambda a: on_disk._mixed(on_disk._words_on_device(a), jnp))
+    assert int(on_devices(spread)) == whole
+    changed = np.asarray(x).copy()
+    changed[0, 0], changed[1, 1] = changed[1, 1], changed[0, 0]
+    assert on_disk.checksum(changed) != whole or changed[0, 0] == changed[1, 1]
+
+
+def test_the_checksum_sees_every_single_bit():
+    x = np.arange(4, dtype=np.float32)
+    seen = {on_disk.checksum(x)}
+    for bit in range(128):
+        flipped = bytearray(x.tobytes())
+        flipped[bit // 8] ^= 1 << bit % 8
+        seen.add(on_disk.checksum(np.frombuffer(bytes(flipped), np.float32)))
+    assert len(seen) == 129
+    signs = x.copy()
+    signs[1:3] *= -1  # the highest bits of two words
+    assert on_disk.checksum(signs) not in seen
+
+
+@pytest.mark.x64
+def test_double_precision_has_one_checksum_everywhere():
+    x = jnp.linspace(0.0, 1.0, 7)
+    assert x.dtype == jnp.float64
+    on_device = on_disk._mixed(on_disk._words_on_device(x), jnp)
+    assert int(on_device) == on_disk.checksum(x)
+
+
+def test_empty_arrays_are_saved(tmp_path):
+    class Hollow(nnx.Module):
+        def __init__(self, value):
+            self.none = nnx.Param(jnp.zeros((0, 3)))
+            self.some = nnx.Param(jnp.full(2, value))
+
+    save(tmp_path / "hollow", Hollow(1.0))
+    assert_same(restore(tmp_path / "hollow", Hollow(0.0)), Hollow(1.0))
+
+
+def test_patterns_restore_a_subset(saved):
+    other = build(seed=1)
+    stored, mine = arrays_of(build(seed=3)), arrays_of(other)
+    kernels = [name for name in mine if name.endswith(".kernel")]
+    result = arrays_of(restore(saved, other, only=("*.kernel",)))
+    assert 0 < len(kernels) < len(mine)
+    for name in mine:
+        expected = stored if name in kernels else mine
+        np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"`only` must match .*\['kernels'\]"):
+        restore(saved, other, only=("kernels", "*.kernel"))
+
+
+def test_a_saved_model_has_one_set_of_weights(saved):
+    with pytest.raises(CheckpointError, match="`weights` must be 'ema'"):
+        load_flow(saved, weights="raw")
+    with pytest.raises(ValueError, match="`weights` must be 'ema' or 'raw'"):
+        load_flow(saved, weights="mean")
+
+
 def test_truncated_arrays_are_found(damaged):
-    for file in (damaged / "0" / "model").rglob("d/*"):
+    for file in (damaged / "0" / "arrays").rglob("d/*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -177,7 +257,7 @@ def test_truncated_meta_is_found(damaged):
 def test_a_later_format_is_refused(damaged):
     file = damaged / "0" / "meta" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
-    with pytest.raises(CheckpointError, match=r"format version 99.*reads version 1"):
+    with pytest.raises(CheckpointError, match=r"format version 99.*reads version 2"):
         load_flow(damaged)
 
 

@@ -305,7 +305,7 @@ def test_a_run_leaves_its_best_and_last_model(model, tmp_path):
     x = jnp.asarray(VALID)
     loaded = load_flow(tmp_path)
     np.testing.assert_array_equal(loaded.log_prob(x), result.model.log_prob(x))
-    again = fit(flow, X, VALID, config=config, workdir=tmp_path)
+    again = fit(flow, X, VALID, config=config, workdir=tmp_path, resume=False)
     np.testing.assert_array_equal(
         load_flow(tmp_path).log_prob(x), again.model.log_prob(x)
     )
