@@ -2,12 +2,11 @@
 
 import concurrent.futures
 import dataclasses
-import math
+import functools
 import os
 import shutil
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -15,6 +14,8 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.trainers.layouts import SPLIT, mesh_of
+from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit, load_flow, restore
 from trainers.checkpoint import arrays_of
 
@@ -109,32 +110,52 @@ def test_a_stopped_run_goes_on_to_the_same_bits(whole, tmp_path, stop):
     assert_same_run(run(tmp_path), whole[0], (tmp_path, whole[1]))
 
 
-def mesh_of(*shape):
-    devices = np.array(jax.devices()[: math.prod(shape)]).reshape(shape)
-    return jax.sharding.Mesh(devices, ("data", "model")[: len(shape)])
+LAYOUTS = {
+    "one": dict,
+    "1 data": lambda: {"mesh": mesh_of(1)},
+    "2 data": lambda: {"mesh": mesh_of(2)},
+    "4 data": lambda: {"mesh": mesh_of(4)},
+    "8 data": lambda: {"mesh": mesh_of(8)},
+    "4 data x 2 model": lambda: {"mesh": mesh_of(4, 2), "partition": SPLIT},
+    "pmap on 8": lambda: {"mesh": mesh_of(8), "strategy": "pmap"},
+}
 
 
 @pytest.fixture(scope="module")
-def on_eight(tmp_path_factory):
-    """A run on eight devices that stopped half-way, and the whole of it."""
-    folder = tmp_path_factory.mktemp("eight")
-    stopped = run(folder, mesh=mesh_of(8), callback=interrupt_at(8))
-    assert stopped.stop_reason == "interrupted"
-    return folder, run(None, mesh=mesh_of(8))
+def stopped(tmp_path_factory):
+    """Runs that stopped half-way, and wholes, by layout; made once each."""
+
+    @functools.cache
+    def make(name):
+        folder = tmp_path_factory.mktemp("stopped")
+        layout = {"model": Tiny(), **LAYOUTS[name]()}
+        run(folder, callback=interrupt_at(8), **layout)
+        return folder, run(None, **layout)
+
+    return make
 
 
-@pytest.mark.parametrize("shape", [None, (1,), (2,), (4,), (8,), (4, 2)])
-def test_a_run_goes_on_over_other_devices(on_eight, tmp_path, shape):
-    folder, expected = on_eight
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        *(("8 data", after) for after in LAYOUTS),
+        ("4 data x 2 model", "4 data x 2 model"),
+        ("4 data x 2 model", "one"),
+        ("pmap on 8", "2 data"),
+    ],
+)
+def test_a_run_goes_on_in_another_layout(stopped, tmp_path, before, after):
+    folder, expected = stopped(before)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    mesh = None if shape is None else mesh_of(*shape)
-    result = run(tmp_path, mesh=mesh)
+    result = run(tmp_path, model=Tiny(), **LAYOUTS[after]())
     assert result.stop_reason == "completed"
-    exact = 4 if shape == (8,) else 2  # evaluations: other devices sum in another order
+    exact = 4 if before == after else 2  # evaluations; others sum in another order
     for name in expected.history.keys() - {"seconds"}:
         found, wanted = result.history[name], expected.history[name]
         np.testing.assert_array_equal(found[:exact], wanted[:exact], name)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=name)
+    for name, array in arrays_of(restore(tmp_path, Tiny())).items():
+        np.testing.assert_array_equal(array, arrays_of(result.model)[name], name)
 
 
 def test_a_finished_run_gives_its_result_back(whole, monkeypatch):
