@@ -24,8 +24,6 @@ from trainers.resume import RunCheckpoints
 from trainers.writers import JsonlWriter, MultiWriter
 
 _TITLES = {"valid": "held-out"}  # on the progress bar
-# On the host, so that it adds to what any devices measured.
-_NOTHING = jax.tree.map(np.asarray, TrainMetrics.empty())
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
@@ -83,7 +81,7 @@ class Loop:
         self._started = time.perf_counter()
         self._step, self._stop_reason = 0, None
         self._best = program.snapshot()
-        self._measured = _NOTHING  # since the last evaluation
+        self._measured = _nothing()  # since the last evaluation
         self._streak = np.int32(0)  # of the last dispatch, not looked at yet
         self._last_metrics = None  # of the last dispatch
 
@@ -158,7 +156,7 @@ class Loop:
         program, history, step = self._program, self._history, self._step
         self._look_at(self._streak)
         means = self._measured.compute() if step else {}
-        self._streak, self._measured = np.int32(0), _NOTHING
+        self._streak, self._measured = np.int32(0), _nothing()
         scores = program.scores()
         history.add(
             step=step,
@@ -243,3 +241,8 @@ class Loop:
             compile_seconds=program.compile_seconds,
             train_seconds=self._seconds(),
         )
+
+
+def _nothing() -> TrainMetrics:
+    """No steps; on the host, so that it adds to what any devices measured."""
+    return jax.tree.map(np.asarray, TrainMetrics.empty())

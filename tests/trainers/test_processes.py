@@ -13,7 +13,7 @@ import pytest
 
 import rbig_nnx as rn
 from tests.trainers.layouts import MODELS, QUICK, VALID, X, assert_same_run
-from trainers import fit
+from trainers import fit, restore
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -66,3 +66,11 @@ def test_two_processes_feed_their_own_rows(model, tmp_path):
 def test_the_example_for_a_pod_runs_on_two_processes(tmp_path):
     one, other = results(start("pod", tmp_path), tmp_path)
     assert one == other
+
+
+@pytest.mark.slow
+def test_two_processes_stop_and_go_on(tmp_path):
+    for result in results(start("resume", tmp_path), tmp_path):
+        assert all(result["same"])
+        here = restore(tmp_path / "run", MODELS["tiny"]())  # in one process
+        np.testing.assert_allclose(here.log_prob(VALID), result["log_prob"], rtol=1e-6)

@@ -1,5 +1,7 @@
 """One of the processes of `test_processes.py`: python two_processes.py PORT INDEX MODEL OUT."""
 
+import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -13,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
-from tests.trainers.layouts import MODELS, QUICK, VALID, X
+from tests.trainers.layouts import HISTORY, MODELS, QUICK, VALID, X, mesh_of
 from trainers import fit
 from trainers.writers import JsonlWriter
 
@@ -36,11 +38,48 @@ def train(name: str, index: int, out: pathlib.Path) -> dict:
     return {"history": history, "log_prob": log_prob.tolist()}
 
 
+def stop_and_go_on(index: int, out: pathlib.Path) -> dict:
+    """Stops once, with parameters spread over the processes, and goes on."""
+
+    def stop(step, model):
+        del model
+        if step == QUICK.eval_every:
+            raise RuntimeError("stopped")
+
+    own, own_valid = np.split(X, [60])[index], np.split(VALID, [30])[index]
+    config = dataclasses.replace(QUICK, checkpoint_every=1)
+    fit_in = functools.partial(
+        fit,
+        MODELS["tiny"](),
+        own,
+        own_valid,
+        config=config,
+        mesh=mesh_of(4, 2),
+        partition=(("*.kernel", (None, "data")),),
+    )
+    whole = fit_in()
+    try:
+        fit_in(workdir=out / "run", callback=stop)
+    except RuntimeError:
+        result = fit_in(workdir=out / "run")
+    again = fit_in(workdir=out / "run")
+    return {
+        "same": [
+            np.array_equal(found.history[name], whole.history[name], equal_nan=True)
+            for found in (result, again)
+            for name in HISTORY
+        ],
+        "log_prob": np.asarray(result.model.log_prob(VALID)).tolist(),
+    }
+
+
 def main(port: str, index: int, name: str, out: pathlib.Path):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
     if name == "pod":
         pod = runpy.run_path("examples/pod.py")
         result = {"score": pod["main"](steps=60)}
+    elif name == "resume":
+        result = stop_and_go_on(index, out)
     else:
         result = train(name, index, out)
     (out / f"result-{index}.json").write_text(json.dumps(result))
