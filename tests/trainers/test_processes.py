@@ -74,3 +74,12 @@ def test_two_processes_stop_and_go_on(tmp_path):
         assert all(result["same"])
         here = restore(tmp_path / "run", MODELS["tiny"]())  # in one process
         np.testing.assert_allclose(here.log_prob(VALID), result["log_prob"], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both(tmp_path):
+    one, other = results(start("signal", tmp_path), tmp_path)
+    assert one == other
+    assert one["stop_reason"] == "interrupted"
+    assert len(one["steps"]) < 1_000
+    restore(tmp_path / "run", MODELS["tiny"]())

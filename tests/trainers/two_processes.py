@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -73,6 +74,26 @@ def stop_and_go_on(index: int, out: pathlib.Path) -> dict:
     }
 
 
+def stop_by_signal(index: int, out: pathlib.Path) -> dict:
+    """Stops in both processes when one of them gets SIGTERM."""
+    config = dataclasses.replace(QUICK, num_steps=4_000, steps_per_dispatch=1)
+
+    def signal_one(step, model):
+        del model
+        if step == QUICK.eval_every and index == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = fit(
+        MODELS["tiny"](),
+        np.split(X, [60])[index],
+        config=config,
+        mesh=mesh_of(8),
+        workdir=out / "run",
+        callback=signal_one,
+    )
+    return {"stop_reason": result.stop_reason, "steps": result.history["step"].tolist()}
+
+
 def main(port: str, index: int, name: str, out: pathlib.Path):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
     if name == "pod":
@@ -80,6 +101,8 @@ def main(port: str, index: int, name: str, out: pathlib.Path):
         result = {"score": pod["main"](steps=60)}
     elif name == "resume":
         result = stop_and_go_on(index, out)
+    elif name == "signal":
+        result = stop_by_signal(index, out)
     else:
         result = train(name, index, out)
     (out / f"result-{index}.json").write_text(json.dumps(result))
