@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import json
 import os
 import pathlib
 import shutil
@@ -294,12 +295,15 @@ def _named_leaves(state: Any):
 
 
 def _is_replaceable(path: pathlib.Path) -> bool:
+    """Whether `path` is empty or holds nothing but what `save` wrote, in any version."""
     if not path.is_dir():
         return False
-    if not any(path.iterdir()):
-        return True
+    return all(_is_of_save(entry) for entry in path.iterdir())
+
+
+def _is_of_save(step: pathlib.Path) -> bool:
     try:
-        on_disk.read_meta(*_find(path, "last"))
-    except CheckpointError:
+        meta = json.loads((step / "meta" / "metadata").read_text())
+    except (OSError, ValueError):
         return False
-    return True
+    return meta.get("format") == on_disk.FORMAT and "run" not in meta

@@ -46,12 +46,12 @@ class History:
     @property
     def last_step(self) -> int:
         """The step of the last evaluation, -1 before the first."""
-        return self._records[-1]["step"] if self._records else -1
+        return int(self._records[-1]["step"]) if self._records else -1
 
     @property
     def best_step(self) -> int:
         """The step of the best evaluation."""
-        return self._records[self._best]["step"]
+        return int(self._records[self._best]["step"])
 
     def evaluations_since_best(self) -> int:
         """How many came after the best one."""

@@ -89,7 +89,7 @@ class Loop:
         self,
         *,
         workdir: str | os.PathLike | None,
-        checkpoints: RunCheckpoints | None,
+        checkpoints: RunCheckpoints | None = None,
         writer: Any,
         callback: Callback | None,
     ) -> FitResult:
@@ -131,8 +131,9 @@ class Loop:
     def _is_evaluation_due(self) -> bool:
         if self._history.last_step == self._step:
             return False
-        at_end = self._stop_reason or self._step >= self._config.num_steps
-        return at_end or self._step % self._config.eval_every == 0
+        if self._stop_reason or self._step >= self._config.num_steps:
+            return True
+        return self._step % self._config.eval_every == 0
 
     def _dispatch(self, bar):
         """Launches steps up to the next evaluation, and waits for the launch before."""

@@ -16,7 +16,7 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.trainers.layouts import SPLIT, mesh_of
 from tests.trainers.tiny import Tiny
-from trainers import CheckpointError, TrainConfig, fit, load_flow, restore
+from trainers import CheckpointError, TrainConfig, fit, load_flow, restore, save
 from trainers.checkpoint import arrays_of
 from trainers.loop import Loop
 
@@ -179,6 +179,13 @@ def test_a_step_holds_best_last_and_raw_values(whole):
     raw = arrays_of(restore(folder, like, step="last", weights="raw"))
     assert not np.array_equal(last["log_scale"], raw["log_scale"])
     assert [p.name for p in sorted(folder.glob("checkpoints/*"))] == ["22", "24"]
+
+
+def test_a_model_is_not_saved_over_a_run(whole):
+    for folder in (whole[1], whole[1] / "checkpoints"):
+        with pytest.raises(ValueError, match="holds something else"):
+            save(folder, Noisy(rngs=nnx.Rngs(0)))
+    assert (whole[1] / "checkpoints" / "24").is_dir()
 
 
 def test_a_flow_loads_from_a_run(tmp_path):
