@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from trainers import data, sharding
 from trainers.config import TrainConfig
 from trainers.evaluation import Evaluation
+from trainers.feed import ResidentFeed, StreamFeed
 from trainers.metrics import TrainMetrics
 from trainers.names import Patterns
-from trainers.resident import ResidentRows
 from trainers.step import (
     LossFn,
     TrainState,
@@ -51,10 +50,9 @@ class Program:
 
     Args:
       model: gives the structure and the first values; unchanged.
-      train: rows to train on.
+      feed: gives the rows of each dispatch.
       sets: rows to score, by name.
       config: settings.
-      batch_size: rows of one step over all devices.
       strategy: where state and batches lie.
       partition: pairs of a pattern of names and mesh axes, for variables to spread.
       loss_fn: (model, batch, key) -> loss.
@@ -70,11 +68,10 @@ class Program:
     def __init__(
         self,
         model: nnx.Module,
-        train: ResidentRows,
+        feed: ResidentFeed | StreamFeed,
         sets: Mapping[str, data.Rows],
         *,
         config: TrainConfig,
-        batch_size: int,
         strategy: Jit | Pmap,
         partition: Patterns,
         loss_fn: LossFn,
@@ -90,7 +87,6 @@ class Program:
             )
         optimizer = make_optimizer(config)
         params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
-        self._everywhere = sharding.replicated(strategy.mesh)
         self._layout = None
         if strategy.mesh is not None:
             self._layout = _layout(
@@ -103,19 +99,19 @@ class Program:
             (params, rest),
             self._layout,
         )
-        self._rows = strategy.place_rows(train.padded())
+        self._feed = feed
         self._scales = sharding.place(
-            data.noise_scales(train.own, config.jitter), self._everywhere
+            data.noise_scales(feed.sample, config.jitter),
+            sharding.replicated(strategy.mesh),
         )
-        self._positions = train.positions
-        self._order = data.EpochOrder(train.num_rows, batch_size, seed=config.seed)
         self.steps_per_dispatch = min(
             config.steps_per_dispatch, config.eval_every, config.num_steps
         )
         started = time.perf_counter()
+        rows, indices, count = feed.example(self.steps_per_dispatch)
         self._train_steps = _compile_train_steps(
             model,
-            (self._state, self._rows, self._scales, *self._batches(0, 1)),
+            (self._state, rows, self._scales, indices, count),
             config=config,
             optimizer=optimizer,
             loss_fn=loss_fn,
@@ -146,8 +142,9 @@ class Program:
         Returns:
           Their metrics, and the longest run of non-finite steps, both on the device.
         """
+        rows, indices, count = self._feed(step, count, self.steps_per_dispatch)
         self._state, metrics, streak = self._train_steps(
-            self._state, self._rows, self._scales, *self._batches(step, count)
+            self._state, rows, self._scales, indices, count
         )
         return metrics, streak
 
@@ -173,12 +170,6 @@ class Program:
         """The averaged model of a snapshot."""
         state = sharding.on_this_process((snapshot["ema"], snapshot["rest"]))
         return nnx.merge(self._graphdef, *map(nnx.State, state), copy=True)
-
-    def _batches(self, step: int, count: int):
-        # Always the same number of lines: the compiled loop stops at `count`.
-        indices = np.zeros((self.steps_per_dispatch, self._order.batch_size), np.int32)
-        indices[:count] = self._positions(self._order.indices(step, count))
-        return sharding.place((indices, np.int32(count)), self._everywhere)
 
 
 def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:

@@ -207,7 +207,7 @@ def write_table(
                 path, values, form, ",", header=header.getvalue().strip(), comments=""
             )
         case ".parquet":
-            arrow = _import_arrow()
+            arrow = import_pyarrow()
             columns = [arrow.array(column) for column in values.T]
             arrow.parquet.write_table(
                 arrow.Table.from_arrays(columns, names=list(names)), path
@@ -259,7 +259,7 @@ def _array_name(path: pathlib.Path, found: Sequence[str], array: str | None) -> 
 def _read_arrow(
     path: pathlib.Path, columns: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    arrow = _import_arrow()
+    arrow = import_pyarrow()
     try:
         if path.suffix.lower() == ".csv":
             table = arrow.csv.read_csv(path)
@@ -361,7 +361,8 @@ def _shown(items: Sequence[Any] | np.ndarray, limit: int = _NUM_SHOWN) -> str:
     return ", ".join(str(item) for item in items[:limit]) + dots
 
 
-def _import_arrow() -> Any:
+def import_pyarrow() -> Any:
+    """The package, or an InputError that says how to get it."""
     try:
         import pyarrow
         import pyarrow.csv

@@ -10,6 +10,7 @@ from flax import nnx
 
 from trainers import data, sharding
 from trainers.config import TrainConfig
+from trainers.feed import ResidentFeed, StreamFeed
 from trainers.loop import Callback, FitResult, Loop
 from trainers.names import Patterns
 from trainers.program import Program
@@ -17,6 +18,7 @@ from trainers.resident import ResidentRows
 from trainers.resume import RunCheckpoints, fingerprint
 from trainers.step import LossFn, negative_log_prob
 from trainers.strategy import make_strategy
+from trainers.streaming import as_source
 
 _ARGUMENTS = {"train": "x_train", "valid": "x_valid"}
 
@@ -44,7 +46,9 @@ def fit(
 
     Args:
       flow: a flow, or any NNX module that `loss_fn` understands; unchanged.
-      x_train: [n, d]; with a `loss_fn` also a tuple or dict of arrays with n rows.
+      x_train: [n, d]; with a `loss_fn` also a tuple or dict of arrays with n rows. Or
+        what stays outside of memory: the path of a .npy or .parquet file, a memory map
+        of one, or an iterator over batches with `get_state` and `set_state`.
       x_valid: chooses the best parameters and stops early; as `x_train`. Without it
         the last parameters are returned.
       context: [n, c] for a conditional flow; the batches are then (x, context).
@@ -122,10 +126,18 @@ class Trainer:
     ) -> FitResult:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
         config = self.config
-        train = data.with_context(data.as_rows(x_train), context)
         strategy = make_strategy(self.strategy, self.mesh)
-        resident = ResidentRows(train, strategy.mesh)
-        sets = {"train": resident.subset(config.eval_rows, seed=config.seed)}
+        source = as_source(x_train, seed=config.seed)
+        if source is None:
+            train = data.with_context(data.as_rows(x_train), context)
+            resident = ResidentRows(train, strategy.mesh)
+            num_rows = resident.num_rows
+            scored = resident.subset(config.eval_rows, seed=config.seed)
+        else:
+            _check_stream(context)
+            train = scored = source.sample(config.eval_rows, seed=config.seed)
+            num_rows = source.num_rows or config.batch_size
+        sets = {"train": scored}
         if x_valid is not None:
             sets["valid"] = data.with_context(
                 data.as_rows(x_valid, name="x_valid"),
@@ -138,14 +150,19 @@ class Trainer:
         if self.loss_fn is None:
             _check_flow(model, train)
         loss_fn = self.loss_fn or negative_log_prob
-        batch_size = min(config.batch_size, resident.num_rows)
+        batch_size = min(config.batch_size, num_rows)
         sharding.check_batch(strategy.mesh, batch_size, accumulate=config.accumulate)
+        if source is None:
+            feed = ResidentFeed(
+                resident, strategy, batch_size=batch_size, seed=config.seed
+            )
+        else:
+            feed = StreamFeed(source, train, strategy, batch_size=batch_size)
         program = Program(
             model,
-            resident,
+            feed,
             sets,
             config=config,
-            batch_size=batch_size,
             strategy=strategy,
             partition=self.partition,
             loss_fn=loss_fn,
@@ -166,12 +183,25 @@ class Trainer:
                 keep=config.max_to_keep,
                 resume=self.resume,
             )
-        loop = Loop(program, config, validated="valid" in sets)
+        loop = Loop(program, config, validated="valid" in sets, source=source)
         return loop.train(
             workdir=self.workdir,
             checkpoints=checkpoints,
             writer=self.writer,
             callback=callback,
+        )
+
+
+def _check_stream(context: Any):
+    if context is not None:
+        raise ValueError(
+            "`context` must be None where `x_train` is read by parts; an iterator gives"
+            " the pairs (x, context) itself."
+        )
+    if jax.process_count() > 1:
+        raise ValueError(
+            "`x_train` must be in memory where several processes train together; each"
+            " of them reads its own rows, for instance with trainers.tables.read_table."
         )
 
 

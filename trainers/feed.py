@@ -1,0 +1,90 @@
+"""The rows of each dispatch: from the devices' memory, or from a source outside of it."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from trainers import data, sharding
+from trainers.resident import ResidentRows
+from trainers.strategy import Jit, Pmap
+from trainers.streaming import RowSource
+
+
+class ResidentFeed:
+    """All rows lie on the devices; a dispatch says which.
+
+    Args:
+      rows: of this process.
+      strategy: where rows lie.
+      batch_size: rows of a step, over all devices.
+      seed: of their order.
+    """
+
+    def __init__(
+        self, rows: ResidentRows, strategy: Jit | Pmap, *, batch_size: int, seed: int
+    ):
+        self.sample = rows.own
+        self._everywhere = sharding.replicated(strategy.mesh)
+        self._rows = strategy.place_rows(rows.padded())
+        self._positions = rows.positions
+        self._order = data.EpochOrder(rows.num_rows, batch_size, seed=seed)
+
+    def example(self, num_steps: int) -> tuple[Any, Any, Any]:
+        """Arguments like those of a dispatch of at most `num_steps`."""
+        return self(0, 1, num_steps)
+
+    def __call__(self, step: int, count: int, num_steps: int) -> tuple[Any, Any, Any]:
+        """Rows, their numbers by step, and how many steps: `count` of `num_steps` lines."""
+        indices = np.zeros((num_steps, self._order.batch_size), np.int32)
+        indices[:count] = self._positions(self._order.indices(step, count))
+        return self._rows, *sharding.place((indices, np.int32(count)), self._everywhere)
+
+
+class StreamFeed:
+    """A dispatch brings its rows along.
+
+    Args:
+      source: gives the batches.
+      sample: rows of it, for scales and shapes.
+      strategy: where rows lie.
+      batch_size: rows of a step, over all devices.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        sample: data.Rows,
+        strategy: Jit | Pmap,
+        *,
+        batch_size: int,
+    ):
+        self.sample = sample
+        self._source, self._strategy = source, strategy
+        self._batch_size = batch_size
+        self._everywhere = sharding.replicated(strategy.mesh)
+
+    def example(self, num_steps: int) -> tuple[Any, Any, Any]:
+        """Arguments like those of a dispatch of at most `num_steps`; nothing is read."""
+        nothing = jax.tree.map(
+            lambda leaf: np.zeros((0, self._batch_size, *leaf.shape[1:]), leaf.dtype),
+            self.sample,
+        )
+        return self._placed(nothing, 0, num_steps)
+
+    def __call__(self, step: int, count: int, num_steps: int) -> tuple[Any, Any, Any]:
+        """Rows, their numbers by step, and how many steps: `count` of `num_steps` lines."""
+        batches = self._source.batches(step, count, self._batch_size)
+        return self._placed(batches, count, num_steps)
+
+    def _placed(self, batches, count, num_steps):
+        size = num_steps * self._batch_size
+
+        def padded(leaf):
+            rows = np.zeros((size, *leaf.shape[2:]), leaf.dtype)
+            rows[: count * self._batch_size] = leaf.reshape(-1, *leaf.shape[2:])
+            return rows
+
+        rows = self._strategy.place_rows(jax.tree.map(padded, batches))
+        indices = np.arange(size, dtype=np.int32).reshape(num_steps, self._batch_size)
+        return rows, *sharding.place((indices, np.int32(count)), self._everywhere)
