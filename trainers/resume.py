@@ -1,5 +1,6 @@
 """What a run leaves in its folder, so that the same line goes on where it was."""
 
+import copy
 import json
 import os
 import pathlib
@@ -141,10 +142,10 @@ class RunCheckpoints:
         return None
 
     def write(self, step: int, tree: Any, about: dict[str, Any]):
-        """Writes the run as of `step`, in the background."""
+        """Writes the run as of `step`, in the background: what comes may change after."""
         if self._manager is None:
             self._manager = on_disk.open_manager(self._folder, keep=self._keep)
-        about = {"run": about | {"identity": self._identity}}
+        about = {"run": copy.deepcopy(about) | {"identity": self._identity}}
         on_disk.write_step(
             self._manager, step, on_disk.flat(tree), self._identity["model"] | about
         )

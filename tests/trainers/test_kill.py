@@ -78,3 +78,16 @@ def test_twenty_kills_change_nothing(tmp_path, capsys):
         sys.stdout.writelines(f"{json.dumps(entry)}\n" for entry in log)
     assert any(entry["half_written"] for entry in log)
     assert found == expected
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_ends_without_an_error(tmp_path):
+    cache = tmp_path / "cache"
+    process = start(tmp_path / "run", cache)
+    wait_until(lambda: steps(tmp_path / "run")[0] > 0, process)
+    reached = steps(tmp_path / "run")[0]
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    last, half = steps(tmp_path / "run")
+    assert reached <= last < 1_200
+    assert not half
