@@ -3,12 +3,13 @@
 Mistakes in the input end with one line on standard error and exit code 2.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from trainers import demo, fit_file
 from trainers.checkpoint import load_flow
+from trainers.config_file import read_settings
 from trainers.tables import check_rows, read_table, write_table
 
 Path = Annotated[pathlib.Path, tyro.conf.Positional]
@@ -36,6 +38,7 @@ class Fit(fit_file.FitFile):
     """Fit a density to a .npy, .npz, .csv or .parquet file."""
 
     file: Path
+    config: pathlib.Path | None = None  # YAML with these settings; options override it
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -46,7 +49,7 @@ class Fit(fit_file.FitFile):
 class Score:
     """Log density in nats of each row of a file, under a fitted flow."""
 
-    run: Path  # what `fit --out` wrote
+    run: Path  # what `fit --workdir` wrote
     file: Path
     columns: tuple[str, ...] = ()  # by name; empty for those of the fit
     out: pathlib.Path | None = None  # file for the densities; none prints their mean
@@ -70,7 +73,7 @@ class Score:
 class Sample:
     """Draw rows from a fitted flow into a file."""
 
-    run: Path  # what `fit --out` wrote
+    run: Path  # what `fit --workdir` wrote
     file: Path  # .npy, .npz, .csv or .parquet
     num_rows: int = 1_000
     seed: int = 0
@@ -88,7 +91,7 @@ class Sample:
 class Report:
     """Print the held-out table of a finished fit."""
 
-    run: Path  # what `fit --out` wrote
+    run: Path  # what `fit --workdir` wrote
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -113,6 +116,16 @@ def _columns_of(run: pathlib.Path, file: pathlib.Path) -> list[str] | None:
     return (_report(run).get("columns") or None) if named else None
 
 
+def _from_file(args: Sequence[str]) -> Any:
+    """The defaults of `fit` where `--config` names a file with others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=pathlib.Path)
+    path = parser.parse_known_args(list(args))[0].config
+    if path is None or args[0] != "fit":
+        return tyro.MISSING
+    return read_settings(path, Fit(file=tyro.MISSING))
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -122,8 +135,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
       0, or 2 after a mistake in the input.
     """
-    command = tyro.cli(Demo | Fit | Score | Sample | Report, args=args, prog="rbig-nnx")
     try:
+        args = sys.argv[1:] if args is None else args
+        command = tyro.cli(
+            Demo | Fit | Score | Sample | Report,
+            args=args,
+            default=_from_file(args),
+            prog="rbig-nnx",
+        )
         command(Console())
     except (ValueError, OSError, ImportError) as error:
         Console(stderr=True, soft_wrap=True).print(

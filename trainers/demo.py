@@ -8,6 +8,7 @@ show where the limit is.
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -113,7 +114,14 @@ def _one_run(start, seed, moons, valid, test, demo) -> Run:
         patience=0,
         seed=seed,
     )
-    result = fit(flow, moons.train, valid, monitor={"test": test}, config=config)
+    result = fit(
+        flow,
+        moons.train,
+        valid,
+        monitor={"test": test},
+        config=config,
+        progress=sys.stderr.isatty(),  # elsewhere the lines below are enough
+    )
     return Run(
         start=start,
         seed=seed,

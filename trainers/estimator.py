@@ -111,6 +111,7 @@ class FlowDensity(
                 learning_rate=self.learning_rate,
                 seed=seed,
             ),
+            progress=False,
         )
         self.flow_ = result.model
         self.history_ = result.history

@@ -28,7 +28,9 @@ class FitFile:
     """Fits a density to the rows of a file, with a Gaussian and a mixture beside it."""
 
     columns: tuple[str, ...] = ()  # by name; empty for all
-    out: pathlib.Path = pathlib.Path("runs/fit")  # checkpoint and report
+    workdir: pathlib.Path = pathlib.Path("runs/fit")  # checkpoints, metrics, report
+    resume: bool = True  # go on from what is in workdir; False sets that aside
+    profile: int = 0  # steps to trace before training, into workdir/profile
     num_blocks: int = 4  # rotation, coupling, complementary coupling
     num_components: int = 8  # of each mixture
     hidden: tuple[int, ...] = (64, 64)  # widths of the conditioners
@@ -48,6 +50,7 @@ def run(path: pathlib.Path, settings: FitFile, console: Console) -> dict[str, An
 
     Returns:
       The report that is also written as JSON: mean log p of the held-out rows, nats.
+      Nothing where a signal ended the run before.
 
     Raises:
       InputError: for a file or rows that cannot be fitted.
@@ -80,9 +83,22 @@ def run(path: pathlib.Path, settings: FitFile, console: Console) -> dict[str, An
     )
     warm_seconds = time.perf_counter() - began
     console.print(start_report.table())
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = fit(warm, train, valid, monitor={"test": test}, config=settings.train)
-    save(settings.out / "flow", result.model)
+    settings.workdir.mkdir(parents=True, exist_ok=True)
+    if settings.profile:
+        _profile(warm, train, settings)
+    result = fit(
+        warm,
+        train,
+        valid,
+        monitor={"test": test},
+        config=settings.train,
+        workdir=settings.workdir,
+        resume=settings.resume,
+    )
+    if result.stop_reason == "interrupted":
+        console.print("Interrupted. The same command goes on from here.")
+        return {}
+    save(settings.workdir / "flow", result.model)
 
     mixture, num_components = _mixture(train, valid, settings.train.seed)
     held_out = {
@@ -103,10 +119,18 @@ def run(path: pathlib.Path, settings: FitFile, console: Console) -> dict[str, An
             "train": result.train_seconds,
         },
     }
-    (settings.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (settings.workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     console.print(table(held_out))
-    console.print(f"Checkpoint and report: {settings.out}/")
+    console.print(f"Checkpoint and report: {settings.workdir}/")
     return report
+
+
+def _profile(flow, train, settings: FitFile):
+    config = dataclasses.replace(
+        settings.train, num_steps=settings.profile, eval_every=settings.profile
+    )
+    with jax.profiler.trace(settings.workdir / "profile"):
+        fit(flow, train, config=config, progress=False)
 
 
 def table(held_out: dict[str, float]) -> Table:

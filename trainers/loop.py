@@ -19,11 +19,9 @@ from trainers.history import History
 from trainers.interrupt import Interrupt
 from trainers.metrics import TrainMetrics
 from trainers.program import Program
-from trainers.progress import ProgressBar
+from trainers.progress import show_progress
 from trainers.resume import RunCheckpoints
 from trainers.writers import JsonlWriter, MultiWriter
-
-_TITLES = {"valid": "held-out"}  # on the progress bar
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
@@ -92,6 +90,7 @@ class Loop:
         checkpoints: RunCheckpoints | None = None,
         writer: Any,
         callback: Callback | None,
+        progress: bool = True,
     ) -> FitResult:
         """Steps, evaluations and checkpoints until there is a reason to stop.
 
@@ -100,10 +99,12 @@ class Loop:
           checkpoints: of this run, or None. The newest of them is where it goes on.
           writer: gets what each evaluation measured.
           callback: called at each evaluation.
+          progress: whether to show it, on standard error.
         """
         config = self._config
         with contextlib.ExitStack() as stack:
-            bar = stack.enter_context(ProgressBar(config.num_steps))
+            shown = progress and jax.process_index() == 0
+            bar = stack.enter_context(show_progress(config.num_steps, enabled=shown))
             if jax.process_index() > 0:
                 writer = None  # one process writes; all measure the same
             elif workdir:
@@ -147,7 +148,7 @@ class Loop:
         shown, self._last_metrics = self._last_metrics, metrics
         self._look_at(before)
         if shown is not None:
-            bar.update(start, loss=float(shown.loss.compute()))
+            bar.advanced(start, float(shown.loss.compute()))
 
     def _look_at(self, streak):
         if int(streak) >= self._config.max_bad_steps:
@@ -168,7 +169,7 @@ class Loop:
         )
         if history.best_step == step:
             self._best = program.snapshot()
-        bar.update(step, **{_TITLES.get(k, k): v for k, v in scores.items()})
+        bar.evaluated(step, scores)
         if writer is not None:
             writer.write_scalars(step, history.last())
         if callback is not None:

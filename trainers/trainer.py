@@ -41,6 +41,7 @@ def fit(
     trainable: Any = nnx.Param,
     writer: Any = None,
     callback: Callback | None = None,
+    progress: bool = True,
 ) -> FitResult:
     """Trains a copy of `flow`, by default for the largest mean log p.
 
@@ -70,6 +71,8 @@ def fit(
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
+      progress: a bar on standard error if that is a terminal, else a line for each
+        evaluation; False shows nothing.
 
     Raises:
       CheckpointError: `workdir` holds another run, or none of its checkpoints is whole.
@@ -84,6 +87,7 @@ def fit(
         loss_fn=loss_fn,
         trainable=trainable,
         writer=writer,
+        progress=progress,
     )
     return trainer.fit(
         flow,
@@ -112,6 +116,7 @@ class Trainer:
     loss_fn: LossFn | None = None
     trainable: Any = nnx.Param
     writer: Any = None
+    progress: bool = True
 
     def fit(
         self,
@@ -189,6 +194,7 @@ class Trainer:
             checkpoints=checkpoints,
             writer=self.writer,
             callback=callback,
+            progress=self.progress,
         )
 
 
