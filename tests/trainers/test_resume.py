@@ -19,6 +19,7 @@ from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit, load_flow, restore, save
 from trainers.checkpoint import arrays_of
 from trainers.loop import Loop
+from trainers.resume import RunCheckpoints
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(300, 2)).astype(np.float32)
@@ -334,3 +335,16 @@ def test_the_position_in_the_data_comes_back(tmp_path, monkeypatch):
     source = Source()
     run_on(source, callback=interrupt_at(16))
     assert source.given == 3  # written twice before the crash, and once since
+
+
+def test_what_is_written_may_change_at_once(tmp_path):
+    identity = {"model": {"model": "Tiny", "config": None}}
+    history, tree = [{"step": 0}], {"a": np.ones(1_000)}
+    with RunCheckpoints(tmp_path, identity=identity, keep=1, resume=True) as writer:
+        writer.write(1, tree, {"history": history})
+        history.append({"step": 1})
+        tree["a"][:] = 2.0
+    reader = RunCheckpoints(tmp_path, identity=identity, keep=1, resume=True)
+    saved = reader.newest(tree)
+    assert saved.about["history"] == [{"step": 0}]
+    np.testing.assert_array_equal(saved.tree["a"], 1.0)
