@@ -6,7 +6,8 @@ parameters and learns with the rest. The data are two bimodal sources turned by 
 depends on w, so the limit is the entropy of the sources.
 
 Run it: python examples/encoder_head.py
-Reaches, in nats on held-out rows: warm start -2.81, trained about -1.5, limit -1.449.
+Reaches, in nats on 10,000 held-out rows (one seed): warm start -3.139, trained -1.849, limit
+-1.816.
 """
 
 import jax

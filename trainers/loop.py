@@ -105,17 +105,19 @@ class Loop:
         with contextlib.ExitStack() as stack:
             shown = progress and jax.process_index() == 0
             bar = stack.enter_context(show_progress(config.num_steps, enabled=shown))
-            if jax.process_index() > 0:
-                writer = None  # one process writes; all measure the same
-            elif workdir:
-                lines = JsonlWriter(pathlib.Path(workdir) / "metrics.jsonl")
-                stack.enter_context(lines)
-                writer = lines if writer is None else MultiWriter([lines, writer])
             interrupt = None
             if checkpoints:
                 stack.enter_context(checkpoints)
                 self._resume(checkpoints)
                 interrupt = stack.enter_context(Interrupt())
+            if jax.process_index() > 0:
+                writer = None  # one process writes; all measure the same
+            elif workdir:
+                path = pathlib.Path(workdir) / "metrics.jsonl"
+                # What comes after this step is measured again, and written the same.
+                lines = JsonlWriter(path, up_to=self._history.last_step)
+                stack.enter_context(lines)
+                writer = lines if writer is None else MultiWriter([lines, writer])
             while True:
                 if self._is_evaluation_due():
                     self._evaluate(bar, writer, callback)

@@ -84,11 +84,12 @@ class JsonlWriter(MetricWriter):
     A line is `{"kind": "scalars", "step": 200, "time": 1767225600.0, "loss": 1.25}`; the
     values of other kinds lie under `"values"`. Numbers that JSON lacks are the strings
     "nan", "inf" and "-inf"; images are written as their shapes. A file that exists is
-    continued: a line that a crash left unfinished is cut off, and where a restarted run
-    repeats a step, the later line counts.
+    continued; a line that a crash left unfinished is cut off.
 
     Args:
       path: the file; its folder is made.
+      up_to: drops the lines of later steps, which a run that goes on from this step
+        measures again; None keeps all.
 
     Example:
       >>> import pathlib, tempfile
@@ -99,10 +100,12 @@ class JsonlWriter(MetricWriter):
       {"kind": "scalars", "step": 200, "time": ..., "loss": 1.25}
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, *, up_to: int | None = None):
         path = pathlib.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_unfinished_line(path)
+        if up_to is not None and path.exists():
+            _drop_later_steps(path, up_to)
         self._file = path.open("a", encoding="utf-8")
 
     def flush(self) -> None:
@@ -217,6 +220,15 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def _drop_later_steps(path: pathlib.Path, step: int) -> None:
+    """Atomically: the new file takes the name of the old one."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+    new = path.with_name(f".{path.name}.new")
+    new.write_text("".join(kept), encoding="utf-8")
+    new.replace(path)
 
 
 def _cut_unfinished_line(path: pathlib.Path) -> None:

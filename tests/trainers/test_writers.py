@@ -103,3 +103,13 @@ def test_events_need_no_tensorflow(tmp_path):
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_jsonl_drops_the_steps_that_a_run_measures_again(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with JsonlWriter(path) as writer:
+        for step in (0, 10, 20):
+            writer.write_scalars(step, {"loss": 1.0})
+    with JsonlWriter(path, up_to=10) as writer:
+        writer.write_scalars(20, {"loss": 2.0})
+    assert [(x["step"], x["loss"]) for x in lines(path)] == [(0, 1), (10, 1), (20, 2)]
