@@ -19,6 +19,7 @@ from benchmarks.timing import compile_seconds, interleaved
 
 Row = dict[str, Any]
 OURS, NAIVE = "rbig-nnx", "naive (FlowJAX)"
+_NUM_BLOCKS = 4
 
 
 def rows_of(num_rows: int, num_features: int, seed: int = 0) -> np.ndarray:
@@ -66,62 +67,14 @@ def _row(what: str, seconds: dict[str, float], num_rows: int, **more: Any) -> Ro
     }
 
 
-def training(dims, batches, num_blocks: int = 4) -> list[Row]:
-    """The training step, and its compilation."""
-    rows = []
-    for d in dims:
-        for batch in batches:
-            x = jnp.asarray(rows_of(batch, d))
-
-            def build(name, d=d, x=x):
-                entrant = ENTRANTS[name](d, num_blocks)
-                step, opt_state = train_step(entrant)
-                return step, (entrant.params, opt_state, x)
-
-            compiled, seconds = _compared(list(ENTRANTS), build)
-            rows.append(
-                _row("training step", seconds, batch, d=d, batch=batch)
-                | {"compile_seconds": compiled}
-            )
-    return rows
-
-
-def evaluation(dims, batches, num_blocks: int = 4) -> list[Row]:
-    """log p of rows."""
-    return _density("log p", dims, batches, num_blocks)
-
-
-def sampling(dims, batches, num_blocks: int = 4) -> list[Row]:
-    """Draws of rows, from warm-started mixtures for this library."""
+def _by_size(what, dims, batches, make) -> list[Row]:
+    """A row for each size; `make(entrant, d, batch)` gives a function and its arguments."""
     rows = []
     for d in dims:
         for batch in batches:
 
             def build(name, d=d, batch=batch):
-                entrant = ENTRANTS[name](d, num_blocks)
-
-                def draw(params, key):
-                    return entrant.sample(params, key, batch)
-
-                return draw, (entrant.params, jax.random.key(0))
-
-            compiled, seconds = _compared(list(ENTRANTS), build)
-            rows.append(
-                _row("sampling", seconds, batch, d=d, batch=batch)
-                | {"compile_seconds": compiled}
-            )
-    return rows
-
-
-def _density(what, dims, batches, num_blocks):
-    rows = []
-    for d in dims:
-        for batch in batches:
-            x = jnp.asarray(rows_of(batch, d))
-
-            def build(name, d=d, x=x):
-                entrant = ENTRANTS[name](d, num_blocks)
-                return entrant.log_prob, (entrant.params, x)
+                return make(ENTRANTS[name](d, _NUM_BLOCKS), d, batch)
 
             compiled, seconds = _compared(list(ENTRANTS), build)
             rows.append(
@@ -129,6 +82,39 @@ def _density(what, dims, batches, num_blocks):
                 | {"compile_seconds": compiled}
             )
     return rows
+
+
+def training(dims, batches) -> list[Row]:
+    """The training step, and its compilation."""
+
+    def make(entrant, d, batch):
+        step, opt_state = train_step(entrant)
+        return step, (entrant.params, opt_state, jnp.asarray(rows_of(batch, d)))
+
+    return _by_size("training step", dims, batches, make)
+
+
+def evaluation(dims, batches) -> list[Row]:
+    """log p of rows."""
+
+    def make(entrant, d, batch):
+        return entrant.log_prob, (entrant.params, jnp.asarray(rows_of(batch, d)))
+
+    return _by_size("log p", dims, batches, make)
+
+
+def sampling(dims, batches) -> list[Row]:
+    """Draws of rows."""
+
+    def make(entrant, d, batch):
+        del d
+
+        def draw(params, key):
+            return entrant.sample(params, key, batch)
+
+        return draw, (entrant.params, jax.random.key(0))
+
+    return _by_size("sampling", dims, batches, make)
 
 
 def depth(depths, d: int = 8, batch: int = 512) -> list[Row]:
@@ -153,7 +139,7 @@ def depth(depths, d: int = 8, batch: int = 512) -> list[Row]:
     return rows
 
 
-def memory(batches, d: int = 8, num_blocks: int = 4) -> list[Row]:
+def memory(batches, d: int = 8, num_blocks: int = _NUM_BLOCKS) -> list[Row]:
     """Temporary memory of the training step over the batch, from the compiled program."""
     rows = []
     for batch in batches:
@@ -176,7 +162,7 @@ def memory(batches, d: int = 8, num_blocks: int = 4) -> list[Row]:
     return rows
 
 
-def warm_start(cases, num_blocks: int = 4, *, loop: bool = True) -> list[Row]:
+def warm_start(cases, num_blocks: int = _NUM_BLOCKS, *, loop: bool = True) -> list[Row]:
     """The whole warm start, compilation included, beside the scikit-learn loop.
 
     `cases` are (rows, features, whether the loop runs too).
@@ -212,7 +198,7 @@ def warm_start(cases, num_blocks: int = 4, *, loop: bool = True) -> list[Row]:
     return rows
 
 
-def accuracy(dims, num_blocks: int = 4, n: int = 4_096) -> list[Row]:
+def accuracy(dims, num_blocks: int = _NUM_BLOCKS, n: int = 4_096) -> list[Row]:
     """Largest error of the float32 log p and round trip against float64."""
     rows = []
     for d in dims:
@@ -247,7 +233,9 @@ def accuracy(dims, num_blocks: int = 4, n: int = 4_096) -> list[Row]:
     return rows
 
 
-def devices(counts, d: int = 8, batch: int = 8_192, num_blocks: int = 4) -> list[Row]:
+def devices(
+    counts, d: int = 8, batch: int = 8_192, num_blocks: int = _NUM_BLOCKS
+) -> list[Row]:
     """Throughput of the data-parallel step over devices, and the bytes it reduces."""
     x = rows_of(batch, d)
     rows = []
