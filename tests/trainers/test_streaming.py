@@ -140,6 +140,23 @@ def test_an_iterator_resumes_with_the_run(tmp_path):
     np.testing.assert_array_equal(again.history["train"], whole.history["train"])
 
 
+def test_an_iterator_of_grain_trains_and_goes_back():
+    grain = pytest.importorskip("grain")
+    x = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    rows = grain.MapDataset.source(x).shuffle(seed=0).repeat().batch(50)
+    source = as_source(iter(rows.to_iter_dataset()), seed=0)
+    first = source.batches(0, 2, 50)
+    assert first.shape == (2, 50, 2)
+    state = json.loads(json.dumps(source.get_state()))
+    then = source.batches(2, 2, 50)
+    source.set_state(state)
+    np.testing.assert_array_equal(source.batches(2, 2, 50), then)
+    flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
+    config = TrainConfig(num_steps=4, batch_size=50, eval_every=2, eval_rows=100)
+    result = fit(flow, iter(rows.to_iter_dataset()), config=config, progress=False)
+    assert np.isfinite(result.history["train"]).all()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
