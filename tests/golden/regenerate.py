@@ -49,7 +49,9 @@ def main() -> None:
         for name, view in VIEWS.items()
     }
     (folder / "metrics.jsonl").unlink()
-    for marker in folder.rglob("commit_success.txt"):  # Orbax names the writer's folders
+    for marker in folder.rglob(
+        "commit_success.txt"
+    ):  # Orbax names the writer's folders
         marker.write_text("Checkpoint commit was successful\n")
     text = json.dumps({"points": points.tolist(), "log_prob": expected}, indent=1)
     (folder / "expected.json").write_text(text + "\n")
