@@ -9,7 +9,7 @@ fixed, and beyond the outermost component it alone remains, F → Φ, so the map
 z = Φ⁻¹(F(x)) tends to the identity and the tails of stacked layers do not compound.
 
 Every quantity is a sum of terms `weight · factor · exp(−distance²/2)`, taken relative to
-the nearest one. Inside, components lead and the batch trails
+the nearest one or to 1. Inside, components lead and the batch trails
 (all axes reversed), because compilers vectorise a long last axis and not one of eight.
 """
 
@@ -32,7 +32,7 @@ ANCHOR_WEIGHT = 0.01  # ε: weight of the fixed N(0, 1) component; see docs/desi
 
 
 # Weights are at least e^−60: one that underflowed would leave a tail without any term.
-_MIN_LOG_WEIGHT = -60.0
+_MIN_WEIGHT = float(np.exp(-60.0))
 
 
 class MixtureParams(NamedTuple):
@@ -114,6 +114,7 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
 class _Terms(NamedTuple):
     """Components at u = (x − μ)/σ: tail(|u|) = tail · exp(−distance²/2), density likewise."""
 
+    u: Array
     distance: Array
     tail: Array
     density: Array | float
@@ -122,57 +123,32 @@ class _Terms(NamedTuple):
 def _terms(u: Array, family: str) -> _Terms:
     a = jnp.abs(u)
     if family == "gaussian":
-        return _Terms(a, scaled_tail(a), float(np.exp(-LOG_SQRT_2PI)))
+        return _Terms(u, a, scaled_tail(a), float(np.exp(-LOG_SQRT_2PI)))
     q = 1 / (1 + jnp.exp(-a))
     positive = a > 0  # the root has no derivative at 0
     root = jnp.where(positive, jnp.sqrt(jnp.where(positive, 2 * a, 1)), 0)
-    return _Terms(root, q, q * q)
-
-
-class _Summand(NamedTuple):
-    """Terms factor · exp(log_weight − distance²/2), to be summed."""
-
-    distance: Array
-    log_weight: Array | float
-    factor: Array | float
-
-    def over(self, total: "_LogSum") -> Array:
-        """Each term's share of the sum."""
-        decay = _log_decay(self.distance, total.distance)
-        return jnp.exp(decay + self.log_weight - total.rest) * self.factor
+    return _Terms(u, root, q, q * q)
 
 
 class _LogSum(NamedTuple):
-    """A logarithm as rest − distance²/2, the distance being that of the nearest term.
+    """A logarithm as log(total) − distance²/2, distance that of the nearest term or 0.
 
-    Far out the square is huge and the rest is not: kept apart, the squares of two sums with
+    Far out the square is huge and the total is not: kept apart, the squares of two sums with
     the same nearest component cancel exactly in their ratio, however they are compiled.
     """
 
     distance: Array
-    rest: Array
+    total: Array
 
     @property
     def value(self) -> Array:
         """The logarithm."""
-        return self.rest - 0.5 * self.distance * self.distance
-
-    @classmethod
-    def of(cls, components: _Summand, anchor: _Summand | None) -> "_LogSum":
-        """Sums over the leading axis of `components`, and the anchor."""
-        nearest = _fold(jnp.minimum, components.distance)
-        if anchor is not None:
-            nearest = jnp.minimum(nearest, anchor.distance)
-        one = cls(jax.lax.stop_gradient(nearest), jnp.zeros_like(nearest))
-        total = _fold(jnp.add, components.over(one))
-        if anchor is not None:
-            total = total + anchor.over(one)
-        return cls(one.distance, jnp.log(total))
+        return jnp.log(self.total) - 0.5 * self.distance * self.distance
 
 
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - jax.lax.stop_gradient(_fold(jnp.maximum, logits))
-    return shifted - jnp.log(_fold(jnp.add, jnp.exp(shifted)))
+def _log_decay(distance: Array, reference: Array) -> Array:
+    """−(distance² − reference²)/2, without the squares."""
+    return -0.5 * (distance - reference) * (distance + reference)
 
 
 def _fold(combine: Callable, terms: Array) -> Array:
@@ -184,61 +160,83 @@ def _fold(combine: Callable, terms: Array) -> Array:
     return functools.reduce(combine, [terms[k] for k in range(terms.shape[0])])
 
 
-def _log_decay(distance: Array, reference: Array) -> Array:
-    """−(distance² − reference²)/2, without the squares."""
-    return -0.5 * (distance - reference) * (distance + reference)
+def _softmax(logits: Array) -> Array:
+    exponentials = jnp.exp(logits - jax.lax.stop_gradient(_fold(jnp.maximum, logits)))
+    return exponentials / _fold(jnp.add, exponentials)
 
 
-def _tails(
-    u: Array, log_weight: Array | float, terms: _Terms
-) -> tuple[_Summand, _Summand]:
-    """Weighted lower and upper tail of each component."""
-    right = u > 0
-    # The large tail is one minus the small one: no digits are lost, it is at least 1/2.
-    large = 1 - terms.tail * jnp.exp(-0.5 * terms.distance * terms.distance)
-    to_upper = jnp.where(right, terms.distance, 0)
-    to_lower = jnp.where(right, 0, terms.distance)
-    lower = _Summand(to_lower, log_weight, jnp.where(right, large, terms.tail))
-    upper = _Summand(to_upper, log_weight, jnp.where(right, terms.tail, large))
-    return lower, upper
+class _Parts(NamedTuple):
+    """What each component, or the anchor, adds to the totals of the mixture."""
+
+    lower: Array
+    upper: Array
+    pdf: Array
 
 
 class _Evaluation(NamedTuple):
     """A mixture at x: what the map, its derivative rule and the densities are made of."""
 
-    log_lower: _LogSum  # log F(x)
-    log_upper: _LogSum  # log(1 − F(x))
-    log_pdf: _LogSum  # log f(x)
+    lower: _LogSum  # log F(x)
+    upper: _LogSum  # log(1 − F(x))
+    pdf: _LogSum  # log f(x)
+    weights: Array  # [K, ...], softmax(logits)
+    inverse_scales: Array  # [K, ...]
     u: Array  # [K, ...]
-    lower: _Summand  # [K, ...]
-    upper: _Summand  # [K, ...]
-    pdf: _Summand  # [K, ...]
-    anchor_pdf: _Summand | None
+    components: _Parts  # [K, ...]
+    anchor: _Parts | None
 
 
 def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluation:
-    """Components lead: x [*b], parameters [K, *b]."""
-    log_weights = jnp.maximum(_log_softmax(logits), _MIN_LOG_WEIGHT)
-    log_weights = log_weights + float(np.log1p(-anchor_weight))
-    u = (x - means) * jnp.exp(-log_scales)
-    terms = _terms(u, family)
-    lower, upper = _tails(u, log_weights, terms)
-    pdf = _Summand(terms.distance, log_weights - log_scales, terms.density)
-    anchor_lower = anchor_upper = anchor_pdf = None
-    if anchor_weight > 0:
-        log_anchor = float(np.log(anchor_weight))
-        anchor = _terms(x, "gaussian")
-        anchor_lower, anchor_upper = _tails(x, log_anchor, anchor)
-        anchor_pdf = _Summand(anchor.distance, log_anchor, anchor.density)
+    """Components lead: x [*b], parameters [K, *b].
+
+    One exponential a component serves both tails and the density: e^(−distance²/2)
+    relative to the nearest term of all. A tail that holds a term's larger part is at least
+    half of that term's weight, and is taken relative to 1 instead.
+    """
+    weights = _softmax(logits)
+    inverse_scales = jnp.exp(-log_scales)
+    terms = _terms((x - means) * inverse_scales, family)
+    nearest = _fold(jnp.minimum, terms.distance)
+    leftmost, rightmost = _fold(jnp.minimum, terms.u), _fold(jnp.maximum, terms.u)
+    anchor = _terms(x, "gaussian") if anchor_weight > 0 else None
+    if anchor is not None:
+        nearest = jnp.minimum(nearest, anchor.distance)
+        leftmost, rightmost = jnp.minimum(leftmost, x), jnp.maximum(rightmost, x)
+    nearest = jax.lax.stop_gradient(nearest)
+    to_lower = jnp.where(rightmost > 0, 0, nearest)
+    to_upper = jnp.where(leftmost > 0, nearest, 0)
+    lower_scale = jnp.exp(_log_decay(nearest, to_lower))
+    upper_scale = jnp.exp(_log_decay(nearest, to_upper))
+
+    def parts(terms: _Terms, weight: Array | float, slope: Array | float) -> _Parts:
+        relative = weight * jnp.exp(_log_decay(terms.distance, nearest))
+        small = relative * terms.tail
+        right = terms.u > 0
+        # The larger part is one minus the smaller: no digits are lost, it is at least 1/2.
+        lower, upper = small * lower_scale, small * upper_scale
+        return _Parts(
+            lower=jnp.where(right, weight - lower, lower),
+            upper=jnp.where(right, upper, weight - upper),
+            pdf=relative * terms.density * slope,
+        )
+
+    floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
+    components = parts(terms, floored, inverse_scales)
+    totals = [_fold(jnp.add, part) for part in components]
+    anchor_parts = None
+    if anchor is not None:
+        anchor_parts = parts(anchor, anchor_weight, 1)
+        totals = [a + b for a, b in zip(totals, anchor_parts, strict=True)]
+    lower, upper, pdf = totals
     return _Evaluation(
-        log_lower=_LogSum.of(lower, anchor_lower),
-        log_upper=_LogSum.of(upper, anchor_upper),
-        log_pdf=_LogSum.of(pdf, anchor_pdf),
-        u=u,
-        lower=lower,
-        upper=upper,
-        pdf=pdf,
-        anchor_pdf=anchor_pdf,
+        lower=_LogSum(to_lower, lower),
+        upper=_LogSum(to_upper, upper),
+        pdf=_LogSum(nearest, pdf),
+        weights=weights,
+        inverse_scales=inverse_scales,
+        u=terms.u,
+        components=components,
+        anchor=anchor_parts,
     )
 
 
@@ -248,23 +246,23 @@ class _Mapped(NamedTuple):
     z: Array
     log_det: Array
     in_upper: Array  # bool: T is the upper tail
-    log_tail: _LogSum  # log T
+    tail: Array  # the total that is T
     mills: Array  # T / φ(z), at most √(π/2)
 
 
 def _map(e: _Evaluation) -> _Mapped:
-    in_upper = e.log_upper.value < e.log_lower.value
-    log_tail = _LogSum(
-        jnp.where(in_upper, e.log_upper.distance, e.log_lower.distance),
-        jnp.where(in_upper, e.log_upper.rest, e.log_lower.rest),
-    )
-    distance = log_tail_to_z(log_tail.value)
+    log_lower, log_upper = e.lower.value, e.upper.value
+    in_upper = log_upper < log_lower
+    reference = jnp.where(in_upper, e.upper.distance, e.lower.distance)
+    tail = jnp.where(in_upper, e.upper.total, e.lower.total)
+    distance = log_tail_to_z(jnp.minimum(log_upper, log_lower))
     mills = scaled_tail(distance) * float(np.exp(LOG_SQRT_2PI))
     # log f − log φ(z) with φ(z) = T / mills.
-    log_det = _log_decay(e.log_pdf.distance, log_tail.distance)
-    log_det = log_det + (e.log_pdf.rest - log_tail.rest)
+    log_det = _log_decay(e.pdf.distance, reference) + jnp.log(
+        e.pdf.total / tail * mills
+    )
     z = jnp.where(in_upper, distance, -distance)
-    return _Mapped(z, log_det + jnp.log(mills), in_upper, log_tail, mills)
+    return _Mapped(z, log_det, in_upper, tail, mills)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
@@ -285,18 +283,15 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     dx, dlogits, dmeans, dlog_scales = tangents
     e = _evaluate(x, logits, means, log_scales, family, anchor_weight)
     m = _map(e)
-    weights = jnp.exp(_log_softmax(logits))
 
     # Responsibilities, and each component's share of dz/dx.
-    r = e.pdf.over(e.log_pdf)
+    r = e.components.pdf / e.pdf.total
     slope = jnp.exp(m.log_det)
 
     # The weights move the smaller tail: t_k = w_k tail_k / φ(z).
-    t = (
-        jnp.where(m.in_upper, e.upper.over(m.log_tail), e.lower.over(m.log_tail))
-        * m.mills
-    )
-    t = t - weights * _fold(jnp.add, t)
+    t = jnp.where(m.in_upper, e.components.upper, e.components.lower)
+    t = t * (m.mills / m.tail)
+    t = t - e.weights * _fold(jnp.add, t)
     dz = slope * dx + jnp.sum(
         jnp.where(m.in_upper, -t, t) * dlogits
         - slope * r * (dmeans + (x - means) * dlog_scales),
@@ -304,12 +299,12 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     )
 
     psi = e.u if family == "gaussian" else jnp.tanh(0.5 * e.u)  # −d log C'(u) / du
-    pull = r * psi * jnp.exp(-log_scales)
+    pull = r * psi * e.inverse_scales
     x_slope = -_fold(jnp.add, pull)
-    if e.anchor_pdf is not None:
-        x_slope -= e.anchor_pdf.over(e.log_pdf) * x
+    if e.anchor is not None:
+        x_slope -= e.anchor.pdf / e.pdf.total * x
     dlog_pdf = x_slope * dx + jnp.sum(
-        (r - weights * _fold(jnp.add, r)) * dlogits
+        (r - e.weights * _fold(jnp.add, r)) * dlogits
         + pull * dmeans
         + r * (psi * e.u - 1) * dlog_scales,
         axis=0,
@@ -376,7 +371,7 @@ def log_pdf(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log f(x) of the mixture in nats, [...]; arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_pdf.value.T
+    return _evaluated(x, params, family, anchor_weight).pdf.value.T
 
 
 @functools.partial(jax.jit, static_argnames=("family", "anchor_weight"))
@@ -388,7 +383,7 @@ def log_cdf(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log F(x) of the mixture, [...]; exact in the lower tail. Arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_lower.value.T
+    return _evaluated(x, params, family, anchor_weight).lower.value.T
 
 
 @functools.partial(jax.jit, static_argnames=("family", "anchor_weight"))
@@ -400,4 +395,4 @@ def log_survival(
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> Float[Array, "*c"]:
     """log(1 − F(x)), [...]; exact in the upper tail. Arguments as `gaussianize`."""
-    return _evaluated(x, params, family, anchor_weight).log_upper.value.T
+    return _evaluated(x, params, family, anchor_weight).upper.value.T
