@@ -24,6 +24,7 @@ from rich.table import Table
 import rbig_nnx as rn
 from trainers import TrainConfig
 from trainers.data import EpochOrder
+from trainers.feed import ResidentFeed
 from trainers.loop import Loop
 from trainers.program import Program
 from trainers.resident import ResidentRows
@@ -119,13 +120,19 @@ def _bare(flow, x, config) -> Callable[[], tuple[float, float]]:
 
 def _trainer(flow, x, config) -> Callable[[], tuple[float, float]]:
     def run() -> tuple[float, float]:
+        strategy = make_strategy("jit", None)
+        feed = ResidentFeed(
+            ResidentRows(x, None),
+            strategy,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
         program = Program(
             flow,
-            ResidentRows(x, None),
+            feed,
             {"train": x[: config.eval_rows]},
             config=config,
-            batch_size=config.batch_size,
-            strategy=make_strategy("jit", None),
+            strategy=strategy,
             partition=(),
             loss_fn=negative_log_prob,
             trainable=nnx.Param,

@@ -18,7 +18,6 @@ from tests.trainers.layouts import SPLIT, mesh_of
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit, load_flow, restore, save
 from trainers.checkpoint import arrays_of
-from trainers.loop import Loop
 from trainers.resume import RunCheckpoints
 
 _RNG = np.random.default_rng(0)
@@ -307,34 +306,6 @@ def test_a_thread_trains_without_handlers(tmp_path):
     with concurrent.futures.ThreadPoolExecutor() as pool:
         result = pool.submit(run, tmp_path).result()
     assert result.stop_reason == "completed"
-
-
-class Source:
-    """A source of data that counts; the number is all that a run must remember."""
-
-    def __init__(self):
-        self.given = 0
-
-    def get_state(self):
-        self.given += 1
-        return {"given": self.given}
-
-    def set_state(self, state):
-        self.given = state["given"]
-
-
-def test_the_position_in_the_data_comes_back(tmp_path, monkeypatch):
-    def run_on(source, **options):
-        monkeypatch.setattr(
-            "trainers.trainer.Loop", functools.partial(Loop, source=source)
-        )
-        return run(tmp_path, **options)
-
-    with pytest.raises(Stop):
-        run_on(Source(), callback=crash_at(16))
-    source = Source()
-    run_on(source, callback=interrupt_at(16))
-    assert source.given == 3  # written twice before the crash, and once since
 
 
 def test_what_is_written_may_change_at_once(tmp_path):

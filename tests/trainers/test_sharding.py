@@ -22,6 +22,7 @@ from tests.trainers.layouts import (
 from tests.trainers.tiny import Tiny
 from trainers import fit, sharding
 from trainers.data import EpochOrder
+from trainers.feed import ResidentFeed
 from trainers.program import Program
 from trainers.resident import ResidentRows
 from trainers.step import negative_log_prob
@@ -52,12 +53,14 @@ def test_every_layout_gives_the_losses_of_one_device(layout, one_device):
 def run(mesh, *, model=None, partition=(), rows=X, config=QUICK):
     """A program, of which the arrays can be looked at."""
     strategy = make_strategy("jit", mesh)
+    resident = ResidentRows(rows, strategy.mesh)
     return Program(
         model or Tiny(),
-        ResidentRows(rows, strategy.mesh),
+        ResidentFeed(
+            resident, strategy, batch_size=config.batch_size, seed=config.seed
+        ),
         {"train": rows},
         config=config,
-        batch_size=config.batch_size,
         strategy=strategy,
         partition=partition,
         loss_fn=negative_log_prob,
@@ -120,7 +123,7 @@ def test_parameters_can_lie_over_the_data_axis_too(tiny_run):
 def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
     rows = np.zeros((8_003, 2), np.float32)
     program = run(mesh_of(8), rows=rows)
-    held = {s.data.shape for s in program._rows.addressable_shards}
+    held = {s.data.shape for s in program._feed._rows.addressable_shards}
     assert held == {(1_001, 2)}
     text = program._train_steps.as_text()
     assert "reduce-scatter" in text
