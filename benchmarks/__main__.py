@@ -9,7 +9,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from benchmarks import check, report, sections
+from benchmarks import check, real_data, real_tables, report, sections
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -46,6 +46,11 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
         "accuracy": lambda: sections.accuracy(wide),
         "devices": lambda: sections.devices((1, 2, 4, 8)),
         "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
+        "tables": lambda: real_tables.held_out(
+            ("breast cancer",) if quick else tuple(real_data.TABLES),
+            seconds=20 if quick else 60,
+            num_seeds=1 if quick else 3,
+        ),
     }
 
 

@@ -118,49 +118,76 @@ def bijx_spline(num_features: int, num_blocks: int) -> Entrant:
     )
 
 
-class _SplineCoupling(nnx.Module):
-    """A conditioner for Distrax's own spline coupling."""
+class Transformer(NamedTuple):
+    """What moves one feature: its number of parameters, and the bijector they make."""
 
-    def __init__(self, num_features, *, rngs):
-        self.mlp = nnx.Sequential(
-            nnx.Linear(num_features, WIDTH, rngs=rngs),
-            nnx.relu,
-            nnx.Linear(WIDTH, WIDTH, rngs=rngs),
-            nnx.relu,
-            nnx.Linear(WIDTH, num_features * (3 * NUM_BINS + 1), rngs=rngs),
+    num_params: int
+    bijector: Callable[[jax.Array], distrax.Bijector]
+
+
+spline = Transformer(
+    3 * NUM_BINS + 1,
+    lambda params: distrax.RationalQuadraticSpline(
+        params, range_min=-5.0, range_max=5.0
+    ),
+)
+affine = Transformer(
+    2,
+    lambda params: distrax.ScalarAffine(
+        shift=params[..., 0], log_scale=jnp.tanh(params[..., 1])
+    ),
+)
+
+
+class CouplingFlow(nnx.Module):
+    """Distrax's masked couplings with NNX conditioners, alternating masks.
+
+    Args:
+      num_features: d.
+      num_layers: couplings.
+      transformer: what moves one feature.
+      rngs: source of the initial kernels.
+    """
+
+    def __init__(self, num_features, num_layers, transformer, *, rngs):
+        self.conditioners = nnx.List(
+            [
+                nnx.Sequential(
+                    nnx.Linear(num_features, WIDTH, rngs=rngs),
+                    nnx.relu,
+                    nnx.Linear(WIDTH, WIDTH, rngs=rngs),
+                    nnx.relu,
+                    nnx.Linear(WIDTH, num_features * transformer.num_params, rngs=rngs),
+                )
+                for _ in range(num_layers)
+            ]
         )
+        self.num_features, self.transformer = num_features, transformer
 
-    def bijector(self, mask):
-        def spline(params):
-            return distrax.RationalQuadraticSpline(
-                params, range_min=-5.0, range_max=5.0
+    def distribution(self) -> distrax.Distribution:
+        """At the current parameters."""
+        features = jnp.arange(self.num_features)
+
+        def coupling(i, network):
+            def conditioner(x):
+                return network(x).reshape(*x.shape, self.transformer.num_params)
+
+            return distrax.MaskedCoupling(
+                features % 2 == i % 2, conditioner, self.transformer.bijector
             )
 
-        def conditioner(x):
-            return self.mlp(x).reshape(*x.shape, 3 * NUM_BINS + 1)
-
-        return distrax.MaskedCoupling(mask, conditioner, spline)
-
-
-class _SplineFlow(nnx.Module):
-    def __init__(self, num_features, num_layers, *, rngs):
-        self.layers = nnx.List(
-            [_SplineCoupling(num_features, rngs=rngs) for _ in range(num_layers)]
-        )
-        self.num_features = num_features
-
-    def distribution(self):
-        features = jnp.arange(self.num_features)
-        layers = [
-            layer.bijector(features % 2 == i % 2) for i, layer in enumerate(self.layers)
-        ]
+        layers = [coupling(i, network) for i, network in enumerate(self.conditioners)]
         base = distrax.MultivariateNormalDiag(jnp.zeros(self.num_features))
         return distrax.Transformed(base, distrax.Inverse(distrax.Chain(layers)))
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """Nats, [...]."""
+        return self.distribution().log_prob(x)
 
 
 def distrax_spline(num_features: int, num_blocks: int) -> Entrant:
     """Distrax's masked spline coupling with NNX conditioners, two layers a block."""
-    flow = _SplineFlow(num_features, 2 * num_blocks, rngs=nnx.Rngs(0))
+    flow = CouplingFlow(num_features, 2 * num_blocks, spline, rngs=nnx.Rngs(0))
     graphdef, params, rest = nnx.split(flow, nnx.Param, ...)
 
     def merged(params):

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+Row = dict[str, Any]
+
 PACKAGES = ("jax", "flax", "distrax", "flowjax", "bijx", "equinox", "scikit-learn")
 
 
@@ -81,6 +83,8 @@ _TITLES = {
     "compile_seconds": "compile s",
     "bytes_a_row": "bytes/row",
     "train_log_prob": "train log p",
+    "log_prob": "log p",
+    "seeds_ahead_of": "seeds ahead of",
     "seconds": "s",
     "seconds_warm": "s, second call",
 }

@@ -15,9 +15,9 @@ from flax import nnx
 import rbig_nnx as rn
 from benchmarks import entrants as entrants_module
 from benchmarks.entrants import ENTRANTS, Entrant
+from benchmarks.report import Row
 from benchmarks.timing import compile_seconds, interleaved
 
-Row = dict[str, Any]
 OURS, NAIVE = "rbig-nnx", "naive (FlowJAX)"
 _NUM_BLOCKS = 4
 

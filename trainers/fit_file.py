@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
 
 import rbig_nnx as rn
 from trainers.checkpoint import save
@@ -20,6 +22,7 @@ from trainers.tables import check_rows, read_table, split_rows
 from trainers.trainer import fit
 
 _MIXTURE_SIZES = (1, 2, 4, 8, 16, 32)  # of the Gaussian mixture; validation chooses
+_RIDGES = (1e-6, 1e-2)  # on the covariances of standardised columns
 _MIXTURE_ROWS = 20_000  # the mixture is fitted to at most so many
 
 
@@ -100,10 +103,11 @@ def run(path: pathlib.Path, settings: FitFile, console: Console) -> dict[str, An
         return {}
     save(settings.workdir / "flow", result.model)
 
-    mixture, num_components = _mixture(train, valid, settings.train.seed)
+    gaussian = Mixture(train, valid, seed=settings.train.seed, sizes=(1,))
+    mixture = Mixture(train, valid, seed=settings.train.seed)
     held_out = {
-        "Gaussian": float(_gaussian(train).score(test)),
-        f"Gaussian mixture, {num_components} components": float(mixture.score(test)),
+        "Gaussian": gaussian.score(test),
+        f"Gaussian mixture, {mixture.num_components} components": mixture.score(test),
         "flow, warm start": float(np.mean(warm.log_prob(test))),
         "flow, trained": float(np.mean(result.model.log_prob(test))),
     }
@@ -144,20 +148,50 @@ def table(held_out: dict[str, float]) -> Table:
     return result
 
 
-def _gaussian(train: np.ndarray) -> GaussianMixture:
-    return GaussianMixture(1, reg_covar=0).fit(train)
+class Mixture:
+    """The Gaussian mixture that validation prefers, a baseline in the data's units.
+
+    Args:
+      train: rows to fit, of which at most 20,000 are used, [n, d].
+      valid: rows that choose the number of components and the ridge on the covariances.
+      seed: of the starts.
+      sizes: numbers of components to try.
+
+    Attributes:
+      num_components: of the mixture that was chosen.
+    """
+
+    def __init__(
+        self,
+        train: np.ndarray,
+        valid: np.ndarray,
+        *,
+        seed: int,
+        sizes: Sequence[int] = _MIXTURE_SIZES,
+    ):
+        self._scaler = StandardScaler().fit(np.float64(train))
+        rows, valid = self._scaled(train[:_MIXTURE_ROWS]), self._scaled(valid)
+        fits = [
+            _fitted(GaussianMixture(k, reg_covar=ridge, random_state=seed), rows)
+            for k in sizes
+            if 10 * k <= len(rows) or k == 1
+            for ridge in _RIDGES
+        ]
+        self._mixture = max(filter(None, fits), key=lambda fit: fit.score(valid))
+        self.num_components = self._mixture.n_components
+
+    def score(self, rows: np.ndarray) -> float:
+        """Mean log p in nats."""
+        log_det = np.log(self._scaler.scale_).sum()
+        return float(self._mixture.score(self._scaled(rows)) - log_det)
+
+    def _scaled(self, rows):
+        return self._scaler.transform(np.float64(rows))
 
 
-def _mixture(train: np.ndarray, valid: np.ndarray, seed: int):
-    """The Gaussian mixture that validation prefers, and its number of components."""
-    scale = train.std(0)
-    rows = train[:_MIXTURE_ROWS]
-    fits = [
-        GaussianMixture(
-            k, reg_covar=1e-6 * float(np.min(scale)) ** 2, random_state=seed
-        ).fit(rows)
-        for k in _MIXTURE_SIZES
-        if 10 * k <= len(rows)
-    ]
-    best = max(fits, key=lambda f: f.score(valid))
-    return best, best.n_components
+def _fitted(mixture: GaussianMixture, rows: np.ndarray) -> GaussianMixture | None:
+    """None where a component collapsed under too small a ridge."""
+    try:
+        return mixture.fit(rows)
+    except ValueError:
+        return None
