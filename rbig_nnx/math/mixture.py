@@ -168,9 +168,9 @@ def _softmax(logits: Array) -> Array:
 class _Parts(NamedTuple):
     """What each component, or the anchor, adds to the totals of the mixture."""
 
-    lower: Array
-    upper: Array
-    pdf: Array
+    lower: Array | float
+    upper: Array | float
+    pdf: Array | float
 
 
 class _Evaluation(NamedTuple):
@@ -183,7 +183,8 @@ class _Evaluation(NamedTuple):
     inverse_scales: Array  # [K, ...]
     u: Array  # [K, ...]
     components: _Parts  # [K, ...]
-    anchor: _Parts | None
+    totals: _Parts  # of the components
+    anchor: _Parts
 
 
 def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluation:
@@ -222,12 +223,12 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
 
     floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
     components = parts(terms, floored, inverse_scales)
-    totals = [_fold(jnp.add, part) for part in components]
-    anchor_parts = None
+    totals = _Parts(*(_fold(jnp.add, part) for part in components))
+    totals = jax.lax.optimization_barrier(totals)
+    anchor_parts = _Parts(0, 0, 0)
     if anchor is not None:
         anchor_parts = parts(anchor, anchor_weight, 1)
-        totals = [a + b for a, b in zip(totals, anchor_parts, strict=True)]
-    lower, upper, pdf = totals
+    lower, upper, pdf = (a + b for a, b in zip(totals, anchor_parts, strict=True))
     return _Evaluation(
         lower=_LogSum(to_lower, lower),
         upper=_LogSum(to_upper, upper),
@@ -236,6 +237,7 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
         inverse_scales=inverse_scales,
         u=terms.u,
         components=components,
+        totals=totals,
         anchor=anchor_parts,
     )
 
@@ -290,8 +292,8 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
 
     # The weights move the smaller tail: t_k = w_k tail_k / φ(z).
     t = jnp.where(m.in_upper, e.components.upper, e.components.lower)
-    t = t * (m.mills / m.tail)
-    t = t - e.weights * _fold(jnp.add, t)
+    total = jnp.where(m.in_upper, e.totals.upper, e.totals.lower)
+    t = (t - e.weights * total) * (m.mills / m.tail)
     dz = slope * dx + jnp.sum(
         jnp.where(m.in_upper, -t, t) * dlogits
         - slope * r * (dmeans + (x - means) * dlog_scales),
@@ -301,10 +303,9 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     psi = e.u if family == "gaussian" else jnp.tanh(0.5 * e.u)  # −d log C'(u) / du
     pull = r * psi * e.inverse_scales
     x_slope = -_fold(jnp.add, pull)
-    if e.anchor is not None:
-        x_slope -= e.anchor.pdf / e.pdf.total * x
+    x_slope -= e.anchor.pdf / e.pdf.total * x
     dlog_pdf = x_slope * dx + jnp.sum(
-        (r - e.weights * _fold(jnp.add, r)) * dlogits
+        (r - e.weights * (e.totals.pdf / e.pdf.total)) * dlogits
         + pull * dmeans
         + r * (psi * e.u - 1) * dlog_scales,
         axis=0,

@@ -70,9 +70,9 @@ class LayerStack(distrax.Bijector):
                 carry = run(unit, carry)
                 continue
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
-            carry, _ = jax.lax.scan(
-                lambda c, u: (run(u, c), None), carry, stacked, reverse=inverse
-            )
+            # Recomputing a block in the backward pass is cheaper than keeping its parts.
+            body = jax.checkpoint(lambda c, u: (run(u, c), None), prevent_cse=False)
+            carry, _ = jax.lax.scan(body, carry, stacked, reverse=inverse)
         return carry
 
 

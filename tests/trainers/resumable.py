@@ -15,7 +15,7 @@ from trainers import FitResult, TrainConfig, fit, restore
 from trainers.checkpoint import arrays_of
 
 CONFIG = TrainConfig(
-    num_steps=1_200,
+    num_steps=2_000,
     batch_size=64,
     eval_every=100,
     steps_per_dispatch=5,

@@ -61,6 +61,8 @@ def test_fitting_records_what_happened(density):
     assert len(density.report_.layers) == len(density.flow_.layers)
 
 
+# The checks of other array libraries skip themselves, with a warning.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.slow
 def test_it_is_a_scikit_learn_estimator():
     check_estimator(FlowDensity(**SMALL, random_state=0))
