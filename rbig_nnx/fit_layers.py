@@ -16,6 +16,7 @@ from rbig_nnx.fit import gmm
 from rbig_nnx.fit.rotation import fit_rotation
 from rbig_nnx.fit.sketch import sketch
 from rbig_nnx.math import householder, mixture
+from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.mixture import MixtureParams
 from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
@@ -199,12 +200,13 @@ def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
         rows.judge,
         layer.family,
         layer.anchor_weight,
+        rows.judge.sharding,
     )
     return Mixtures(params, np.asarray(strengths)[np.asarray(chosen)])
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _choose(candidates, x, weights, family, anchor_weight):
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _choose(candidates, x, weights, family, anchor_weight, sharding):
     """Each feature's most shrunk candidate that is not clearly behind the best.
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
@@ -215,7 +217,12 @@ def _choose(candidates, x, weights, family, anchor_weight):
     shares = weights[:, None] / jnp.sum(weights)
 
     def log_density(params: MixtureParams) -> Array:
-        found = mixture.log_pdf(x, params, family=family, anchor_weight=anchor_weight)
+        def log_pdf(params, x):
+            return mixture.log_pdf(
+                x, params, family=family, anchor_weight=anchor_weight
+            )
+
+        found = in_blocks(log_pdf, params, x, sharding=sharding)
         return jnp.where(judged, found, 0)
 
     def picked(index: Array) -> MixtureParams:

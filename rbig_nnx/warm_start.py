@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_layers import Mixtures, Options, Rows, fit_layer, fit_standardize
+from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
@@ -125,7 +126,7 @@ def warm_start(
             fits, block = {}, block + 1
         layer_key = jax.random.fold_in(key, block)
         action = fit_layer(layer, state.narrow, rows, layer_key, options, fits)
-        state = _push(layer, state, context)
+        state = _push(layer, state, context, rows)
         before, log_prob = log_prob, _log_prob(state, rows)
         if not np.isfinite(log_prob):
             raise ValueError(
@@ -263,7 +264,7 @@ def _mean_log_prob(x: Array, log_det: Array, weights: Array) -> Array:
     return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights) / jnp.sum(weights)
 
 
-def _push(layer: Any, state: _State, context: Array | None) -> _State:
+def _push(layer: Any, state: _State, context: Array | None, rows: Rows) -> _State:
     """The layer's own forward.
 
     In float64 for this package's layers. A coupling and the marginal map it equals are two
@@ -278,15 +279,18 @@ def _push(layer: Any, state: _State, context: Array | None) -> _State:
             lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a,
             (layer, state.x, state.log_det, context),
         )
-        x, log_det = _forward(layer, x, log_det, context)
+        x, log_det = _forward(layer, x, log_det, context, rows.fit.sharding)
         return _State(x, log_det, x.astype(narrow))
 
 
-@jax.jit
-def _forward(layer, x: Array, log_det: Array, context: Array | None):
+@functools.partial(jax.jit, static_argnums=4)
+def _forward(layer, x: Array, log_det: Array, context: Array | None, sharding):
     # The layer is an argument: equal layers share one compiled program.
-    y, gained = as_bijector(layer, context).forward_and_log_det(x)
-    return y, log_det + gained
+    def forward(layer, x, log_det, context):
+        y, gained = as_bijector(layer, context).forward_and_log_det(x)
+        return y, log_det + gained
+
+    return in_blocks(forward, layer, x, log_det, context, sharding=sharding)
 
 
 _WIDE = (Standardize, HouseholderRotation, MixtureCDFMarginal, MixtureCDFCoupling)

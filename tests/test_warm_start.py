@@ -236,8 +236,17 @@ def spread(x):
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
 
 
+@pytest.fixture(params=[65_536, 1_000], ids=["whole", "in blocks"])
+def block(request, monkeypatch):
+    monkeypatch.setattr("rbig_nnx.math.blocks._BLOCK", request.param)
+    jax.clear_caches()  # the programs of another size
+    yield
+    jax.clear_caches()
+
+
 # Few rows are sorted, many binned; the rotation looks at a part of the last ones.
 @pytest.mark.parametrize(("n", "rotation"), [(800, "pca"), (40_000, "ica")])
+@pytest.mark.usefixtures("block")
 def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation):
     layers = [
         rn.Standardize(3),
@@ -252,6 +261,7 @@ def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation):
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+@pytest.mark.usefixtures("block")
 def test_sharded_rows_are_never_gathered():
     n = 8 * 5_003
     x, weights = spread(data(3, n)), spread(np.ones(n, np.float32))
@@ -262,9 +272,11 @@ def test_sharded_rows_are_never_gathered():
         importlib.import_module("rbig_nnx.fit.sketch")._sketch.lower(x, weights, KEY),
         rotation._fit.lower("nongaussian", x, weights, KEY),
         fit_layers._moments.lower(x, weights),
-        fit_layers._choose.lower(candidates, x, weights, "gaussian", 0.01),
+        fit_layers._choose.lower(
+            candidates, x, weights, "gaussian", 0.01, weights.sharding
+        ),
         warm_start._summary.lower(x),
-        warm_start._forward.lower(layer, x, weights, None),
+        warm_start._forward.lower(layer, x, weights, None, weights.sharding),
         warm_start._mean_log_prob.lower(x, weights, weights),
     ]
     for program in programs:
