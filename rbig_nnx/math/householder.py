@@ -11,20 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def _triangle(vectors: Float[Array, "r d"]) -> tuple[Array, Array]:
-    """Unit vectors V and T⁻¹ of the product's WY form. A zero vector is the identity."""
-    squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
-    nonzero = squares > 0
-    unit = jnp.where(
-        nonzero, vectors * jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0
-    )
-    gram = jnp.matmul(unit, unit.T, precision=_HIGHEST)
-    half = 0.5 * jnp.eye(len(vectors), dtype=vectors.dtype)
-    return unit, jnp.triu(gram, 1) + half
-
 
 def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     """Q = H_1 H_2 … H_r.
@@ -35,10 +21,55 @@ def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     Returns:
       The orthogonal matrix, [d, d], det Q = (−1)^r.
     """
-    unit, inverse_t = _triangle(vectors)
-    tv = jax.scipy.linalg.solve_triangular(inverse_t, unit, lower=False)
+    squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
+    nonzero = squares > 0
+    unit = jnp.where(
+        nonzero, vectors * jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0
+    )
+    gram = _product(unit, unit.T)
+    half = 0.5 * jnp.eye(len(vectors), dtype=vectors.dtype)
+    inverse_t = jnp.triu(gram, 1) + half
+    t = _invert_upper(inverse_t)
+    tv = _product(t, unit)
+    # One step of refinement: T may be large where T V is not. Exactly, the step is zero.
+    residual = jax.lax.stop_gradient(unit - _product(inverse_t, tv))
+    tv += _product(jax.lax.stop_gradient(t), residual)
     eye = jnp.eye(vectors.shape[1], dtype=vectors.dtype)
-    return eye - jnp.matmul(unit.T, tv, precision=_HIGHEST)
+    return eye - _product(unit.T, tv)
+
+
+@jax.custom_jvp
+def _invert_upper(a: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """The inverse of an upper triangular matrix, by products of blocks.
+
+    [[A, B], [0, C]]⁻¹ = [[A⁻¹, −A⁻¹ B C⁻¹], [0, C⁻¹]], all blocks of one size at once. On
+    CPUs XLA calls LAPACK for a triangular solve, whose threads stall its own: four of them
+    were half of a training step at 32 features.
+    """
+    r = len(a)
+    size = 1 << (r - 1).bit_length()
+    padded = jnp.eye(size, dtype=a.dtype).at[:r, :r].set(a)
+    inverse = 1 / jnp.diagonal(padded)[:, None, None]
+    width = 1
+    while width < size:
+        pairs = padded.reshape(size // (2 * width), 2 * width, -1, 2 * width)
+        on_diagonal = jnp.moveaxis(jnp.diagonal(pairs, axis1=0, axis2=2), -1, 0)
+        corner = on_diagonal[:, :width, width:]
+        first, second = inverse[0::2], inverse[1::2]
+        corner = -_product(_product(first, corner), second)
+        inverse = jnp.block([[first, corner], [jnp.zeros_like(corner), second]])
+        width *= 2
+    return inverse[0, :r, :r]
+
+
+@_invert_upper.defjvp
+def _invert_upper_jvp(primals, tangents):
+    inverse = _invert_upper(*primals)
+    return inverse, -_product(_product(inverse, tangents[0]), inverse)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def apply(
@@ -59,7 +90,7 @@ def apply(
       >>> print(householder.apply(jnp.array([3.0, 4.0]), jnp.array([[1.0, 0.0]])))
       [-3.  4.]
     """
-    return jnp.matmul(x, matrix(vectors).astype(x.dtype), precision=_HIGHEST)
+    return _product(x, matrix(vectors).astype(x.dtype))
 
 
 def apply_inverse(

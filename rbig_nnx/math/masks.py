@@ -51,7 +51,7 @@ def join(passive: Array, moved: Array, mask: Mask) -> Array:
         zip(_indices(mask), (passive, moved), strict=True), key=lambda p: list(p[0][:1])
     )
     order = np.concatenate([indices for indices, _ in parts])
-    together = jnp.concatenate([features for _, features in parts], axis=-1)
+    together = jnp.concatenate([features.T for _, features in parts]).T
     return _take(together, np.argsort(order))
 
 
@@ -61,10 +61,15 @@ def _indices(mask: Mask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _take(x: Array, indices: np.ndarray) -> Array:
-    """x[..., indices], as a slice where it is one: slices fuse, gathers do not."""
+    """x[..., indices], as a slice where it is one: slices fuse, gathers do not.
+
+    All axes are reversed on the way, so that features lie first in memory: each is then
+    one run of rows, as the mixtures read them, and nothing is transposed between layers.
+    """
+    features = x.T
     if len(indices) == 0:
-        return x[..., :0]
+        return features[:0].T
     start, stop = int(indices[0]), int(indices[-1]) + 1
     if stop - start == len(indices) and np.all(np.diff(indices) == 1):
-        return x[..., start:stop]
-    return x[..., indices]
+        return features[start:stop].T
+    return features[indices].T

@@ -70,9 +70,17 @@ class LayerStack(distrax.Bijector):
                 carry = run(unit, carry)
                 continue
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
+
+            def body(carry, unit):
+                value, total = run(unit, (carry[0].T, carry[1]))
+                return (value.T, total), None
+
             # Recomputing a block in the backward pass is cheaper than keeping its parts.
-            body = jax.checkpoint(lambda c, u: (run(u, c), None), prevent_cse=False)
+            body = jax.checkpoint(body, prevent_cse=False)
+            # Features lie first in memory, as couplings take them: see `masks`.
+            carry = carry[0].T, carry[1]
             carry, _ = jax.lax.scan(body, carry, stacked, reverse=inverse)
+            carry = carry[0].T, carry[1]
         return carry
 
 
