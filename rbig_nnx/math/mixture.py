@@ -161,16 +161,20 @@ def _fold(combine: Callable, terms: Array) -> Array:
 
 
 def _softmax(logits: Array) -> Array:
-    exponentials = jnp.exp(logits - jax.lax.stop_gradient(_fold(jnp.maximum, logits)))
-    return exponentials / _fold(jnp.add, exponentials)
+    largest = jax.lax.stop_gradient(_fold(jnp.maximum, logits))
+    # Within 1 of the largest: see `_gaussianize_jvp` for the division.
+    origin = largest * jnp.abs(largest) / (1 + jnp.abs(largest))
+    exponentials = jnp.exp(logits - origin)
+    return exponentials * (1 / _fold(jnp.add, exponentials))
 
 
-class _Parts(NamedTuple):
-    """What each component, or the anchor, adds to the totals of the mixture."""
+class _Sums(NamedTuple):
+    """What the two tails and the density of a mixture are sums of."""
 
-    lower: Array | float
-    upper: Array | float
-    pdf: Array | float
+    small: Array  # Σ of each term's smaller tail, negative where that is the upper one
+    right: Array  # Σ of the weights of the terms with u > 0, whose lower tail is the larger
+    left: Array  # Σ of the other weights
+    pdf: Array
 
 
 class _Evaluation(NamedTuple):
@@ -179,65 +183,70 @@ class _Evaluation(NamedTuple):
     lower: _LogSum  # log F(x)
     upper: _LogSum  # log(1 − F(x))
     pdf: _LogSum  # log f(x)
+    lower_scale: Array  # exp((distance_lower² − distance_pdf²) / 2)
+    upper_scale: Array
     weights: Array  # [K, ...], softmax(logits)
+    floored: Array  # [K, ...], weights as they enter the sums
     inverse_scales: Array  # [K, ...]
     u: Array  # [K, ...]
-    components: _Parts  # [K, ...]
-    totals: _Parts  # of the components
-    anchor: _Parts
+    terms: _Sums  # [K, ...]
+    anchor: _Sums
 
 
 def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluation:
     """Components lead: x [*b], parameters [K, *b].
 
     One exponential a component serves both tails and the density: e^(−distance²/2)
-    relative to the nearest term of all. A tail that holds a term's larger part is at least
-    half of that term's weight, and is taken relative to 1 instead.
+    relative to the nearest term of all. The larger tail of a term is its weight minus the
+    smaller, at least half of the weight, so the sums lose no digits:
+
+        F = Σ_right w_k − Σ_right small_k + Σ_left small_k,   1 − F = Σ_left w_k + …
+
+    A sum that holds any weight is taken relative to 1, else to the nearest term.
     """
     weights = _softmax(logits)
     inverse_scales = jnp.exp(-log_scales)
     terms = _terms((x - means) * inverse_scales, family)
     nearest = _fold(jnp.minimum, terms.distance)
-    leftmost, rightmost = _fold(jnp.minimum, terms.u), _fold(jnp.maximum, terms.u)
     anchor = _terms(x, "gaussian") if anchor_weight > 0 else None
     if anchor is not None:
         nearest = jnp.minimum(nearest, anchor.distance)
-        leftmost, rightmost = jnp.minimum(leftmost, x), jnp.maximum(rightmost, x)
     nearest = jax.lax.stop_gradient(nearest)
-    to_lower = jnp.where(rightmost > 0, 0, nearest)
-    to_upper = jnp.where(leftmost > 0, nearest, 0)
-    lower_scale = jnp.exp(_log_decay(nearest, to_lower))
-    upper_scale = jnp.exp(_log_decay(nearest, to_upper))
 
-    def parts(terms: _Terms, weight: Array | float, slope: Array | float) -> _Parts:
+    def parts(terms: _Terms, weight: Array | float, slope: Array | float) -> _Sums:
         relative = weight * jnp.exp(_log_decay(terms.distance, nearest))
         small = relative * terms.tail
         right = terms.u > 0
-        # The larger part is one minus the smaller: no digits are lost, it is at least 1/2.
-        lower, upper = small * lower_scale, small * upper_scale
-        return _Parts(
-            lower=jnp.where(right, weight - lower, lower),
-            upper=jnp.where(right, upper, weight - upper),
+        return _Sums(
+            small=jnp.where(right, -small, small),
+            right=jnp.where(right, weight, 0),
+            left=jnp.where(right, 0, weight),
             pdf=relative * terms.density * slope,
         )
 
     floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
-    components = parts(terms, floored, inverse_scales)
-    totals = _Parts(*(_fold(jnp.add, part) for part in components))
-    totals = jax.lax.optimization_barrier(totals)
-    anchor_parts = _Parts(0, 0, 0)
+    each = parts(terms, floored, inverse_scales)
+    anchor_parts = _Sums(0, 0, 0, 0)
     if anchor is not None:
         anchor_parts = parts(anchor, anchor_weight, 1)
-    lower, upper, pdf = (a + b for a, b in zip(totals, anchor_parts, strict=True))
+    small, right, left, pdf = (
+        _fold(jnp.add, a) + b for a, b in zip(each, anchor_parts, strict=True)
+    )
+    to_lower = jnp.where(right > 0, 0, nearest)
+    to_upper = jnp.where(left > 0, 0, nearest)
+    lower_scale = jnp.exp(_log_decay(nearest, to_lower))
+    upper_scale = jnp.exp(_log_decay(nearest, to_upper))
     return _Evaluation(
-        lower=_LogSum(to_lower, lower),
-        upper=_LogSum(to_upper, upper),
+        lower=_LogSum(to_lower, right + lower_scale * small),
+        upper=_LogSum(to_upper, left - upper_scale * small),
         pdf=_LogSum(nearest, pdf),
+        lower_scale=lower_scale,
+        upper_scale=upper_scale,
         weights=weights,
+        floored=floored,
         inverse_scales=inverse_scales,
         u=terms.u,
-        components=components,
-        totals=totals,
+        terms=each,
         anchor=anchor_parts,
     )
 
@@ -248,23 +257,27 @@ class _Mapped(NamedTuple):
     z: Array
     log_det: Array
     in_upper: Array  # bool: T is the upper tail
-    tail: Array  # the total that is T
+    inverse_tail: Array  # 1 / the total that is T
+    inverse_pdf: Array  # 1 / the total of the density
     mills: Array  # T / φ(z), at most √(π/2)
 
 
 def _map(e: _Evaluation) -> _Mapped:
-    log_lower, log_upper = e.lower.value, e.upper.value
-    in_upper = log_upper < log_lower
+    # Relative to 1 where both sums hold weight; else the one without is the smaller.
+    in_upper = (e.lower.distance == 0) & (
+        (e.upper.distance > 0) | (e.upper.total < e.lower.total)
+    )
     reference = jnp.where(in_upper, e.upper.distance, e.lower.distance)
-    tail = jnp.where(in_upper, e.upper.total, e.lower.total)
-    distance = log_tail_to_z(jnp.minimum(log_upper, log_lower))
+    inverse_tail = 1 / jnp.where(in_upper, e.upper.total, e.lower.total)
+    inverse_pdf = 1 / e.pdf.total
+    distance = log_tail_to_z(-jnp.log(inverse_tail) - 0.5 * reference * reference)
     mills = scaled_tail(distance) * float(np.exp(LOG_SQRT_2PI))
     # log f − log φ(z) with φ(z) = T / mills.
     log_det = _log_decay(e.pdf.distance, reference) + jnp.log(
-        e.pdf.total / tail * mills
+        inverse_tail * mills / inverse_pdf
     )
     z = jnp.where(in_upper, distance, -distance)
-    return _Mapped(z, log_det, in_upper, tail, mills)
+    return _Mapped(z, log_det, in_upper, inverse_tail, inverse_pdf, mills)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
@@ -286,26 +299,34 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     e = _evaluate(x, logits, means, log_scales, family, anchor_weight)
     m = _map(e)
 
-    # Responsibilities, and each component's share of dz/dx.
-    r = e.components.pdf / e.pdf.total
-    slope = jnp.exp(m.log_det)
+    # What the components share ends in a division: compilers compute that once, and a sum
+    # or a product again for each component that uses it. So dz is taken times `over`.
+    over = 1 + jnp.abs(m.z)
+    r = e.terms.pdf * m.inverse_pdf  # responsibilities
+    shift = x - means
+    sign = jnp.where(m.in_upper, -1, 1)
 
-    # The weights move the smaller tail: t_k = w_k tail_k / φ(z).
-    t = jnp.where(m.in_upper, e.components.upper, e.components.lower)
-    total = jnp.where(m.in_upper, e.totals.upper, e.totals.lower)
-    t = (t - e.weights * total) * (m.mills / m.tail)
-    dz = slope * dx + jnp.sum(
-        jnp.where(m.in_upper, -t, t) * dlogits
-        - slope * r * (dmeans + (x - means) * dlog_scales),
-        axis=0,
+    # The weights move F, by what they move the smaller tail.
+    scale = jnp.where(m.in_upper, e.upper_scale, e.lower_scale)
+    held = jnp.where(m.in_upper, -e.terms.left, e.terms.right)
+    anchor_tail = jnp.where(m.in_upper, e.anchor.left, e.anchor.right)
+    anchor_tail += sign * scale * e.anchor.small
+    by_weights = jnp.sum((held + scale * e.terms.small) * dlogits, axis=0) / over
+    by_sum = jnp.sum(e.weights * dlogits, axis=0) / over
+    by_moves = (dx - jnp.sum(r * (dmeans + shift * dlog_scales), axis=0)) / over
+    per_tail = m.mills * over
+    dz = (
+        by_weights * (per_tail * m.inverse_tail)
+        - by_sum * (per_tail * sign * (1 - anchor_tail * m.inverse_tail))
+        + by_moves * (over * jnp.exp(m.log_det))
     )
 
     psi = e.u if family == "gaussian" else jnp.tanh(0.5 * e.u)  # −d log C'(u) / du
     pull = r * psi * e.inverse_scales
-    x_slope = -_fold(jnp.add, pull)
-    x_slope -= e.anchor.pdf / e.pdf.total * x
+    anchor_r = e.anchor.pdf * m.inverse_pdf
+    x_slope = -_fold(jnp.add, pull) - anchor_r * x
     dlog_pdf = x_slope * dx + jnp.sum(
-        (r - e.weights * (e.totals.pdf / e.pdf.total)) * dlogits
+        (r - e.weights * (1 - anchor_r)) * dlogits
         + pull * dmeans
         + r * (psi * e.u - 1) * dlog_scales,
         axis=0,
