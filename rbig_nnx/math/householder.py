@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+_HIGHEST = jax.lax.Precision.HIGHEST
+
 
 def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     """Q = H_1 H_2 … H_r.
@@ -69,7 +71,7 @@ def _invert_upper_jvp(primals, tangents):
 
 
 def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(a, b, precision=_HIGHEST)
 
 
 def apply(
@@ -90,7 +92,9 @@ def apply(
       >>> print(householder.apply(jnp.array([3.0, 4.0]), jnp.array([[1.0, 0.0]])))
       [-3.  4.]
     """
-    return _product(x, matrix(vectors).astype(x.dtype))
+    # Features lie first in memory, as the mixtures read them: see `masks`.
+    q = matrix(vectors).astype(x.dtype)
+    return jnp.tensordot(q.T, x.T, axes=1, precision=_HIGHEST).T
 
 
 def apply_inverse(

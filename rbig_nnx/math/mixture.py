@@ -213,10 +213,9 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
         nearest = jnp.minimum(nearest, anchor.distance)
     nearest = jax.lax.stop_gradient(nearest)
 
-    def parts(terms: _Terms, weight: Array | float, slope: Array | float) -> _Sums:
+    def parts(terms: _Terms, right: Array, weight, slope) -> _Sums:
         relative = weight * jnp.exp(_log_decay(terms.distance, nearest))
         small = relative * terms.tail
-        right = terms.u > 0
         return _Sums(
             small=jnp.where(right, -small, small),
             right=jnp.where(right, weight, 0),
@@ -225,10 +224,10 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
         )
 
     floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
-    each = parts(terms, floored, inverse_scales)
+    each = parts(terms, x > means, floored, inverse_scales)
     anchor_parts = _Sums(0, 0, 0, 0)
     if anchor is not None:
-        anchor_parts = parts(anchor, anchor_weight, 1)
+        anchor_parts = parts(anchor, x > 0, anchor_weight, 1)
     small, right, left, pdf = (
         _fold(jnp.add, a) + b for a, b in zip(each, anchor_parts, strict=True)
     )
