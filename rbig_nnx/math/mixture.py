@@ -168,6 +168,21 @@ def _softmax(logits: Array) -> Array:
     return exponentials * (1 / _fold(jnp.add, exponentials))
 
 
+class _Mixtures(NamedTuple):
+    """Mixtures as the evaluation wants them; components lead, each [K, ...]."""
+
+    weights: Array  # softmax(logits)
+    floored: Array  # the weights as they enter the sums
+    means: Array
+    inverse_scales: Array
+
+
+def _mixtures(logits, means, log_scales, anchor_weight) -> _Mixtures:
+    weights = _softmax(logits)
+    floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
+    return _Mixtures(weights, floored, means, jnp.exp(-log_scales))
+
+
 class _Sums(NamedTuple):
     """What the two tails and the density of a mixture are sums of."""
 
@@ -185,16 +200,13 @@ class _Evaluation(NamedTuple):
     pdf: _LogSum  # log f(x)
     lower_scale: Array  # exp((distance_lower² − distance_pdf²) / 2)
     upper_scale: Array
-    weights: Array  # [K, ...], softmax(logits)
-    floored: Array  # [K, ...], weights as they enter the sums
-    inverse_scales: Array  # [K, ...]
     u: Array  # [K, ...]
     terms: _Sums  # [K, ...]
     anchor: _Sums
 
 
-def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluation:
-    """Components lead: x [*b], parameters [K, *b].
+def _evaluate(x, mixtures: _Mixtures, family, anchor_weight) -> _Evaluation:
+    """Components lead: x [*b], mixtures [K, *b].
 
     One exponential a component serves both tails and the density: e^(−distance²/2)
     relative to the nearest term of all. The larger tail of a term is its weight minus the
@@ -204,8 +216,7 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
 
     A sum that holds any weight is taken relative to 1, else to the nearest term.
     """
-    weights = _softmax(logits)
-    inverse_scales = jnp.exp(-log_scales)
+    _, floored, means, inverse_scales = mixtures
     terms = _terms((x - means) * inverse_scales, family)
     nearest = _fold(jnp.minimum, terms.distance)
     anchor = _terms(x, "gaussian") if anchor_weight > 0 else None
@@ -223,7 +234,6 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
             pdf=relative * terms.density * slope,
         )
 
-    floored = jnp.maximum((1 - anchor_weight) * weights, _MIN_WEIGHT)
     each = parts(terms, x > means, floored, inverse_scales)
     anchor_parts = _Sums(0, 0, 0, 0)
     if anchor is not None:
@@ -241,9 +251,6 @@ def _evaluate(x, logits, means, log_scales, family, anchor_weight) -> _Evaluatio
         pdf=_LogSum(nearest, pdf),
         lower_scale=lower_scale,
         upper_scale=upper_scale,
-        weights=weights,
-        floored=floored,
-        inverse_scales=inverse_scales,
         u=terms.u,
         terms=each,
         anchor=anchor_parts,
@@ -281,7 +288,8 @@ def _map(e: _Evaluation) -> _Mapped:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _gaussianize(x, logits, means, log_scales, family, anchor_weight):
-    m = _map(_evaluate(x, logits, means, log_scales, family, anchor_weight))
+    mixtures = _mixtures(logits, means, log_scales, anchor_weight)
+    m = _map(_evaluate(x, mixtures, family, anchor_weight))
     return m.z, m.log_det
 
 
@@ -295,7 +303,8 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     """
     x, logits, means, log_scales = primals
     dx, dlogits, dmeans, dlog_scales = tangents
-    e = _evaluate(x, logits, means, log_scales, family, anchor_weight)
+    mixtures = _mixtures(logits, means, log_scales, anchor_weight)
+    e = _evaluate(x, mixtures, family, anchor_weight)
     m = _map(e)
 
     # What the components share ends in a division: compilers compute that once, and a sum
@@ -311,7 +320,7 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     anchor_tail = jnp.where(m.in_upper, e.anchor.left, e.anchor.right)
     anchor_tail += sign * scale * e.anchor.small
     by_weights = jnp.sum((held + scale * e.terms.small) * dlogits, axis=0) / over
-    by_sum = jnp.sum(e.weights * dlogits, axis=0) / over
+    by_sum = jnp.sum(mixtures.weights * dlogits, axis=0) / over
     by_moves = (dx - jnp.sum(r * (dmeans + shift * dlog_scales), axis=0)) / over
     per_tail = m.mills * over
     dz = (
@@ -321,11 +330,11 @@ def _gaussianize_jvp(family, anchor_weight, primals, tangents):
     )
 
     psi = e.u if family == "gaussian" else jnp.tanh(0.5 * e.u)  # −d log C'(u) / du
-    pull = r * psi * e.inverse_scales
+    pull = r * psi * mixtures.inverse_scales
     anchor_r = e.anchor.pdf * m.inverse_pdf
     x_slope = -_fold(jnp.add, pull) - anchor_r * x
     dlog_pdf = x_slope * dx + jnp.sum(
-        (r - e.weights * (1 - anchor_r)) * dlogits
+        (r - mixtures.weights * (1 - anchor_r)) * dlogits
         + pull * dmeans
         + r * (psi * e.u - 1) * dlog_scales,
         axis=0,
@@ -380,7 +389,8 @@ def gaussianize(
 
 
 def _evaluated(x, params, family, anchor_weight) -> _Evaluation:
-    return _evaluate(*_components_first(x, params), family, anchor_weight)
+    x, *first = _components_first(x, params)
+    return _evaluate(x, _mixtures(*first, anchor_weight), family, anchor_weight)
 
 
 @functools.partial(jax.jit, static_argnames=("family", "anchor_weight"))

@@ -42,8 +42,8 @@ def _bracket(z, means, log_scales, family, anchor_weight) -> tuple[Array, Array]
 def _quantile(z, logits, means, log_scales, family, anchor_weight):
     """Components lead: z [*b], parameters [K, *b]."""
     low, high = _bracket(z, means, log_scales, family, anchor_weight)
-    weights = jax.nn.softmax(logits, axis=0)
-    start = (1 - anchor_weight) * jnp.sum(weights * means, axis=0) + z
+    mixtures = mixture._mixtures(logits, means, log_scales, anchor_weight)
+    start = (1 - anchor_weight) * jnp.sum(mixtures.weights * means, axis=0) + z
     inside = (start > low) & (start < high)
     x = jnp.where(inside, start, 0.5 * (low + high))
 
@@ -51,13 +51,11 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
 
     def step(carry):
         count, x, low, high, last, moving = carry
-        z_x, log_det = mixture._gaussianize(
-            x, logits, means, log_scales, family, anchor_weight
-        )
-        residual = z_x - z
+        at = mixture._map(mixture._evaluate(x, mixtures, family, anchor_weight))
+        residual = at.z - z
         low = jnp.where(residual <= 0, x, low)
         high = jnp.where(residual >= 0, x, high)
-        newton = x - residual * jnp.exp(-log_det)
+        newton = x - residual * jnp.exp(-at.log_det)
         trusted = (newton >= low) & (newton <= high) & (2 * jnp.abs(residual) <= last)
         # A short step is no sign: before a bend the slope may be a thousand times too
         # steep. NaN compares false, and rests.
