@@ -34,7 +34,8 @@ def _logit_of_normal_cdf(z: Array) -> Array:
 def _bracket(z, means, log_scales, family, anchor_weight) -> tuple[Array, Array]:
     standard = z if family == "gaussian" else _logit_of_normal_cdf(z)
     quantiles = means + jnp.exp(log_scales) * standard
-    low, high = jnp.min(quantiles, axis=0), jnp.max(quantiles, axis=0)
+    low = mixture._fold(jnp.minimum, quantiles)
+    high = mixture._fold(jnp.maximum, quantiles)
     if anchor_weight > 0:
         low, high = jnp.minimum(low, z), jnp.maximum(high, z)
     return low, high
@@ -106,7 +107,8 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
     """Components lead: z [*b], parameters [K, *b]."""
     low, high = _bracket(z, means, log_scales, family, anchor_weight)
     mixtures = mixture._mixtures(logits, means, log_scales, anchor_weight)
-    start = (1 - anchor_weight) * jnp.sum(mixtures.weights * means, axis=0) + z
+    mean = mixture._fold(jnp.add, mixtures.weights * means)
+    start = (1 - anchor_weight) * mean + z
     start = jnp.where((start > low) & (start < high), start, 0.5 * (low + high))
     search = _Search(
         start, low, high, jnp.full_like(z, jnp.inf), jnp.ones_like(z, bool)
