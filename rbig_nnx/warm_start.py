@@ -265,7 +265,7 @@ def _mean_log_prob(x: Array, log_det: Array, weights: Array) -> Array:
 
 
 def _push(layer: Any, state: _State, context: Array | None, rows: Rows) -> _State:
-    """The layer's own forward.
+    """The layer's own forward, for a coupling as the marginal map that it is now.
 
     In float64 for this package's layers. A coupling and the marginal map it equals are two
     compiled programs that round differently, and EM makes 1e-3 of a last bit; what is
@@ -287,7 +287,10 @@ def _push(layer: Any, state: _State, context: Array | None, rows: Rows) -> _Stat
 def _forward(layer, x: Array, log_det: Array, context: Array | None, sharding):
     # The layer is an argument: equal layers share one compiled program.
     def forward(layer, x, log_det, context):
-        y, gained = as_bijector(layer, context).forward_and_log_det(x)
+        # A coupling's output kernel is zero now: rows need not go through its network.
+        fitted = isinstance(layer, MixtureCDFCoupling)
+        bijector = layer.marginal_bijector() if fitted else as_bijector(layer, context)
+        y, gained = bijector.forward_and_log_det(x)
         return y, log_det + gained
 
     return in_blocks(forward, layer, x, log_det, context, sharding=sharding)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rbig_nnx.math.sums import fold
+
 MIN_SCALE = 1e-3  # of a component, in standard deviations of the feature
 MIN_WEIGHT = 1e-6  # of a component: keeps the logits finite
 _COARSE_BINS = 512  # the first, short runs
@@ -78,13 +80,13 @@ def em_step(
         log_joint = log_joint + math.log1p(-anchor_weight)
         anchor = math.log(anchor_weight) - _LOG_SQRT_2PI
         anchor = anchor - 0.5 * (data.points**2 + data.variances)
-        top = jnp.maximum(jnp.max(log_joint, axis=0), anchor)
+        top = jnp.maximum(fold(jnp.maximum, log_joint), anchor)
         joint = jnp.exp(log_joint - top)
-        total = jnp.sum(joint, axis=0) + jnp.exp(anchor - top)
+        total = fold(jnp.add, joint) + jnp.exp(anchor - top)
     else:
-        top = jnp.max(log_joint, axis=0)
+        top = fold(jnp.maximum, log_joint)
         joint = jnp.exp(log_joint - top)
-        total = jnp.sum(joint, axis=0)
+        total = fold(jnp.add, joint)
     log_likelihood = jnp.sum(data.masses * (top + jnp.log(total)), axis=-1)
 
     r = joint * (data.masses / total)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from rbig_nnx.math import mixture
 from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.math.sums import fold
 
 # A cap, never reached by the tests' worst mixtures (needles 1e-3 wide, 2e4 apart).
 _MAX_STEPS = 100
@@ -34,8 +35,8 @@ def _logit_of_normal_cdf(z: Array) -> Array:
 def _bracket(z, means, log_scales, family, anchor_weight) -> tuple[Array, Array]:
     standard = z if family == "gaussian" else _logit_of_normal_cdf(z)
     quantiles = means + jnp.exp(log_scales) * standard
-    low = mixture._fold(jnp.minimum, quantiles)
-    high = mixture._fold(jnp.maximum, quantiles)
+    low = fold(jnp.minimum, quantiles)
+    high = fold(jnp.maximum, quantiles)
     if anchor_weight > 0:
         low, high = jnp.minimum(low, z), jnp.maximum(high, z)
     return low, high
@@ -107,7 +108,7 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
     """Components lead: z [*b], parameters [K, *b]."""
     low, high = _bracket(z, means, log_scales, family, anchor_weight)
     mixtures = mixture._mixtures(logits, means, log_scales, anchor_weight)
-    mean = mixture._fold(jnp.add, mixtures.weights * means)
+    mean = fold(jnp.add, mixtures.weights * means)
     start = (1 - anchor_weight) * mean + z
     start = jnp.where((start > low) & (start < high), start, 0.5 * (low + high))
     search = _Search(

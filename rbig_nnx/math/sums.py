@@ -1,9 +1,6 @@
-"""Sums over many rows that do not depend on how the rows lie on devices.
+"""Sums over many rows that are exact, and reductions over few components that are fast."""
 
-Devices add in another order than one device does, and greedy fits make a large difference
-of a last bit. What is added in float64 and rounded once is the same float32 for every order.
-"""
-
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,6 +10,10 @@ from jaxtyping import Array
 
 def in_float64(function: Callable[..., tuple[Array, ...]], *arrays: Array):
     """Applies `function` to the arrays in float64, the results in the first one's dtype.
+
+    For sums over rows: devices add in another order than one device does, and greedy fits
+    make a large difference of a last bit. What is added in float64 and rounded once is the
+    same float32 for every order, however the rows lie.
 
     TPUs have no float64: there the arrays keep their precision.
 
@@ -26,3 +27,12 @@ def in_float64(function: Callable[..., tuple[Array, ...]], *arrays: Array):
     with jax.enable_x64(new_val=True):
         results = function(*(a.astype(jnp.float64) for a in arrays))
         return tuple(r.astype(dtype) for r in results)
+
+
+def fold(combine: Callable[[Array, Array], Array], terms: Array) -> Array:
+    """Reduces the leading axis, written out, for an axis that is short.
+
+    As one expression it fuses with what surrounds it; a reduction over a leading axis runs
+    at a fifth of the speed on CPUs. Not for tangents: its transpose pads.
+    """
+    return functools.reduce(combine, [terms[k] for k in range(terms.shape[0])])

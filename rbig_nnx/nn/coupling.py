@@ -125,12 +125,18 @@ class MixtureCDFCoupling(nnx.Module):
             params = MixtureParams.unpack(flat, self.num_components)
             return params.limited(self.max_log_scale[...])
 
-        def gaussianization(params: MixtureParams) -> distrax.Bijector:
-            return MixtureGaussianization(
-                params, family=self.family, anchor_weight=self.anchor_weight
-            )
+        return Coupling(self.mask, params, self._gaussianization)
 
-        return Coupling(self.mask, params, gaussianization)
+    def marginal_bijector(self) -> distrax.Bijector:
+        """The map of the mixtures in the bias: `bijector` where the output kernel is zero."""
+        return Coupling(
+            self.mask, lambda _: self.mixture_params(), self._gaussianization
+        )
+
+    def _gaussianization(self, params: MixtureParams) -> distrax.Bijector:
+        return MixtureGaussianization(
+            params, family=self.family, anchor_weight=self.anchor_weight
+        )
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able.
