@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from rbig_nnx.fit import gmm
@@ -27,6 +28,7 @@ from rbig_nnx.nn.standardize import Standardize
 # Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
 # choose between; infinity is the identity.
 _SHRINKAGES = (0.0, 0.1, 0.5, float("inf"))
+_ROUND = 4_096  # held-out rows are gathered in multiples of this
 _STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
 
 
@@ -196,13 +198,23 @@ def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
     ]
     params, chosen = _choose(
         MixtureParams(*map(jnp.stack, zip(*candidates, strict=True))),
-        x,
-        rows.judge,
+        *_held_out(x, rows.judge),
         layer.family,
         layer.anchor_weight,
         rows.judge.sharding,
     )
     return Mixtures(params, np.asarray(strengths)[np.asarray(chosen)])
+
+
+def _held_out(x: Array, weights: Array) -> tuple[Array, Array]:
+    """The rows that judge and their weights; rows that are sharded stay where they are."""
+    if isinstance(weights.sharding, NamedSharding):
+        return x, weights
+    count = int(jnp.sum(weights > 0))
+    # A few more, of weight 0: another key draws about as many, and compiles nothing new.
+    size = min(-(-count // _ROUND) * _ROUND, len(x))
+    (at,) = jnp.nonzero(weights > 0, size=size, fill_value=len(x))
+    return x.at[at].get(mode="clip"), weights.at[at].get(mode="fill", fill_value=0)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))
