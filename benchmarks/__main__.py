@@ -48,7 +48,7 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
         "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
         "tables": lambda: real_tables.held_out(
             ("breast cancer",) if quick else tuple(real_data.TABLES),
-            seconds=20 if quick else 60,
+            seconds=20,
             num_seeds=1 if quick else 3,
         ),
     }
