@@ -122,6 +122,7 @@ def test_signatures():
 def imported_by(statement):
     code = (
         "import jax, flax.nnx, distrax, sys\n"
+        "sys.modules['pandas'] = None\n"  # scikit-learn would import it, if installed
         "before = set(sys.modules)\n"
         f"{statement}\n"
         "print(*sorted(set(sys.modules) - before))"
