@@ -2,7 +2,7 @@
 
 from rbig_nnx import bijectors as bijectors
 from rbig_nnx import information as information
-from rbig_nnx.math.mixture import MixtureParams as MixtureParams
+from rbig_nnx.math.params import MixtureParams as MixtureParams
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config
 from rbig_nnx.nn.config import to_config as to_config

@@ -18,7 +18,7 @@ from rbig_nnx.fit.rotation import fit_rotation
 from rbig_nnx.fit.sketch import sketch
 from rbig_nnx.math import householder, mixture
 from rbig_nnx.math.blocks import in_blocks
-from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.math.params import MixtureParams, identity_params
 from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
@@ -188,7 +188,7 @@ def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
     if not rows.holds_out:
         return Mixtures(fit(), np.zeros(x.shape[1]))
 
-    identity = mixture.identity_params(layer.num_components, layer.family)
+    identity = identity_params(layer.num_components, layer.family)
     shape = (x.shape[1], layer.num_components)
     identity = MixtureParams(*(jnp.broadcast_to(p, shape) for p in identity))
     strengths = _SHRINKAGES if options.backend == "jax" else (0.0, np.inf)

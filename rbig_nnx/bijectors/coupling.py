@@ -56,7 +56,8 @@ class Coupling(distrax.Bijector):
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
         self._check_forward_input_shape(x)
-        passive, moved = masks.split(x, self._mask)
-        inner = self._bijector(self._conditioner(passive))
-        moved, log_det = getattr(inner, direction)(moved)
-        return masks.join(passive, moved, self._mask), jnp.sum(log_det, axis=-1)
+        passive, moved = masks.split(x.T, self._mask)
+        inner = self._bijector(self._conditioner(passive.T))
+        moved, log_det = getattr(inner, direction)(moved.T)
+        y = masks.join(passive, moved.T, self._mask).T
+        return y, jnp.sum(log_det, axis=-1)

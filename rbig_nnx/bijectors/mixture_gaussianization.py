@@ -4,7 +4,7 @@ import distrax
 from jaxtyping import Array
 
 from rbig_nnx.math import mixture, root
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, MixtureParams
 
 
 class MixtureGaussianization(distrax.Bijector):
@@ -19,7 +19,7 @@ class MixtureGaussianization(distrax.Bijector):
     Example:
       >>> import jax.numpy as jnp
       >>> from rbig_nnx.bijectors import MixtureGaussianization
-      >>> from rbig_nnx.math.mixture import MixtureParams
+      >>> from rbig_nnx.math.params import MixtureParams
       >>> bijector = MixtureGaussianization(MixtureParams(*jnp.zeros((3, 2, 4))))
       >>> print(bijector.forward(jnp.array([[0.0, 1.0]])).round(3))
       [[0. 1.]]

@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from rbig_nnx.fit import em
 from rbig_nnx.fit.sketch import Sketch, check_columns, sketch, spread, with_prior
 from rbig_nnx.fit.starts import starts
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, MixtureParams, check_options
+from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, check_options
 
 _SHORT_CYCLES = 10
 _NUM_CYCLES = 60

@@ -39,10 +39,14 @@ def complement(mask: Mask) -> Mask:
     return tuple(not m for m in mask)
 
 
-def split(x: Array, mask: Mask) -> tuple[Array, Array]:
-    """The passive and the moved features of x [..., d]: [..., p] and [..., d − p]."""
+def split(features: Array, mask: Mask) -> tuple[Array, Array]:
+    """The passive and the moved features of [d, ...]: [p, ...] and [d − p, ...].
+
+    Features lead, here and in `join`: each is then one run of rows in memory, as the
+    mixtures read them, and nothing is transposed between layers.
+    """
     passive, moved = _indices(mask)
-    return _take(x, passive), _take(x, moved)
+    return _take(features, passive), _take(features, moved)
 
 
 def join(passive: Array, moved: Array, mask: Mask) -> Array:
@@ -51,7 +55,7 @@ def join(passive: Array, moved: Array, mask: Mask) -> Array:
         zip(_indices(mask), (passive, moved), strict=True), key=lambda p: list(p[0][:1])
     )
     order = np.concatenate([indices for indices, _ in parts])
-    together = jnp.concatenate([features.T for _, features in parts]).T
+    together = jnp.concatenate([features for _, features in parts])
     return _take(together, np.argsort(order))
 
 
@@ -60,16 +64,11 @@ def _indices(mask: Mask) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(passes), np.flatnonzero(~passes)
 
 
-def _take(x: Array, indices: np.ndarray) -> Array:
-    """x[..., indices], as a slice where it is one: slices fuse, gathers do not.
-
-    All axes are reversed on the way, so that features lie first in memory: each is then
-    one run of rows, as the mixtures read them, and nothing is transposed between layers.
-    """
-    features = x.T
+def _take(features: Array, indices: np.ndarray) -> Array:
+    """features[indices], as a slice where it is one: slices fuse, gathers do not."""
     if len(indices) == 0:
-        return features[:0].T
+        return features[:0]
     start, stop = int(indices[0]), int(indices[-1]) + 1
     if stop - start == len(indices) and np.all(np.diff(indices) == 1):
-        return features[start:stop].T
-    return features[indices].T
+        return features[start:stop]
+    return features[indices]

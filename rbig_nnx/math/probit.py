@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
 
@@ -69,32 +70,42 @@ def _precision(x: Array) -> str:
     return "float64" if x.dtype == jnp.float64 else "float32"
 
 
+def _tail_parts(t: Array) -> tuple[Array, Array]:
+    """Numerator and denominator of `times_tail`."""
+    s = (t - _TAIL_CENTRE) / (t + _TAIL_CENTRE)
+    return _horner(_tail_coefficients(_TAIL_DEGREE[_precision(t)]), s), 1 + t
+
+
 @jax.custom_jvp
-def scaled_tail(t: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """exp(t²/2) Φ(−t) for t ≥ 0: the Gaussian tail without its exponential factor.
+def times_tail(factor: Float[ArrayLike, "*b"], t: Float[Array, "*b"]) -> Array:
+    """factor · exp(t²/2) Φ(−t) for t ≥ 0: the Gaussian tail without its exponential factor.
 
     Falls from 1/2 like 1 / (t √2π), so it neither under- nor overflows.
     """
-    s = (t - _TAIL_CENTRE) / (t + _TAIL_CENTRE)
-    return _horner(_tail_coefficients(_TAIL_DEGREE[_precision(t)]), s) / (1 + t)
+    numerator, denominator = _tail_parts(t)
+    return factor * numerator / denominator
 
 
-@scaled_tail.defjvp
-def _scaled_tail_jvp(primals, tangents):
-    (t,), (dt,) = primals, tangents
-    tail = scaled_tail(t)
-    return tail, (t * tail - np.exp(-LOG_SQRT_2PI).astype(t.dtype)) * dt
+@times_tail.defjvp
+def _times_tail_jvp(primals, tangents):
+    (factor, t), (dfactor, dt) = primals, tangents
+    tail = times_tail(1.0, t)
+    slope = t * tail - np.exp(-LOG_SQRT_2PI).astype(t.dtype)
+    return times_tail(factor, t), dfactor * tail + factor * slope * dt
 
 
 @jax.custom_jvp
-def log_tail_to_z(log_tail: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """The z ≥ 0 with log Φ(−z) = log_tail: the log-space probit of one tail.
+def log_tail_to_z(
+    log_tail: Float[Array, "*b"], sign: Float[ArrayLike, "*b"] = 1.0
+) -> Float[Array, "*b"]:
+    """The z ≥ 0 with log Φ(−z) = log_tail, times `sign`: the log-space probit of one tail.
 
-    Newton on log Φ(−z) = −z²/2 + log `scaled_tail`(z), started from a Chebyshev interpolant.
-    The oracle in the tests is −`scipy.special.ndtri_exp`.
+    Newton on log Φ(−z) = −z²/2 + log `times_tail`(1, z), started from a Chebyshev
+    interpolant. The oracle in the tests is −`scipy.special.ndtri_exp`.
 
     Args:
       log_tail: log probabilities, at most log ½, [...]; larger values are read as log ½.
+      sign: 1 or −1, [...].
 
     Returns:
       z, [...]; float32 is right to a few roundings for any finite input.
@@ -110,16 +121,19 @@ def log_tail_to_z(log_tail: Float[Array, "*b"]) -> Float[Array, "*b"]:
     v = r - np.sqrt(-2 * _LOG_HALF).astype(r.dtype)
     s = (v - _PROBIT_CENTRE) / (v + _PROBIT_CENTRE)
     z = jnp.maximum(_horner(_probit_coefficients(_PROBIT_DEGREE), s) * r, 0)
-    for _ in range(_NEWTON_STEPS[_precision(z)]):
-        tail = scaled_tail(z)
+    for remaining in reversed(range(_NEWTON_STEPS[_precision(z)])):
+        numerator, denominator = _tail_parts(z)
         # (r − z)(r + z) / 2, not r²/2 − z²/2: the squares cancel in a deep tail.
-        residual = jnp.log(tail) + 0.5 * (r - z) * (r + z)
-        z = jnp.maximum(z + residual * tail * np.exp(LOG_SQRT_2PI), 0)
+        residual = jnp.log(numerator / denominator) + 0.5 * (r - z) * (r + z)
+        # z + residual · tail · √2π over one denominator: what reads z reads a quotient.
+        z = z * denominator + residual * numerator * np.exp(LOG_SQRT_2PI)
+        z = jnp.maximum(z, 0) * (1 if remaining else sign) / denominator
     return z
 
 
 @log_tail_to_z.defjvp
 def _log_tail_to_z_jvp(primals, tangents):
-    (log_tail,), (dlog_tail,) = primals, tangents
-    z = log_tail_to_z(log_tail)
-    return z, -scaled_tail(z) * np.exp(LOG_SQRT_2PI) * dlog_tail
+    (log_tail, sign), (dlog_tail, _) = primals, tangents
+    z = log_tail_to_z(log_tail, sign)
+    slope = times_tail(1.0, jnp.abs(z)) * np.exp(LOG_SQRT_2PI)
+    return z, -sign * slope * dlog_tail

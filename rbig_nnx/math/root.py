@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rbig_nnx.math import mixture
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
-from rbig_nnx.math.sums import fold
+from rbig_nnx.math import components
+from rbig_nnx.math.mixture import components_first
+from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.math.probit import times_tail
+from rbig_nnx.math.sums import fold, sums
 
 # A cap, never reached by the tests' worst mixtures (needles 1e-3 wide, 2e4 apart).
 _MAX_STEPS = 100
@@ -28,7 +30,7 @@ _MANY = 1024  # points, from which it pays to gather the last ones
 def _logit_of_normal_cdf(z: Array) -> Array:
     """log Φ(z) − log Φ(−z): the logistic quantile at the probability Φ(z)."""
     a = jnp.abs(z)
-    log_tail = -0.5 * a * a + jnp.log(mixture.scaled_tail(a))
+    log_tail = -0.5 * a * a + jnp.log(times_tail(1.0, a))
     return jnp.sign(z) * (jnp.log1p(-jnp.exp(log_tail)) - log_tail)
 
 
@@ -54,7 +56,8 @@ class _Search(NamedTuple):
 
 def _step(search: _Search, z, mixtures, family, anchor_weight) -> _Search:
     x, low, high, last, moving = search
-    at = mixture._map(mixture._evaluate(x, mixtures, family, anchor_weight))
+    terms = components.terms_at(x, mixtures, family, anchor_weight)
+    at = components.to_normal(components.mix(x, mixtures, terms, family, anchor_weight))
     residual = at.z - z
     low = jnp.where(residual <= 0, x, low)
     high = jnp.where(residual >= 0, x, high)
@@ -107,8 +110,9 @@ def _solve_stragglers_apart(search: _Search, z, *rest) -> Array:
 def _quantile(z, logits, means, log_scales, family, anchor_weight):
     """Components lead: z [*b], parameters [K, *b]."""
     low, high = _bracket(z, means, log_scales, family, anchor_weight)
-    mixtures = mixture._mixtures(logits, means, log_scales, anchor_weight)
-    mean = fold(jnp.add, mixtures.weights * means)
+    mixtures = components.prepare(logits, means, log_scales)
+    first, mass = sums(mixtures.masses * means, mixtures.masses)
+    mean = first / mass
     start = (1 - anchor_weight) * mean + z
     start = jnp.where((start > low) & (start < high), start, 0.5 * (low + high))
     search = _Search(
@@ -133,7 +137,7 @@ def _quantile_jvp(family, anchor_weight, primals, tangents):
     dz, *dparams = tangents
     x = _quantile(z, *params, family, anchor_weight)
     (_, log_det), (dz_params, _) = jax.jvp(
-        lambda *p: mixture._gaussianize(x, *p, family, anchor_weight), params, dparams
+        lambda *p: components.gaussianize(x, *p, family, anchor_weight), params, dparams
     )
     return x, (dz - dz_params) * jnp.exp(-log_det)
 
@@ -159,14 +163,15 @@ def quantile(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.mixture import MixtureParams, gaussianize
+      >>> from rbig_nnx.math.mixture import gaussianize
+      >>> from rbig_nnx.math.params import MixtureParams
       >>> from rbig_nnx.math.root import quantile
       >>> two = MixtureParams(jnp.zeros(2), jnp.array([-2.0, 2.0]), jnp.zeros(2) - 1)
       >>> z, _ = gaussianize(jnp.array([-1.5, 0.0, 2.5]), two)
       >>> print(quantile(z, two).round(4))
       [-1.5  0.   2.5]
     """
-    first = mixture._components_first(z, params)
+    first = components_first(z, params)
     shape = jnp.broadcast_shapes(first[0].shape, first[1].shape[1:])
     return _quantile(
         jnp.broadcast_to(first[0], shape), *first[1:], family, anchor_weight

@@ -29,10 +29,35 @@ def in_float64(function: Callable[..., tuple[Array, ...]], *arrays: Array):
         return tuple(r.astype(dtype) for r in results)
 
 
+@jax.custom_jvp
+def sums(*terms: Array) -> tuple[Array, ...]:
+    """The sum of each array over its leading axis, all in one pass.
+
+    One kernel that reads what the arrays have in common once. On CPUs a sum by itself over
+    a leading axis has a tenth of the speed or, where it is large, a twentieth.
+
+    Args:
+      *terms: at least two arrays of one shape and dtype, [K, ...].
+
+    Returns:
+      As many arrays, [...].
+    """
+    zero = jnp.zeros((), terms[0].dtype)
+
+    def add(a, b):
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    return tuple(jax.lax.reduce(terms, (zero,) * len(terms), add, (0,)))
+
+
+@sums.defjvp
+def _sums_jvp(primals, tangents):
+    return sums(*primals), tuple(jnp.sum(t, axis=0) for t in tangents)
+
+
 def fold(combine: Callable[[Array, Array], Array], terms: Array) -> Array:
     """Reduces the leading axis, written out, for an axis that is short.
 
-    As one expression it fuses with what surrounds it; a reduction over a leading axis runs
-    at a fifth of the speed on CPUs. Not for tangents: its transpose pads.
+    As one expression it fuses with what surrounds it. Not for tangents: its transpose pads.
     """
     return functools.reduce(combine, [terms[k] for k in range(terms.shape[0])])

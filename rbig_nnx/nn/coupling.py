@@ -10,8 +10,13 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Coupling, MixtureGaussianization
-from rbig_nnx.math import masks, mixture
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.math import masks
+from rbig_nnx.math.params import (
+    ANCHOR_WEIGHT,
+    Family,
+    MixtureParams,
+    check_options,
+)
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
 from rbig_nnx.nn.marginal import identity_bias, no_scale_limit
 
@@ -73,7 +78,7 @@ class MixtureCDFCoupling(nnx.Module):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        mixture.check_options(num_components, family, anchor_weight)
+        check_options(num_components, family, anchor_weight)
         self.mask = masks.check(masks.half(num_features) if mask is None else mask)
         if len(self.mask) != num_features:
             raise ValueError(
@@ -116,6 +121,13 @@ class MixtureCDFCoupling(nnx.Module):
         """
         self.conditioner.make_constant(params.pack())
         self.max_log_scale[...] = params.widest()
+
+    def with_mask(self, mask: masks.Mask) -> "MixtureCDFCoupling":
+        """This coupling for another mask with as many features passing; shares arrays."""
+        leaves, structure = jax.tree.flatten(self)
+        coupling = jax.tree.unflatten(structure, leaves)
+        coupling.mask = mask
+        return coupling
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The coupling at the current parameters, given the context."""

@@ -8,14 +8,19 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import MixtureGaussianization
-from rbig_nnx.math import mixture
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family, MixtureParams
+from rbig_nnx.math.params import (
+    ANCHOR_WEIGHT,
+    Family,
+    MixtureParams,
+    check_options,
+    identity_params,
+)
 from rbig_nnx.nn.frozen import Frozen
 
 
 def identity_bias(num_features: int, num_components: int, family: Family) -> Array:
     """Packed parameters, [3·K·d], at which the mixture map is close to the identity."""
-    identity = mixture.identity_params(num_components, family)
+    identity = identity_params(num_components, family)
     every = (jnp.broadcast_to(p, (num_features, num_components)) for p in identity)
     return MixtureParams(*every).pack()
 
@@ -69,7 +74,7 @@ class MixtureCDFMarginal(nnx.Module):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        mixture.check_options(num_components, family, anchor_weight)
+        check_options(num_components, family, anchor_weight)
         self.num_features = num_features
         self.num_components = num_components
         self.family = family

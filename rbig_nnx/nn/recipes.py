@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.math import masks
-from rbig_nnx.math.mixture import ANCHOR_WEIGHT, Family
+from rbig_nnx.math.params import ANCHOR_WEIGHT, Family
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal

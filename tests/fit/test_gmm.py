@@ -7,7 +7,8 @@ import pytest
 
 from rbig_nnx.fit import em, gmm, sketch
 from rbig_nnx.fit.starts import starts
-from rbig_nnx.math.mixture import MixtureParams, log_pdf
+from rbig_nnx.math.mixture import log_pdf
+from rbig_nnx.math.params import MixtureParams
 
 KEY = jax.random.key(0)
 

@@ -16,9 +16,9 @@ MASKS = [
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_join_undoes_split(mask):
-    x = jnp.arange(2 * len(mask), dtype=jnp.float32).reshape(2, -1)
+    x = jnp.arange(2 * len(mask), dtype=jnp.float32).reshape(-1, 2)
     passive, moved = masks.split(x, mask)
-    np.testing.assert_array_equal(passive, np.asarray(x)[:, np.asarray(mask)])
+    np.testing.assert_array_equal(passive, np.asarray(x)[np.asarray(mask)])
     np.testing.assert_array_equal(masks.join(passive, moved, mask), x)
 
 

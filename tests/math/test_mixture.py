@@ -7,10 +7,8 @@ import pytest
 from jax.test_util import check_grads
 
 from rbig_nnx.math import mixture
-from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.math.params import FAMILIES, MixtureParams, identity_params
 from tests import truth
-
-FAMILIES = mixture.FAMILIES
 
 
 def random_params(seed, shape=(), num_components=8, spread=2.0):
@@ -108,7 +106,7 @@ def test_pack_is_read_back_to_the_last_bit(shape):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("num_components", [1, 2, 8])
 def test_identity_params_are_close_to_the_identity(num_components, family):
-    params = mixture.identity_params(num_components, family)
+    params = identity_params(num_components, family)
     x = jnp.linspace(-2, 2, 41)
     z, _ = mixture.gaussianize(x, params, family=family)
     assert np.max(np.abs(z - x)) < (0.05 if family == "gaussian" else 0.15)

@@ -5,11 +5,11 @@ import pytest
 from jax.test_util import check_grads
 
 from rbig_nnx.math import mixture, root
-from rbig_nnx.math.mixture import MixtureParams
+from rbig_nnx.math.params import FAMILIES, MixtureParams
 from tests.math.test_mixture import random_params
 
 
-@pytest.mark.parametrize("family", mixture.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(4))
 def test_round_trip_to_z_12(seed, family):
     params = random_params(seed)
@@ -39,7 +39,7 @@ def test_worst_mixtures_converge():
         assert np.all(above >= z - 1e-5)
 
 
-@pytest.mark.parametrize("family", mixture.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_implicit_gradient_is_that_of_finite_differences(family):
     with jax.enable_x64(True):
         params = MixtureParams(*(p.astype(float) for p in random_params(8)))

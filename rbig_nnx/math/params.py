@@ -1,0 +1,92 @@
+"""The parameters of one-dimensional mixtures, and the mixtures that nothing is known of."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Array, Float
+
+Family = Literal["gaussian", "logistic"]
+FAMILIES: tuple[str, ...] = ("gaussian", "logistic")
+
+ANCHOR_WEIGHT = 0.01  # ε: weight of the fixed N(0, 1) component; see docs/design.md
+
+
+class MixtureParams(NamedTuple):
+    """Parameters of mixtures of K components, each array [..., K].
+
+    The weights are softmax(logits), the scales exp(log_scales); no other link function, so
+    what a fit writes is read back to the last bit.
+    """
+
+    logits: Float[Array, "*b k"]
+    means: Float[Array, "*b k"]
+    log_scales: Float[Array, "*b k"]
+
+    def pack(self) -> Float[Array, "*c p"]:
+        """The parameters of m mixtures, [..., m, K] each, as one axis [..., 3·K·m].
+
+        Order: kind of parameter, then component, then feature.
+        """
+        stacked = jnp.stack([jnp.swapaxes(p, -1, -2) for p in self], axis=-3)
+        return stacked.reshape(*stacked.shape[:-3], -1)
+
+    @classmethod
+    def unpack(cls, flat: Float[Array, "*c p"], num_components: int) -> "MixtureParams":
+        """Inverse of `pack`: [..., 3·K·m] to arrays [..., m, K]."""
+        # With all axes reversed, as the map wants them: the transposes cancel there.
+        stacked = flat.T.reshape(3, num_components, -1, *flat.T.shape[1:])
+        return cls(*(p[0].T for p in jax.lax.split(stacked, (1, 1, 1))))
+
+    def widest(self) -> Float[Array, "*b"]:
+        """The largest log scale of each mixture, at least the anchor's 0."""
+        return jnp.maximum(jnp.max(self.log_scales, axis=-1), 0)
+
+    def limited(self, max_log_scale: Float[Array, " m"]) -> "MixtureParams":
+        """The mixtures, [..., m, K], with no log scale above that of their feature, [m]."""
+        reversed_axes = self.log_scales.T
+        limit = max_log_scale.reshape(-1, *[1] * (reversed_axes.ndim - 2))
+        # Not `minimum`, whose derivative weighs ties.
+        limited = jnp.where(reversed_axes < limit, reversed_axes, limit)
+        return self._replace(log_scales=limited.T)
+
+
+def check_options(num_components: int, family: str, anchor_weight: float) -> None:
+    """Raises ValueError for arguments that make no mixture."""
+    if num_components < 1:
+        raise ValueError(
+            f"`num_components` must be at least 1; got {num_components}. Try 8."
+        )
+    if family not in FAMILIES:
+        raise ValueError(f"`family` must be one of {FAMILIES}; got {family!r}.")
+    if not 0 <= anchor_weight < 1:
+        raise ValueError(
+            f"`anchor_weight` must be in [0, 1), 0 for no anchor; got {anchor_weight}."
+        )
+
+
+def identity_params(num_components: int, family: Family = "gaussian") -> MixtureParams:
+    """A mixture close to N(0, 1) whose components differ, so that each can train.
+
+    Means at halved normal quantiles, scales that make the variance 1. The map is
+    the identity to a few hundredths: where an untrained or an unneeded layer starts.
+
+    Args:
+      num_components: K.
+      family: "gaussian" or "logistic" components.
+
+    Returns:
+      Parameters, each [K].
+    """
+    levels = (np.arange(num_components) + 0.5) / num_components
+    means = 0.5 * scipy.special.ndtri(levels)
+    scale = np.sqrt(1 - np.mean(means**2))
+    if family == "logistic":
+        scale *= np.sqrt(3) / np.pi  # a logistic of scale s has variance (π s)²/3
+    return MixtureParams(
+        logits=jnp.zeros(num_components),
+        means=jnp.asarray(means, jnp.float32),
+        log_scales=jnp.full(num_components, np.log(scale), jnp.float32),
+    )
