@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from rbig_nnx.fit import gmm
@@ -42,7 +41,7 @@ class Fittable(Protocol):
         """Rewrites the layer's own variables from the layer's input.
 
         Args:
-          x: what reaches the layer, [n, d]; possibly sharded over rows.
+          x: what reaches the layer, [n, d]; of many rows, a sample.
           weights: weights of the rows, [n]; zero for rows that must not be used.
           key: random key of this layer.
         """
@@ -71,40 +70,79 @@ class Rows(NamedTuple):
     holds_out: bool
 
 
+class Block:
+    """What reaches a layer, or the couplings of one block, which share what is fitted.
+
+    A coupling is the marginal map of the features that it moves, while its output kernel is
+    zero. So a block's couplings, or the one marginal layer in their place, take their parts
+    of one fit and of one map, and agree to the last bit.
+
+    Args:
+      x: the rows, [n, d].
+      rows: their weights.
+      key: random key.
+      options: of the warm start.
+    """
+
+    def __init__(self, x: Array, rows: Rows, key: Array, options: Options):
+        self.x, self.rows, self.key, self.options = x, rows, key, options
+        self._fits: dict[tuple, Mixtures] = {}
+        self._maps: dict[tuple, tuple[Array, Array]] = {}
+
+    def mixtures(self, layer: Any) -> Mixtures:
+        """Fits of every feature, with the components of a coupling or marginal layer."""
+        kind = _kind(layer)
+        if kind not in self._fits:
+            self._fits[kind] = _fit_mixtures(self, *kind)
+        return self._fits[kind]
+
+    def mapped(self, layer: Any) -> tuple[Array, Array]:
+        """z and log dz/dx of every feature under those fits, [n, d] each."""
+        kind = _kind(layer)
+        if kind not in self._maps:
+            self._maps[kind] = _map(self.mixtures(layer).params, self.x, *kind[1:])
+        return self._maps[kind]
+
+
+def _kind(layer) -> tuple[int, str, float]:
+    return layer.num_components, layer.family, layer.anchor_weight
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _map(params, x, family, anchor_weight):
+    def gaussianize(params, x):
+        return mixture.gaussianize(
+            x, params, family=family, anchor_weight=anchor_weight
+        )
+
+    return in_blocks(gaussianize, params, x)
+
+
 @functools.singledispatch
-def fit_layer(
-    layer: Any,
-    x: Array,
-    rows: Rows,
-    key: Array,
-    options: Options,
-    fits: dict[tuple, Mixtures],
-) -> str:
+def fit_layer(layer: Any, block: Block) -> str:
     """Fits one layer in place; returns what was done, for the report."""
-    del options, fits
     if isinstance(layer, Fittable):
-        layer.warm_start(x, weights=rows.fit, key=key)
+        layer.warm_start(block.x, weights=block.rows.fit, key=block.key)
         return "own fit"
     return "passed"
 
 
 @fit_layer.register
-def _(layer: Standardize, x, rows, key, options, fits) -> str:
-    del key, options, fits
-    return fit_standardize(layer, x, rows, "x")
+def _(layer: Standardize, block: Block) -> str:
+    return fit_standardize(layer, block.x, block.rows.fit, "x")
 
 
-def fit_standardize(layer: Standardize, x: Array, rows: Rows, name: str) -> str:
+def fit_standardize(layer: Standardize, x: Array, weights: Array, name: str) -> str:
     """Writes mean and scale of x; `name` is the argument's, for the error."""
-    mean, scale = _moments(x, rows.fit)
-    if not bool(jnp.all(scale > 0)):
+    mean, scale = map(np.asarray, _moments(x, weights))
+    if not np.all(scale > 0):
         raise ValueError(
             f"`{name}` must vary in every column; columns"
-            f" {np.flatnonzero(~(np.asarray(scale) > 0)).tolist()} are constant in the"
-            " rows that are fitted. Leave them out."
+            f" {np.flatnonzero(~(scale > 0)).tolist()} are constant in the rows that are"
+            " fitted. Leave them out."
         )
     layer.mean[...] = mean.astype(layer.mean.dtype)
-    layer.log_scale[...] = jnp.log(scale).astype(layer.log_scale.dtype)
+    layer.log_scale[...] = np.log(scale).astype(layer.log_scale.dtype)
     return "mean and scale"
 
 
@@ -122,16 +160,16 @@ def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
 
 
 @fit_layer.register
-def _(layer: HouseholderRotation, x, rows, key, options, fits) -> str:
-    del fits
+def _(layer: HouseholderRotation, block: Block) -> str:
     d = layer.num_features
     if layer.num_reflections < d:
         return f"kept ({layer.num_reflections} of {d} reflections)"
-    q = fit_rotation(x, method=options.rotation, key=key, weights=rows.fit)
+    method = block.options.rotation
+    q = fit_rotation(block.x, method=method, key=block.key, weights=block.rows.fit)
     layer.vectors[...] = _reflections(q, layer.num_reflections).astype(
         layer.vectors.dtype
     )
-    return options.rotation
+    return method
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -146,20 +184,16 @@ def _reflections(q: Array, num_reflections: int) -> Array:
 
 
 @fit_layer.register
-def _(layer: MixtureCDFMarginal, x, rows, key, options, fits) -> str:
-    del fits
-    mixtures = _fit_mixtures(layer, x, rows, key, options)
-    layer.set_mixtures(mixtures.params)
-    return _describe(mixtures.shrinkage)
+def _(layer: MixtureCDFMarginal, block: Block) -> str:
+    params, shrinkage = block.mixtures(layer)
+    layer.set_mixtures(params)
+    return _describe(shrinkage)
 
 
 @fit_layer.register
-def _(layer: MixtureCDFCoupling, x, rows, key, options, fits) -> str:
-    kind = (layer.num_components, layer.family, layer.anchor_weight)
-    if kind not in fits:
-        fits[kind] = _fit_mixtures(layer, x, rows, key, options)
+def _(layer: MixtureCDFCoupling, block: Block) -> str:
+    params, shrinkage = block.mixtures(layer)
     moved = ~np.asarray(layer.mask)
-    params, shrinkage = fits[kind]
     layer.set_mixtures(MixtureParams(*(p[moved] for p in params)))
     return _describe(shrinkage[moved])
 
@@ -170,12 +204,13 @@ def _describe(shrinkage: np.ndarray) -> str:
     return f"{int(fitted.sum())} of {fitted.size} features{note}"
 
 
-def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
-    """A mixture for each feature of x, [d, K] each."""
+def _fit_mixtures(block: Block, num_components, family, anchor_weight) -> Mixtures:
+    """A mixture for each feature of the block's rows."""
+    x, rows, key, options = block.x, block.rows, block.key, block.options
     kind = {
-        "num_components": layer.num_components,
-        "family": layer.family,
-        "anchor_weight": layer.anchor_weight,
+        "num_components": num_components,
+        "family": family,
+        "anchor_weight": anchor_weight,
     }
     fit: Callable[..., MixtureParams]
     if options.backend == "sklearn":
@@ -186,46 +221,45 @@ def _fit_mixtures(layer, x: Array, rows: Rows, key: Array, options: Options):
         binned = binned._replace(variances=binned.variances + options.smoothing**2)
         fit = functools.partial(gmm.fit_sketch, binned, key=key, **kind)
     if not rows.holds_out:
-        return Mixtures(fit(), np.zeros(x.shape[1]))
+        return Mixtures(_on_host(fit()), np.zeros(x.shape[1]))
 
-    identity = identity_params(layer.num_components, layer.family)
-    shape = (x.shape[1], layer.num_components)
-    identity = MixtureParams(*(jnp.broadcast_to(p, shape) for p in identity))
+    identity = identity_params(num_components, family)
+    shape = x.shape[1], num_components
+    identity = MixtureParams(*(np.broadcast_to(p, shape) for p in identity))
     strengths = _SHRINKAGES if options.backend == "jax" else (0.0, np.inf)
-    candidates = [
+    candidates = tuple(
         identity if np.isinf(s) else fit(prior_weight=s) if s else fit()
         for s in strengths
-    ]
-    params, chosen = _choose(
-        MixtureParams(*map(jnp.stack, zip(*candidates, strict=True))),
-        *_held_out(x, rows.judge),
-        layer.family,
-        layer.anchor_weight,
-        rows.judge.sharding,
     )
-    return Mixtures(params, np.asarray(strengths)[np.asarray(chosen)])
+    judges = _held_out(x, rows.judge)
+    params, chosen = _choose(candidates, *judges, family, anchor_weight)
+    return Mixtures(_on_host(params), np.asarray(strengths)[np.asarray(chosen)])
 
 
-def _held_out(x: Array, weights: Array) -> tuple[Array, Array]:
-    """The rows that judge and their weights; rows that are sharded stay where they are."""
-    if isinstance(weights.sharding, NamedSharding):
-        return x, weights
-    count = int(jnp.sum(weights > 0))
+def _on_host(params: MixtureParams) -> MixtureParams:
+    return MixtureParams(*map(np.asarray, params))
+
+
+def _held_out(x: Array, weights: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that judge and their weights."""
+    (at,) = np.nonzero(np.asarray(weights))
     # A few more, of weight 0: another key draws about as many, and compiles nothing new.
-    size = min(-(-count // _ROUND) * _ROUND, len(x))
-    (at,) = jnp.nonzero(weights > 0, size=size, fill_value=len(x))
-    return x.at[at].get(mode="clip"), weights.at[at].get(mode="fill", fill_value=0)
+    padded = np.zeros(min(-(-len(at) // _ROUND) * _ROUND, len(x)), int)
+    padded[: len(at)] = at
+    kept = np.asarray(weights)[padded]
+    kept[len(at) :] = 0
+    return np.asarray(x)[padded], kept
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5))
-def _choose(candidates, x, weights, family, anchor_weight, sharding):
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _choose(candidates, x, weights, family, anchor_weight):
     """Each feature's most shrunk candidate that is not clearly behind the best.
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
-    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are [S, d, K],
-    from the least shrunk to the most.
+    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are [d, K], from
+    the least shrunk to the most.
     """
-    judged = weights[:, None] > 0
+    candidates = jax.tree.map(lambda *p: jnp.stack(p), *candidates)
     shares = weights[:, None] / jnp.sum(weights)
 
     def log_density(params: MixtureParams) -> Array:
@@ -234,27 +268,20 @@ def _choose(candidates, x, weights, family, anchor_weight, sharding):
                 x, params, family=family, anchor_weight=anchor_weight
             )
 
-        found = in_blocks(log_pdf, params, x, sharding=sharding)
-        return jnp.where(judged, found, 0)
+        found = in_blocks(log_pdf, params, x)
+        # Not a product with zero weights: a row that judges nothing may be infinite.
+        return jnp.where(shares > 0, found, 0)
 
-    def picked(index: Array) -> MixtureParams:
-        return jax.tree.map(
-            lambda p: jnp.take_along_axis(p, index[None, :, None], axis=0)[0],
-            candidates,
-        )
-
-    means = jax.lax.map(lambda c: jnp.sum(shares * log_density(c), axis=0), candidates)
-    leader = log_density(picked(jnp.argmax(means, axis=0)))
-
-    def is_close(candidate: MixtureParams) -> Array:
-        lag = leader - log_density(candidate)
-        mean = jnp.sum(shares * lag, axis=0)
-        error = jnp.sqrt(jnp.sum(jnp.square(shares * (lag - mean)), axis=0))
-        return mean <= _STANDARD_ERRORS * error
-
-    close = jax.lax.map(is_close, candidates)
+    found = jax.lax.map(log_density, candidates)
+    best = jnp.argmax(jnp.sum(shares * found, axis=1), axis=0)
+    leader = jnp.take_along_axis(found, best[None, None], axis=0)
+    lag = jnp.sum(shares * (leader - found), axis=1, keepdims=True)
+    error = jnp.sqrt(jnp.sum(jnp.square(shares * (leader - found - lag)), axis=1))
+    close = lag[:, 0] <= _STANDARD_ERRORS * error
     chosen = len(close) - 1 - jnp.argmax(close[::-1], axis=0)
-    return picked(chosen), chosen
+    return jax.tree.map(
+        lambda p: jnp.take_along_axis(p, chosen[None, :, None], axis=0)[0], candidates
+    ), chosen
 
 
 def _fit_by_sklearn(x, rows, key, **options) -> MixtureParams:

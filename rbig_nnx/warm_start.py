@@ -6,6 +6,9 @@ maps they are when their output kernels are zero: the kernels become exactly 0, 
 hold the mixtures. So the model starts as a diagonal RBIG flow (Laparra, Camps-Valls and
 Malo, Iterative Gaussianization, 2011), and training lifts the kernels.
 
+Of many rows a sample is walked through the layers, so that the time does not grow with
+them; rows that are spread over devices or processes are sampled where they lie.
+
 Greedy fits overfit with depth. Unless `holdout` is 0, a slice of the rows takes no part in
 the fits and decides for every feature of every layer how far its mixture is shrunk to the
 identity, up to leaving the feature alone.
@@ -24,13 +27,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from rbig_nnx.fit.rotation import METHODS
-from rbig_nnx.fit_layers import Mixtures, Options, Rows, fit_layer, fit_standardize
+from rbig_nnx.fit_layers import Block, Options, Rows, fit_layer, fit_standardize
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import as_bijector
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport, WarmStartReport
@@ -48,6 +50,7 @@ def warm_start(
     rotation: str = "pca",
     holdout: float = 0.1,
     smoothing: float = 0.1,
+    max_rows: int = 262_144,
     backend: str = "jax",
 ) -> tuple[Any, WarmStartReport]:
     """Returns a copy of the model whose flow has been fitted to x, layer by layer.
@@ -71,6 +74,8 @@ def warm_start(
       smoothing: standard deviation of a Gaussian kernel by which each feature is blurred
         before its mixture is fitted, in standard deviations. Sharper fits start higher
         and train to a lower held-out log density (`docs/design.md`).
+      max_rows: of more rows, the layers after the standardiser see a random sample of so
+        many. A mixture of K components fitted to n rows loses about 3 K / 2n nats.
       backend: "jax", or "sklearn" for scikit-learn's `GaussianMixture` as reference.
 
     Returns:
@@ -106,27 +111,34 @@ def warm_start(
     model = nnx.clone(model)
     flow = _only_flow(model)
     context = check_context(flow, context)
-    x = _check_rows(flow, x, context, weights)
+    x = _check_rows(flow, x, context, weights, max_rows)
     rows = _split(jax.random.fold_in(key, 0), x, weights, holdout)
+    # The standardisers of the input know every row.
     if flow.standardize_context is not None:
-        fit_standardize(flow.standardize_context, context, rows, "context")
+        fit_standardize(flow.standardize_context, context, rows.fit, "context")
+    if isinstance(first := flow.layers[0], Standardize):
+        fit_standardize(first, x, rows.fit, "x")
+    x, context, rows = _sample(key, x, context, rows, max_rows)
+    if flow.standardize_context is not None:
         context = flow.standardize_context.bijector().forward(context)
 
     options = Options(rotation, smoothing if holdout else 0.0, backend)
-    block = 0
-    fits: dict[tuple, Mixtures] = {}
-    state = _State(x, jnp.zeros(x.shape[0], x.dtype), x)
+    previous, num_blocks = None, 0
+    state = _State(x, jnp.zeros(x.shape[0], x.dtype))
     log_prob = _log_prob(state, rows)
     reports = []
     for index, layer in enumerate(flow.layers):
         start = time.perf_counter()
-        if not isinstance(layer, MixtureCDFCoupling) or not fits:
-            # The couplings of a block share one fit, of their common input's features,
-            # and one key: what a marginal layer in their place would use.
-            fits, block = {}, block + 1
-        layer_key = jax.random.fold_in(key, block)
-        action = fit_layer(layer, state.narrow, rows, layer_key, options, fits)
-        state = _push(layer, state, context, rows)
+        if not all(isinstance(la, MixtureCDFCoupling) for la in (previous, layer)):
+            # One key for all couplings of a block: what a marginal layer in their place
+            # would use.
+            num_blocks += 1
+            layer_key = jax.random.fold_in(key, num_blocks)
+            block = Block(state.x, rows, layer_key, options)
+        previous = layer
+        done = layer is first and isinstance(layer, Standardize)
+        action = "mean and scale" if done else fit_layer(layer, block)
+        state = _push(layer, state, block, context)
         before, log_prob = log_prob, _log_prob(state, rows)
         if not np.isfinite(log_prob):
             raise ValueError(
@@ -150,9 +162,8 @@ def warm_start(
 class _State(NamedTuple):
     """The rows between two layers."""
 
-    x: Array  # [n, d], float64 where it can be: see `_push`
-    log_det: Array  # [n], likewise
-    narrow: Array  # [n, d], x in the data's dtype: what is fitted
+    x: Array  # [n, d]
+    log_det: Array  # [n]
 
 
 def _only_flow(model: nnx.Module) -> GaussianizationFlow:
@@ -167,28 +178,20 @@ def _only_flow(model: nnx.Module) -> GaussianizationFlow:
     return flows[0][1]
 
 
+@functools.partial(jax.jit, static_argnums=(1, 3))
 def _split_weights(key, n, weights, holdout):
     weights = jnp.ones(n) if weights is None else weights.astype(jnp.float32)
     judges = jax.random.uniform(key, (n,)) < holdout
     return jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
 
 
-@functools.cache
-def _split_over(sharding: NamedSharding | None):
-    return jax.jit(_split_weights, static_argnums=(1, 3), out_shardings=sharding)
-
-
-def _over_rows(x: Array) -> NamedSharding | None:
-    """How something with one value a row lies beside x."""
-    if not isinstance(x.sharding, NamedSharding) or not x.sharding.spec:
-        return None
-    return NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0]))
-
-
 def _split(key: Array, x: Array, weights: Array | None, holdout: float) -> Rows:
     # By weights, not by slices: rows that are sharded over devices stay where they are.
     n = x.shape[0]
-    fit, judge = _split_over(_over_rows(x))(key, n, weights, holdout)
+    fit, judge = _split_weights(key, n, weights, holdout)
+    if isinstance(x.sharding, NamedSharding) and x.sharding.spec:
+        axis = PartitionSpec(x.sharding.spec[0])
+        fit, judge = jax.device_put((fit, judge), NamedSharding(x.sharding.mesh, axis))
     if not holdout:
         return Rows(fit, fit, holds_out=False)
     if not bool(jnp.any(judge > 0)):
@@ -199,6 +202,42 @@ def _split(key: Array, x: Array, weights: Array | None, holdout: float) -> Rows:
     return Rows(fit, judge, holds_out=True)
 
 
+def _sample(key: Array, x: Array, context: Array | None, rows: Rows, max_rows: int):
+    """At most `max_rows` rows with what belongs to them, on this process's device.
+
+    One row from each of `max_rows` strata of equal length. Rows by number: of rows that are
+    sharded only the chosen ones move, and every process gets the same.
+    """
+    per_row = x, context, rows.fit, rows.judge
+    if len(x) > max_rows:
+        starts = np.arange(max_rows, dtype=np.int64) * len(x) // max_rows
+        within = jax.random.randint(key, (max_rows,), 0, len(x) // max_rows)
+        at = starts + np.asarray(within)
+        per_row = jax.tree.map(lambda a: _take_rows(a)(a, at), per_row)
+    x, context, fit, judge = jax.tree.map(_local, per_row)
+    return x, context, Rows(fit, judge, rows.holds_out)
+
+
+def _take_rows(a: Array) -> Any:
+    """(a, numbers of rows) to these rows, whole on every device that holds a part of a."""
+    return jax.jit(lambda a, at: a[at], out_shardings=_everywhere(a))
+
+
+def _local(a: Array) -> Array:
+    """A whole copy on one device, if it lies on several."""
+    everywhere = _everywhere(a)
+    if everywhere is None:
+        return a
+    whole = jax.jit(lambda a: a, out_shardings=everywhere)(a)
+    return jnp.asarray(np.asarray(whole.addressable_data(0)))
+
+
+def _everywhere(a: Array) -> NamedSharding | None:
+    if not isinstance(a.sharding, NamedSharding):
+        return None
+    return NamedSharding(a.sharding.mesh, PartitionSpec())
+
+
 @jax.jit
 def _summary(x: Array) -> tuple[Array, Array, Array]:
     finite = jnp.all(jnp.isfinite(x), axis=1)
@@ -206,7 +245,7 @@ def _summary(x: Array) -> tuple[Array, Array, Array]:
     return jnp.sum(~finite), first, jnp.max(x, axis=0) == jnp.min(x, axis=0)
 
 
-def _check_rows(flow, x, context, weights) -> Array:
+def _check_rows(flow, x, context, weights, max_rows) -> Array:
     x = jnp.asarray(x)
     d = flow.num_features
     if x.ndim != 2 or x.shape[1] != d:
@@ -223,6 +262,11 @@ def _check_rows(flow, x, context, weights) -> Array:
             f"`x` must have more rows than `num_components`; got {x.shape[0]} rows and"
             f" {needed - 1} components. Fit on more data or build the flow with fewer"
             " components."
+        )
+    if max_rows < needed:
+        raise ValueError(
+            f"`max_rows` must be more than `num_components`; got {max_rows} rows and"
+            f" {needed - 1} components. Leave it out."
         )
     for name, rows in (("context", context), ("weights", weights)):
         if rows is not None and len(rows) != x.shape[0]:
@@ -253,47 +297,37 @@ def _check_rows(flow, x, context, weights) -> Array:
 
 def _log_prob(state: _State, rows: Rows) -> float:
     """Mean log density of the judging rows if the flow ended here."""
-    with jax.enable_x64(state.x.dtype == jnp.float64):
-        return float(_mean_log_prob(state.x, state.log_det, rows.judge))
+    return float(_mean_log_prob(state, rows.judge))
 
 
 @jax.jit
-def _mean_log_prob(x: Array, log_det: Array, weights: Array) -> Array:
+def _mean_log_prob(state: _State, weights: Array) -> Array:
+    x, log_det = state
     per_row = log_det - 0.5 * jnp.sum(x * x, axis=-1) - x.shape[-1] * LOG_SQRT_2PI
     # Not a product with zero weights: a row that judges nothing may be infinite.
     return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights) / jnp.sum(weights)
 
 
-def _push(layer: Any, state: _State, context: Array | None, rows: Rows) -> _State:
-    """The layer's own forward, for a coupling as the marginal map that it is now.
-
-    In float64 for this package's layers. A coupling and the marginal map it equals are two
-    compiled programs that round differently, and EM makes 1e-3 of a last bit; what is
-    rounded once from float64 is the same bits for both. TPUs have no float64.
-    """
-    narrow = state.narrow.dtype
-    wide = type(layer) in _WIDE and jax.default_backend() != "tpu"
-    with jax.enable_x64(wide or narrow == jnp.float64):
-        dtype = jnp.float64 if wide else narrow
-        layer, x, log_det, context = jax.tree.map(
-            lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a,
-            (layer, state.x, state.log_det, context),
-        )
-        x, log_det = _forward(layer, x, log_det, context, rows.fit.sharding)
-        return _State(x, log_det, x.astype(narrow))
+def _push(layer: Any, state: _State, block: Block, context: Array | None) -> _State:
+    """The layer's own forward; of a coupling, its part of the block's marginal map."""
+    if isinstance(layer, MixtureCDFCoupling | MixtureCDFMarginal):
+        moved = ~np.asarray(getattr(layer, "mask", [False] * state.x.shape[1]))
+        return _take(state, block.mapped(layer), moved)
+    return _State(*_forward(layer, *state, context))
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _forward(layer, x: Array, log_det: Array, context: Array | None, sharding):
+@jax.jit
+def _take(state: _State, mapped: tuple[Array, Array], moved: Array) -> _State:
+    z, log_slopes = mapped
+    gained = jnp.sum(jnp.where(moved, log_slopes, 0), axis=-1)
+    return _State(jnp.where(moved, z, state.x), state.log_det + gained)
+
+
+@jax.jit
+def _forward(layer, x: Array, log_det: Array, context: Array | None):
     # The layer is an argument: equal layers share one compiled program.
     def forward(layer, x, log_det, context):
-        # A coupling's output kernel is zero now: rows need not go through its network.
-        fitted = isinstance(layer, MixtureCDFCoupling)
-        bijector = layer.marginal_bijector() if fitted else as_bijector(layer, context)
-        y, gained = bijector.forward_and_log_det(x)
+        y, gained = as_bijector(layer, context).forward_and_log_det(x)
         return y, log_det + gained
 
-    return in_blocks(forward, layer, x, log_det, context, sharding=sharding)
-
-
-_WIDE = (Standardize, HouseholderRotation, MixtureCDFMarginal, MixtureCDFCoupling)
+    return in_blocks(forward, layer, x, log_det, context)

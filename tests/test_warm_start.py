@@ -236,48 +236,36 @@ def spread(x):
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
 
 
-@pytest.fixture(params=[65_536, 1_000], ids=["whole", "in blocks"])
-def block(request, monkeypatch):
-    monkeypatch.setattr("rbig_nnx.math.blocks._BLOCK", request.param)
-    jax.clear_caches()  # the programs of another size
-    yield
-    jax.clear_caches()
-
-
 # Few rows are sorted, many binned; the rotation looks at a part of the last ones.
 @pytest.mark.parametrize(("n", "rotation"), [(800, "pca"), (40_000, "ica")])
-@pytest.mark.usefixtures("block")
-def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation):
+@pytest.mark.parametrize("max_rows", [262_144, 500], ids=["all rows", "a sample"])
+def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation, max_rows):
     layers = [
         rn.Standardize(3),
         rn.HouseholderRotation(3, rngs=nnx.Rngs(0)),
         rn.MixtureCDFMarginal(3, num_components=4),
     ]
     flow, x = rn.GaussianizationFlow(layers), data(3, n)
-    one, before = rn.warm_start(flow, x, key=KEY, rotation=rotation)
-    many, after = rn.warm_start(flow, spread(x), key=KEY, rotation=rotation)
+    options = {"key": KEY, "rotation": rotation, "max_rows": max_rows}
+    one, before = rn.warm_start(flow, x, **options)
+    many, after = rn.warm_start(flow, spread(x), **options)
     np.testing.assert_allclose(one.log_prob(x), many.log_prob(x), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(before.log_prob, after.log_prob, rtol=1e-5)
+    # What was fitted works on rows that are spread, and on those that are not.
+    np.testing.assert_allclose(many.log_prob(spread(x)), many.log_prob(x), atol=1e-4)
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-@pytest.mark.usefixtures("block")
-def test_sharded_rows_are_never_gathered():
+def test_of_sharded_rows_only_the_sample_moves():
     n = 8 * 5_003
     x, weights = spread(data(3, n)), spread(np.ones(n, np.float32))
-    layer = rn.MixtureCDFMarginal(3, num_components=2)
-    candidates = jax.tree.map(lambda p: jnp.stack([p, p]), layer.mixture_params())
     warm_start = importlib.import_module("rbig_nnx.warm_start")
     programs = [
         importlib.import_module("rbig_nnx.fit.sketch")._sketch.lower(x, weights, KEY),
         rotation._fit.lower("nongaussian", x, weights, KEY),
         fit_layers._moments.lower(x, weights),
-        fit_layers._choose.lower(
-            candidates, x, weights, "gaussian", 0.01, weights.sharding
-        ),
         warm_start._summary.lower(x),
-        warm_start._forward.lower(layer, x, weights, None, weights.sharding),
-        warm_start._mean_log_prob.lower(x, weights, weights),
+        warm_start._take_rows(x).lower(x, np.arange(0, n, 100)),
     ]
     for program in programs:
         # A device's program speaks of its own 5,003 rows, or of those it was sent.
@@ -286,6 +274,21 @@ def test_sharded_rows_are_never_gathered():
         assert not re.search(rf"[\[,]{n}[\],]", text)
     rows = warm_start._split(KEY, x, None, 0.1)
     assert rows.fit.sharding == rows.judge.sharding == weights.sharding
+
+
+def test_a_sample_of_many_rows_gives_nearly_the_fit_of_all():
+    x, fresh = data(3, 60_000), data(3, 20_000, seed=1)
+
+    def score(seed, **options):
+        key = jax.random.key(seed)
+        warm, _ = rn.warm_start(coupling_flow(3), x, key=key, **options)
+        # The standardiser knows every row that is not held out.
+        np.testing.assert_allclose(warm.layers[0].mean[...], x.mean(0), atol=0.02)
+        return float(np.mean(warm.log_prob(fresh)))
+
+    loss = score(0) - np.array([score(seed, max_rows=10_000) for seed in range(5)])
+    assert abs(loss.mean()) < 0.05
+    assert np.all(np.abs(loss) < 0.1)
 
 
 def test_duplicates_integers_and_outliers_give_finite_fits_and_gradients():
@@ -332,6 +335,7 @@ def spoiled(value):
         (data(2), {"rotation": "qr"}, "`rotation` must be one of"),
         (data(2), {"backend": "torch"}, "`backend` must be one of"),
         (data(2), {"holdout": 1.0}, "`holdout` must be a share"),
+        (data(2), {"max_rows": 4}, "`max_rows` must be more than `num_components`"),
     ],
 )
 def test_bad_input_is_refused(x, options, message):

@@ -19,7 +19,6 @@ from rbig_nnx.math.sums import fold
 
 MIN_SCALE = 1e-3  # of a component, in standard deviations of the feature
 MIN_WEIGHT = 1e-6  # of a component: keeps the logits finite
-_COARSE_BINS = 512  # the first, short runs
 _SMALLEST_STEP = 1e-3  # of all parameters together: EM goes on without extrapolation
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -39,24 +38,6 @@ class Mixture(NamedTuple):
     log_weights: Array
     means: Array
     log_scales: Array
-
-
-def coarsen(data: Points) -> Points:
-    """Merges neighbouring bins; mass, mean and variance stay exact."""
-    group = -(-data.points.shape[-1] // _COARSE_BINS)
-    if group == 1:
-        return data
-    pad = -data.points.shape[-1] % group
-
-    def grouped(a):
-        return jnp.pad(a, ((0, 0), (0, pad))).reshape(a.shape[0], -1, group)
-
-    points, masses, variances = (grouped(a) for a in data[:3])
-    total = jnp.sum(masses, axis=-1, keepdims=True)
-    share = masses / jnp.where(total > 0, total, 1)
-    means = jnp.sum(share * points, axis=-1, keepdims=True)
-    spread = jnp.sum(share * ((points - means) ** 2 + variances), axis=-1)
-    return Points(means[..., 0], total[..., 0], spread, data.min_scale)
 
 
 def em_step(
@@ -133,32 +114,65 @@ def _extrapolate(start, first, second, data: Points) -> Mixture:
     return Mixture(jax.nn.log_softmax(log_weights, axis=0), out.means, log_scales)
 
 
-def run(mixture, data, num_cycles, family, anchor_weight):
+def best_of(
+    starts: Mixture,
+    data: Points,
+    num_cycles: tuple[int, int],
+    family: str,
+    anchor_weight: float,
+) -> Mixture:
+    """Runs every start briefly, and from the best of each feature to the end.
+
+    One loop for all runs, so that a run is compiled once.
+
+    Args:
+      starts: initial mixtures, each array [S, K, d].
+      data: what is fitted.
+      num_cycles: of the brief runs and of the last one.
+      family: "gaussian" or "logistic".
+      anchor_weight: of the fixed N(0, 1) component.
+    """
+    count = len(starts.means)
+
+    def step(number, carry):
+        best, highest = carry
+        brief = number < count
+        start = jax.tree.map(lambda s, b: jnp.where(brief, s[number], b), starts, best)
+        length = jnp.where(brief, *num_cycles)
+        found, value = _run(start, data, length, family, anchor_weight)
+        better = ~brief | (value > highest)  # false for NaN
+        best = jax.tree.map(functools.partial(jnp.where, better), found, best)
+        return best, jnp.where(better, value, highest)
+
+    first = jax.tree.map(lambda s: s[0], starts)
+    lowest = jnp.full(first.means.shape[1:], -jnp.inf)
+    return jax.lax.fori_loop(0, count + 1, step, (first, lowest))[0]
+
+
+def _run(mixture, data, num_cycles, family, anchor_weight):
     """`num_cycles` of three EM steps each, extrapolated where that raises the likelihood.
 
     Returns the mixture and the mean log-likelihood [d] one step before it.
     """
-    step = functools.partial(
-        em_step, data=data, family=family, anchor_weight=anchor_weight
-    )
 
     def where(condition, a, b):
         return jax.tree.map(functools.partial(jnp.where, condition), a, b)
 
-    def phase_of_cycle(carry, phase):
+    def step_of_cycle(number, carry):
         # One copy of the step to compile. `before` is the likelihood of the first step.
         current, start, previous, before = carry
-        stepped, value = step(current)
+        stepped, value = em_step(current, data, family, anchor_weight)
         far = _extrapolate(start, previous, stepped, data)
         good = value >= before  # false for NaN too
         kept = where(good, stepped, previous)
+        phase = number % 3
         last = phase == 2
         current = where(phase == 0, stepped, where(last, kept, far))
         start = where(last, kept, start)
         before = jnp.where((phase == 1) | (last & good), value, before)
-        return (current, start, where(last, kept, stepped), before), None
+        return current, start, where(last, kept, stepped), before
 
     before = jnp.full(mixture.means.shape[1:], -jnp.inf)
-    phases = jnp.tile(jnp.arange(3), num_cycles)
-    carry, _ = jax.lax.scan(phase_of_cycle, (mixture, mixture, mixture, before), phases)
+    carry = (mixture, mixture, mixture, before)
+    carry = jax.lax.fori_loop(0, 3 * num_cycles, step_of_cycle, carry)
     return carry[0], carry[3]

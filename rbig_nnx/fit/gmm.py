@@ -17,7 +17,7 @@ from rbig_nnx.fit.sketch import Sketch, check_columns, sketch, spread, with_prio
 from rbig_nnx.fit.starts import starts
 from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, check_options
 
-_SHORT_CYCLES = 10
+_BRIEF_CYCLES = 10
 _NUM_CYCLES = 60
 
 
@@ -25,15 +25,13 @@ _NUM_CYCLES = 60
 def _fit(data, prior_weight, key, num_components, family, anchor_weight, num_cycles):
     data = with_prior(data, jnp.asarray(prior_weight, jnp.float32))
     data = em.Points(*data, min_scale=em.MIN_SCALE * spread(data))
-    coarse = em.coarsen(data)
-    runs, values = jax.vmap(
-        lambda start: em.run(start, coarse, _SHORT_CYCLES, family, anchor_weight)
-    )(starts(data, key, num_components, family))
-    best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis=0)
-    mixture = jax.tree.map(
-        lambda p: jnp.take_along_axis(p, best[None, None], axis=0)[0], runs
+    mixture = em.best_of(
+        starts(data, key, num_components, family),
+        data,
+        (_BRIEF_CYCLES, num_cycles),
+        family,
+        anchor_weight,
     )
-    mixture, _ = em.run(mixture, data, num_cycles, family, anchor_weight)
     return MixtureParams(*(p.T for p in mixture))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rbig_nnx.fit.sample import sample_rows
 from rbig_nnx.math.sums import in_float64
 
 METHODS = ("pca", "random", "ica", "nongaussian")
@@ -66,27 +67,6 @@ def _principal_axes(covariance: Array) -> tuple[Array, Array]:
     return values, vectors * signs
 
 
-def _rows(x: Array, weights: Array | None, key: PRNGKeyArray, limit: int) -> Array:
-    """At most `limit` rows, one from each stratum of equal length or mass.
-
-    Rows by number: on rows that are sharded over devices only the chosen ones move.
-    """
-    row_key, level_key = jax.random.split(key)
-    n, size = x.shape[0], limit if weights is None else 2 * limit
-    if n > size:
-        starts = np.arange(size, dtype=np.int64) * n // size
-        within = jax.random.randint(row_key, (size,), 0, n // size)
-        index = starts.astype(np.int32) + within
-        x, weights = x[index], None if weights is None else weights[index]
-    if weights is None:
-        return x
-    cumulative = jnp.cumsum(weights)
-    levels = (jnp.arange(limit) + jax.random.uniform(level_key, (limit,))) / limit
-    # Never 0: a leading row without mass must not be chosen.
-    levels = jnp.maximum(levels, 1e-7) * cumulative[-1]
-    return x[jnp.minimum(jnp.searchsorted(cumulative, levels), len(x) - 1)]
-
-
 def _pca(x, weights, key):
     del key
     return _principal_axes(_covariance(x, weights)[1])[1]
@@ -113,7 +93,7 @@ def _ica(x, weights, key):
     """
     row_key, start_key = jax.random.split(key)
     mean, covariance = _covariance(x, weights)
-    z = _rows(x, weights, row_key, _ICA_ROWS) - mean
+    z = sample_rows(x, weights, row_key, _ICA_ROWS) - mean
     z = _matmul(z, _inverse_sqrt(covariance))
 
     def step(q, _):
@@ -215,7 +195,7 @@ def _nongaussian(x, weights, key):
     d = x.shape[1]
     row_key, ica_key = jax.random.split(key)
     mean, covariance = _covariance(x, weights)
-    rows = _rows(x, weights, row_key, _num_entropy_rows(d)) - mean
+    rows = sample_rows(x, weights, row_key, _num_entropy_rows(d)) - mean
     # The bandwidth is in this unit.
     rows = rows / jnp.sqrt(jnp.trace(covariance) / d + 1e-30)
     # Pairwise search alone gets lost where all axes mix many sources: offer it a start.

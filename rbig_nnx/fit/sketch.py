@@ -1,4 +1,4 @@
-"""A column of any length as two thousand bins: what mixtures are fitted to.
+"""A column of any length as some thousand bins: what mixtures are fitted to.
 
 The rows are read once, into bins that keep mass, mean and variance; a fit then costs the
 same for ten thousand rows and for ten million.
@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rbig_nnx.fit.sample import sample_rows
 from rbig_nnx.math.sums import in_float64
 
-_NUM_BINS = 2048  # bins of a sketch
+_NUM_BINS = 1_280  # bins of a sketch
 _NUM_TAIL_EDGES = 24  # of them on each side, for the rows beyond the subsample's range
 _EDGE_ROWS = 16_384  # rows that place the edges
 _NUM_PRIOR_POINTS = 128
@@ -54,31 +55,24 @@ def _edge_levels() -> np.ndarray:
     return np.sort(np.concatenate([fine, equal, 1 - fine])).astype(np.float32)
 
 
-def _sorted_subsample(x, weights, key):
-    """Rows that place the edges, sorted per column, [d, s], and their weights or None."""
-    n = x.shape[0]
-    if n > _EDGE_ROWS:
-        starts = np.arange(_EDGE_ROWS, dtype=np.int64) * n // _EDGE_ROWS
-        within = jax.random.randint(key, (_EDGE_ROWS,), 0, n // _EDGE_ROWS)
-        rows = jnp.asarray(starts, jnp.int32) + within
-        x = x[rows]
-        weights = None if weights is None else weights[rows]
-    columns = x.T
-    if weights is None:
-        return jnp.sort(columns, axis=-1), None
-    weights = jnp.broadcast_to(weights, columns.shape)
-    return jax.lax.sort((columns, weights), dimension=-1, num_keys=1)
+def _sorted(columns: Array) -> Array:
+    """Finite float32 columns in ascending order along the last axis.
+
+    As integers of the same order: XLA sorts those in a fifth of the time on CPUs.
+    """
+
+    def mirrored(bits):  # negative numbers: the larger the bits, the smaller
+        return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+    bits = mirrored(jax.lax.bitcast_convert_type(columns, jnp.int32))
+    return jax.lax.bitcast_convert_type(mirrored(jnp.sort(bits)), jnp.float32)
 
 
 def _edges(x, weights, key) -> Array:
     """Ascending bin edges [d, M - 1]."""
-    values, masses = _sorted_subsample(x, weights, key)
-    levels = _edge_levels()
-    if masses is None:
-        rows = np.clip(np.ceil(levels * values.shape[-1]) - 1, 0, None)
-        inner = values[:, rows.astype(np.int32)]
-    else:
-        inner = at_level(values, masses, jnp.asarray(levels))
+    values = _sorted(sample_rows(x, weights, key, _EDGE_ROWS).T)
+    at = np.clip(np.ceil(_edge_levels() * values.shape[-1]) - 1, 0, None)
+    inner = values[:, at.astype(np.int32)]
     # A value that fills more than one level gets a bin of its own.
     repeated = jnp.pad(inner[:, 1:] == inner[:, :-1], ((0, 0), (1, 0)))
     inner = jnp.where(repeated, jnp.nextafter(inner, jnp.inf), inner)
@@ -152,7 +146,7 @@ def _sketch(x, weights, key) -> Sketch:
 def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch:
     """Bins every column of x once, for any number of fits.
 
-    Up to 2,048 rows are kept as they are. Beyond, the edges come from the quantiles of a
+    Up to 1,280 rows are kept as they are. Beyond, the edges come from the quantiles of a
     subsample that `key` draws, and one pass over all rows sums mass, mean and variance; on
     rows sharded over devices the sums become an all-reduce and no row moves.
 

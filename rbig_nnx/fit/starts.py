@@ -27,12 +27,13 @@ def _plus_plus(data: Points, key, num_components: int) -> Array:
     return jax.lax.scan(draw, far, draws)[1]
 
 
-def _clusters(data: Points, means: Array, num_steps: int = 10) -> Mixture:
+def _clusters(data: Points, means: Array, num_steps: int = 11) -> Mixture:
     """k-means from `means` [K, d], as a mixture: sharp where EM's start is smooth."""
     num_components = means.shape[0]
     labels = jnp.arange(num_components)[:, None, None]
 
-    def moments(means):
+    def moments(carry, _):
+        means = carry[1]
         distance = (data.points - means[..., None]) ** 2
         own = jnp.argmin(distance, axis=0) == labels
         masses = jnp.where(own, data.masses, 0)
@@ -40,12 +41,10 @@ def _clusters(data: Points, means: Array, num_steps: int = 10) -> Mixture:
         safe = jnp.where(mass > 0, mass, 1)
         shift = jnp.sum(masses * (data.points - means[..., None]), axis=-1) / safe
         square = jnp.sum(masses * (distance + data.variances), axis=-1) / safe
-        return mass, means + shift, jnp.maximum(square - shift**2, 0)
+        return (mass, means + shift, jnp.maximum(square - shift**2, 0)), None
 
-    means, _ = jax.lax.scan(
-        lambda m, _: (moments(m)[1], None), means, None, length=num_steps
-    )
-    mass, means, variances = moments(means)
+    start = jnp.zeros_like(means), means, jnp.zeros_like(means)
+    (mass, means, variances), _ = jax.lax.scan(moments, start, length=num_steps)
     weights = jnp.maximum(mass, MIN_WEIGHT)
     weights = weights / jnp.sum(weights, axis=0)
     scales = jnp.maximum(jnp.sqrt(variances), data.min_scale)

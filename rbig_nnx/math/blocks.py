@@ -5,21 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 _BLOCK = 65_536  # rows
 
 
-def in_blocks(
-    function: Callable, shared: Any, *rows: Any, sharding: Sharding | None = None
-) -> Any:
+def in_blocks(function: Callable, shared: Any, *rows: Any) -> Any:
     """`function(shared, *rows)` with the intermediate values of one block of rows.
 
     Args:
       function: treats every row by itself; (shared, *rows) to arrays [n, ...]. Traced.
       shared: pytree of what every row needs.
       *rows: pytrees of arrays [n, ...].
-      sharding: how the rows lie; the blocks are then each device's own rows.
 
     Returns:
       What `function` returns for all rows.
@@ -30,28 +26,7 @@ def in_blocks(
       >>> print(in_blocks(lambda s, x: s * x, 2.0, jnp.arange(3.0)))
       [0. 2. 4.]
     """
-    split = isinstance(sharding, NamedSharding) and any(sharding.spec)
-    if not split:
-        return _local(function, shared, rows)
-    if sharding.shard_shape((_num_rows(rows),))[0] <= _BLOCK:
-        return function(shared, *rows)
-    axis = PartitionSpec(sharding.spec[0])
-    run = jax.shard_map(
-        lambda shared, rows: _local(function, shared, rows),
-        mesh=sharding.mesh,
-        in_specs=(PartitionSpec(), axis),
-        out_specs=axis,
-        check_vma=False,
-    )
-    return run(shared, rows)
-
-
-def _num_rows(rows):
-    return jax.tree.leaves(rows)[0].shape[0]
-
-
-def _local(function, shared, rows):
-    n = _num_rows(rows)
+    n = jax.tree.leaves(rows)[0].shape[0]
     if n <= _BLOCK:
         return function(shared, *rows)
 

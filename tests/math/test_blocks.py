@@ -33,23 +33,6 @@ def test_every_row_once(n, context):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_devices_take_their_own_rows():
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    axis = jax.sharding.PartitionSpec("data")
-    sharding = jax.sharding.NamedSharding(mesh, axis)
-    x = jax.device_put(ROWS, sharding)
-    program = jax.jit(lambda x: in_blocks(function, 2.0, x, None, sharding=sharding))
-    found = program(x)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-        found,
-        function(2.0, jnp.asarray(ROWS), None),
-    )
-    assert found[0].sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, axis), 2)
-    assert "all-gather" not in program.lower(x).compile().as_text()
-
-
-@pytest.mark.usefixtures("small_blocks")
 def test_memory_is_that_of_one_block():
     def wide(shared, x):
         return jnp.sum(jnp.sin(shared * x @ jnp.ones((3, 1_000))), axis=-1)
