@@ -122,13 +122,6 @@ class MixtureCDFCoupling(nnx.Module):
         self.conditioner.make_constant(params.pack())
         self.max_log_scale[...] = params.widest()
 
-    def with_mask(self, mask: masks.Mask) -> "MixtureCDFCoupling":
-        """This coupling for another mask with as many features passing; shares arrays."""
-        leaves, structure = jax.tree.flatten(self)
-        coupling = jax.tree.unflatten(structure, leaves)
-        coupling.mask = mask
-        return coupling
-
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The coupling at the current parameters, given the context."""
 

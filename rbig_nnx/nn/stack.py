@@ -1,15 +1,14 @@
-"""Layers applied in order; runs of equal layers are loops.
+"""Layers applied in order; runs of equal blocks are scanned.
 
 A flow is written as a plain list of layers. Where a unit of one or more layers repeats
 with the same structure and shapes, its parameters are stacked while tracing and the unit
 becomes the body of one `jax.lax.scan`, so the size of the compiled program does not grow
-with the number of blocks. A coupling and its mirror image are such a unit too, once the
-features that the one passes and the other moves change places in between.
+with the number of blocks, nor its memory by more than the blocks' inputs. A few blocks on few
+rows are written out instead: that compiles and runs faster.
 """
 
-import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import distrax
@@ -17,8 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rbig_nnx.bijectors.feature_swap import FeatureSwap
-from rbig_nnx.math import components, masks
+from rbig_nnx.math import components
+
+# Up to which repeats are written out. Beyond, on CPUs, the memory of a step is asked of the
+# system again every time, and clearing its pages costs more than it spares.
+_FEW_BLOCKS = 8
+_FEW_VALUES = 6_000_000
 
 
 def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
@@ -60,112 +63,57 @@ class LayerStack(distrax.Bijector):
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
         inverse = direction == "inverse_and_log_det"
+        order = -1 if inverse else 1
 
-        def apply(layer, features, total):
-            bijector = as_bijector(layer, self._context)
-            value, log_det = getattr(bijector, direction)(features.T)
-            return value.T, total + log_det
+        def run(unit: Sequence[Any], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            value, total = carry
+            for layer in unit[::order]:
+                bijector = as_bijector(layer, self._context)
+                value, log_det = getattr(bijector, direction)(value)
+                total = total + log_det
+            return value, total
 
-        # Recomputing a layer in the backward pass is cheaper than keeping its parts.
-        keep = jax.checkpoint_policies.save_only_these_names(components.KEPT)
-        again = jax.checkpoint(apply, prevent_cse=False, policy=keep)
-
-        def run(steps, carry, apply):
-            for step in reversed(steps) if inverse else steps:
-                if not isinstance(step, Loop):
-                    carry = apply(step, *carry)
-                    continue
-                carry, _ = jax.lax.scan(
-                    lambda carry, body: (run(body, carry, again), None),
-                    carry,
-                    step.body,
-                    length=step.repeats,
-                    reverse=inverse,
-                )
-            return carry
+        def step(carry, unit):
+            value, total = run(unit, (carry[0].T, carry[1]))
+            return (value.T, total), None
 
         # Features lie first in memory, as couplings take them: see `masks`.
         carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
-        features, total = run(as_loops(self._layers), carry, apply)
-        return features.T, total
+        for unit, repeats in repeated_units(self._layers)[::order]:
+            if len(repeats) == 1:
+                carry, _ = step(carry, unit)
+            elif _is_small(x, repeats):
+                # Traced once. XLA compiles a kernel once for all the equal blocks.
+                once = jax.jit(step)
+                for repeat in repeats[::order]:
+                    carry, _ = once(carry, repeat)
+            else:
+                # Of many values, recomputing a block in the backward pass is cheaper than
+                # keeping all but a few.
+                keep = jax.checkpoint_policies.save_only_these_names(components.KEPT)
+                again = jax.checkpoint(step, prevent_cse=False, policy=keep)
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
+                carry, _ = jax.lax.scan(again, carry, stacked, reverse=inverse)
+        return carry[0].T, carry[1]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["body"], meta_fields=["repeats"]
-)
-@dataclasses.dataclass(frozen=True)
-class Loop:
-    """Layers and loops, their arrays stacked along a leading axis: one step a slice."""
-
-    body: tuple
-    repeats: int
+def _is_small(x: Array, repeats: Sequence[Any]) -> bool:
+    """Whether few blocks keep few values: a row has one for every parameter's column."""
+    columns = sum(a.shape[-1] for a in jax.tree.leaves(repeats) if a.ndim)
+    rows = math.prod(x.shape[:-1])
+    return len(repeats) <= _FEW_BLOCKS and rows * columns <= _FEW_VALUES
 
 
-def as_loops(layers: Sequence[Any]) -> tuple:
-    """The layers in order, with a `Loop` for every unit that repeats."""
-    steps: list[Any] = []
-    for start, length, repeats in _repeated_units(aligned := _aligned(layers)):
-        units = [aligned[start + i * length :][:length] for i in range(repeats)]
-        steps += units[0] if repeats == 1 else [Loop(_stacked(units), repeats)]
-    return tuple(steps)
-
-
-def _stacked(sequences: list[list[Any]]) -> tuple:
-    """Equal sequences of layers as one, with loops inside and one leading axis."""
-    steps: list[Any] = []
-    for start, length, repeats in _repeated_units(sequences[0]):
-        units = [
-            sequence[start + i * length :][:length]
-            for sequence in sequences
-            for i in range(repeats)
-        ]
-        if repeats == 1:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *units)
-            steps += stacked
-            continue
-        shape = len(sequences), repeats
-        body = jax.tree.map(
-            lambda a, shape=shape: a.reshape(*shape, *a.shape[1:]), _stacked(units)
-        )
-        steps.append(Loop(body, repeats))
-    return tuple(steps)
-
-
-def _aligned(layers: Sequence[Any]) -> list[Any]:
-    """The same map, a coupling's mirror image written as it and two swaps."""
-    aligned: list[Any] = []
-    for layer in layers:
-        mirror = _mirrored(layer)
-        if mirror is not None and aligned and _same_kind(aligned[-1], mirror):
-            swap = FeatureSwap(mirror.mask)
-            aligned += [swap, mirror, swap]
-        else:
-            aligned.append(layer)
-    return aligned
-
-
-def _mirrored(layer: Any) -> Any:
-    """A coupling that moves half of the features, for features that changed places."""
-    mask = getattr(layer, "mask", ())
-    if not hasattr(layer, "with_mask") or 2 * sum(mask) != len(mask):
-        return None
-    return layer.with_mask(masks.complement(mask))
-
-
-def _same_kind(first: Any, second: Any) -> bool:
-    kind, other = _kinds([first, second])
-    return kind is not None and kind == other
-
-
-def _repeated_units(layers: Sequence[Any]) -> Iterator[tuple[int, int, int]]:
+def repeated_units(layers: Sequence[Any]) -> list[tuple[tuple, list[tuple]]]:
     """Splits layers into units and their repeats, the longest run of blocks first found.
 
-    Yields:
-      (start, length, repeats) in order. Layers with other than floating arrays (random
-      streams, counters) never repeat.
+    Returns:
+      (unit, repeats) in order, where `repeats` holds one tuple of layers per repetition and
+      `unit` is the first of them. Layers with other than floating arrays (random streams,
+      counters) never repeat.
     """
     kinds = _kinds(layers)
-    n, start = len(layers), 0
+    n, start, units = len(layers), 0, []
     while start < n:
         length, count = 1, 1
         for period in range(1, (n - start) // 2 + 1):
@@ -177,8 +125,13 @@ def _repeated_units(layers: Sequence[Any]) -> Iterator[tuple[int, int, int]]:
                 repeats += 1
             if repeats > 1 and repeats * period > length * count:
                 length, count = period, repeats
-        yield start, length, count
+        blocks = [
+            tuple(layers[start + i * length : start + (i + 1) * length])
+            for i in range(count)
+        ]
+        units.append((blocks[0], blocks))
         start += length * count
+    return units
 
 
 def _kinds(layers: Sequence[Any]) -> list[int | None]:

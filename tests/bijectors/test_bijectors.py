@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from rbig_nnx.bijectors import Coupling, Householder, MixtureGaussianization
-from rbig_nnx.bijectors.feature_swap import FeatureSwap
 from rbig_nnx.math.params import MixtureParams
 from tests.contracts import check_bijector
 from tests.math.test_mixture import random_params
@@ -50,12 +49,6 @@ BIJECTORS = {
 def test_contract(name):
     x = jax.random.normal(jax.random.key(1), (6, 3))
     check_bijector(BIJECTORS[name](), x)
-
-
-def test_swapped_features_change_places_and_come_back():
-    swap = FeatureSwap((True, False, False, True))
-    check_bijector(swap, jax.random.normal(jax.random.key(1), (6, 4)))
-    np.testing.assert_array_equal(swap.forward(jnp.arange(4)), [1, 0, 3, 2])
 
 
 def test_coupling_passes_what_the_mask_says():

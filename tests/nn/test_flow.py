@@ -8,15 +8,14 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from rbig_nnx.math import masks
-from rbig_nnx.nn.stack import Loop, as_loops
+from rbig_nnx.nn.stack import repeated_units
 from tests.contracts import check_bijector
 
 
-def flow_of(num_features, context_features=0, num_blocks=2, **options):
-    options = {"num_components": 3, "hidden": (8,), "rngs": nnx.Rngs(0), **options}
+def flow_of(num_features, context_features=0, **options):
+    options = {"num_components": 3, "hidden": (8,), **options}
     return rn.coupling_flow(
-        num_features, num_blocks, context_features=context_features, **options
+        num_features, 2, context_features=context_features, rngs=nnx.Rngs(0), **options
     )
 
 
@@ -75,59 +74,52 @@ def test_samples_have_the_shape_and_the_density():
     np.testing.assert_array_equal(flow.sample(jax.random.key(0), 200), x)
 
 
-def shape_of(steps):
-    return [
-        (step.repeats, shape_of(step.body))
-        if isinstance(step, Loop)
-        else type(step).__name__
-        for step in steps
-    ]
+@pytest.fixture(params=["written out", "scanned"])
+def blocks(request, monkeypatch):
+    """Both ways to apply equal blocks, whatever their size."""
+    values = {"written out": 10**9, "scanned": 0}[request.param]
+    monkeypatch.setattr("rbig_nnx.nn.stack._FEW_VALUES", values)
+    jax.clear_caches()  # programs of the other way
+    yield request.param
+    jax.clear_caches()
 
 
-def layer_by_layer(layers, x):
-    total = 0.0
-    for layer in layers:
-        x, log_det = layer.bijector().forward_and_log_det(x)
+def test_equal_blocks_give_the_numbers_of_the_layers(blocks):
+    flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
+    units = repeated_units(tuple(flow.layers))
+    assert [len(repeats) for _, repeats in units] == [1, 4]
+    x = jax.random.normal(jax.random.key(0), (7, 3))
+    is_scanned = "while" in jax.jit(lambda x: flow.log_prob(x)).lower(x).as_text()
+    assert is_scanned == (blocks == "scanned")
+    y, total = x, 0.0
+    for layer in flow.layers:
+        y, log_det = layer.bijector().forward_and_log_det(y)
         total += log_det
-    return x, total
-
-
-@pytest.mark.parametrize("num_features", [3, 4])
-def test_equal_layers_are_loops_and_give_the_numbers_of_the_unrolled_flow(num_features):
-    flow = flow_of(num_features, num_blocks=4)
-    couplings = {
-        3: ["MixtureCDFCoupling"] * 2,
-        4: [(2, ["MixtureCDFCoupling", "FeatureSwap"])],
-    }
-    block = ["HouseholderRotation", *couplings[num_features]]
-    assert shape_of(as_loops(flow.layers)) == ["Standardize", (4, block)]
-    x = jax.random.normal(jax.random.key(0), (7, num_features))
     z, log_det = flow.forward_and_log_det(x)
-    expected, expected_log_det = layer_by_layer(flow.layers, x)
-    np.testing.assert_allclose(z, expected, atol=1e-5)
-    np.testing.assert_allclose(log_det, expected_log_det, atol=1e-5)
-
-
-def test_couplings_with_mirrored_masks_are_one_loop_whatever_the_mask():
-    mask = (True, False, False, True)
-    couplings = [
-        rn.MixtureCDFCoupling(4, mask=m, hidden=(4,), rngs=nnx.Rngs(i))
-        for i, m in enumerate([mask, masks.complement(mask)])
-    ]
-    flow = rn.GaussianizationFlow(couplings)
-    assert shape_of(as_loops(flow.layers)) == [
-        (2, ["MixtureCDFCoupling", "FeatureSwap"])
-    ]
-    x = jax.random.normal(jax.random.key(0), (7, 4))
-    z, log_det = flow.forward_and_log_det(x)
-    expected, expected_log_det = layer_by_layer(couplings, x)
-    np.testing.assert_allclose(z, expected, atol=1e-5)
-    np.testing.assert_allclose(log_det, expected_log_det, atol=1e-5)
+    np.testing.assert_allclose(z, y, atol=1e-5)
+    np.testing.assert_allclose(log_det, total, atol=1e-5)
     back, inverse_log_det = flow.inverse_and_log_det(z)
     np.testing.assert_allclose(back, x, atol=1e-4)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-4)
-    # The model's own couplings keep their masks.
-    assert [layer.mask for layer in flow.layers] == [mask, masks.complement(mask)]
+
+
+def test_scanned_blocks_have_the_gradients_of_those_written_out(monkeypatch):
+    flow = flow_of(4)
+    x = jax.random.normal(jax.random.key(1), (64, 4))
+    graphdef, params, rest = nnx.split(flow, nnx.Param, ...)
+
+    def gradients(values):
+        monkeypatch.setattr("rbig_nnx.nn.stack._FEW_VALUES", values)
+        jax.clear_caches()
+        return jax.jit(
+            jax.grad(lambda p: -jnp.mean(nnx.merge(graphdef, p, rest).log_prob(x)))
+        )(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        gradients(10**9),
+        gradients(0),
+    )
 
 
 def test_compiled_program_does_not_grow_with_depth():
@@ -138,7 +130,9 @@ def test_compiled_program_does_not_grow_with_depth():
         )
         return sum("exponential" in line for line in text.splitlines())
 
-    assert size(8) == size(2) > 0
+    # Written out, the blocks share one function; beyond a few they are a loop.
+    assert size(2) == size(4) > 0
+    assert size(12) == size(16) > 0
 
 
 @pytest.mark.parametrize("num_features", [1, 2, 5])
