@@ -2,7 +2,7 @@
 
 The z-quantile of a mixture lies between the smallest and the largest z-quantile of its
 components, min_k q_k(z) ≤ x ≤ max_k q_k(z), with q_k(z) = μ_k + σ_k z for Gaussian ones, so
-no search for a bracket is needed. Newton's steps on z(x) − z, replaced by bisection where
+no search for a bracket is needed. Halley's steps on z(x) − z, replaced by bisection where
 they leave the bracket or stop halving the residual, until every point has converged; a
 point that has rests, so that its value does not depend on its neighbours. The derivative
 is that of the implicit function, never one through the iterations (which is silently
@@ -57,18 +57,28 @@ class _Search(NamedTuple):
 def _step(search: _Search, z, mixtures, family, anchor_weight) -> _Search:
     x, low, high, last, moving = search
     terms = components.terms_at(x, mixtures, family, anchor_weight)
-    at = components.to_normal(components.mix(x, mixtures, terms, family, anchor_weight))
-    residual = at.z - z
+    at = components.mix(x, mixtures, terms, family, anchor_weight, with_slope=True)
+    found = components.to_normal(at)
+    residual = found.z - z
     low = jnp.where(residual <= 0, x, low)
     high = jnp.where(residual >= 0, x, high)
-    newton = x - residual * jnp.exp(-at.log_det)
-    trusted = (newton >= low) & (newton <= high) & (2 * jnp.abs(residual) <= last)
+    steepness = jnp.exp(found.log_det)
+    newton = residual / steepness
+    # By how much of itself the slope dz/dx changes over the step.
+    bend = (at.slope + found.z * steepness) * newton
+    halley = x - newton / jnp.maximum(1 - 0.5 * bend, 0.5)
+    trusted = (halley >= low) & (halley <= high) & (2 * jnp.abs(residual) <= last)
     # A short step is no sign: before a bend the slope may be a thousand times too
     # steep. NaN compares false, and rests.
     resolution = 2 * jnp.finfo(x.dtype).eps
     moving &= jnp.abs(residual) > resolution * (1 + jnp.abs(z))
     moving &= high - low > resolution * jnp.abs(x)
-    x = jnp.where(moving, jnp.where(trusted, newton, 0.5 * (low + high)), x)
+    x = jnp.where(moving, jnp.where(trusted, halley, 0.5 * (low + high)), x)
+    # Halley's step leaves an error of third order in units of the narrowest component:
+    # where that is nothing, no other evaluation has to tell.
+    widths = newton * fold(jnp.maximum, mixtures.inverse_scales)
+    relative = functools.reduce(jnp.maximum, map(jnp.abs, (bend, residual, widths)))
+    moving &= ~(trusted & (jnp.abs(residual) * relative**2 <= resolution))
     return _Search(x, low, high, jnp.abs(residual), moving)
 
 
