@@ -9,7 +9,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from benchmarks import check, real_data, real_tables, report, sections
+from benchmarks import check, devices, pieces, real_data, real_tables, report, sections
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -36,6 +36,7 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
     ]  # fmt: skip
     return {
         "training": lambda: sections.training(dims, (512, 4_096)),
+        "pieces": lambda: pieces.pieces(dims, (512, 4_096)),
         "evaluation": lambda: sections.evaluation(wide, large),
         "sampling": lambda: sections.sampling(dims, (4_096,)),
         "depth": lambda: sections.depth((4, 8) if quick else (4, 8, 16, 32)),
@@ -44,7 +45,8 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
         ),
         "warm_start": lambda: sections.warm_start(many),
         "accuracy": lambda: sections.accuracy(wide),
-        "devices": lambda: sections.devices((1, 2, 4, 8)),
+        "devices": devices.measured,
+        "trainer": lambda: sections.trainer((2, 8)),
         "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
         "tables": lambda: real_tables.held_out(
             ("breast cancer",) if quick else tuple(real_data.TABLES),

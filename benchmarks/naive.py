@@ -120,8 +120,15 @@ def flow(key, num_features, num_blocks, *, num_components=8, width=64, rotations
     return Transformed(base, bij.Invert(bij.Chain(layers)))
 
 
-def fit_blocks(x, num_blocks, num_components, seed=0):
+def fit_blocks(x, num_blocks, num_components, seed=0, **options):
     """The warm start of the naive way: PCA and one scikit-learn fit a feature and block.
+
+    Args:
+      x: rows, [n, d].
+      num_blocks: rotations, each followed by one mixture a feature.
+      num_components: of a mixture.
+      seed: of scikit-learn's starts.
+      **options: of `GaussianMixture`, its defaults otherwise.
 
     Returns:
       The mean held-in log density in nats of the diagonal flow that was fitted.
@@ -132,7 +139,7 @@ def fit_blocks(x, num_blocks, num_components, seed=0):
         x = PCA().fit(x).transform(x)
         columns = []
         for column in x.T:
-            mixture = GaussianMixture(num_components, random_state=seed)
+            mixture = GaussianMixture(num_components, random_state=seed, **options)
             mixture.fit(column[:, None])
             scales = np.sqrt(mixture.covariances_[:, 0, 0])
             cdf = norm.cdf(column[:, None], mixture.means_[:, 0], scales)

@@ -82,6 +82,8 @@ _TITLES = {
     "rows_per_second": "rows/s",
     "compile_seconds": "compile s",
     "bytes_a_row": "bytes/row",
+    "gflops": "networks, 1e9 operations/s",
+    "ns_a_component": "mixtures, ns a component",
     "train_log_prob": "train log p",
     "log_prob": "log p",
     "seeds_ahead_of": "seeds ahead of",

@@ -99,8 +99,8 @@ def _solve(search: _Search, z, mixtures, family, anchor_weight, *, leave=0) -> _
 def _solve_stragglers_apart(search: _Search, z, *rest) -> Array:
     """The x of all points; the last few points are gathered and solved by themselves.
 
-    Most points need three steps and one in a hundred takes ten. Not for rows that are
-    sharded, where a gather is a message: on one CPU it is nearly free.
+    Most points need two or three steps and one in a hundred twice as many. Not for rows
+    that are sharded, where a gather is a message: on one CPU it is nearly free.
     """
     mixtures, *options = rest
     few = z.size // 16
