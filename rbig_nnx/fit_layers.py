@@ -110,12 +110,12 @@ def _kind(layer) -> tuple[int, str, float]:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _map(params, x, family, anchor_weight):
-    def gaussianize(params, x):
+    def gaussianize(x):
         return mixture.gaussianize(
             x, params, family=family, anchor_weight=anchor_weight
         )
 
-    return in_blocks(gaussianize, params, x)
+    return in_blocks(gaussianize, x)
 
 
 @functools.singledispatch
@@ -263,12 +263,12 @@ def _choose(candidates, x, weights, family, anchor_weight):
     shares = weights[:, None] / jnp.sum(weights)
 
     def log_density(params: MixtureParams) -> Array:
-        def log_pdf(params, x):
+        def log_pdf(x):
             return mixture.log_pdf(
                 x, params, family=family, anchor_weight=anchor_weight
             )
 
-        found = in_blocks(log_pdf, params, x)
+        found = in_blocks(log_pdf, x)
         # Not a product with zero weights: a row that judges nothing may be infinite.
         return jnp.where(shares > 0, found, 0)
 

@@ -326,8 +326,8 @@ def _take(state: _State, mapped: tuple[Array, Array], moved: Array) -> _State:
 @jax.jit
 def _forward(layer, x: Array, log_det: Array, context: Array | None):
     # The layer is an argument: equal layers share one compiled program.
-    def forward(layer, x, log_det, context):
+    def forward(x, log_det, context):
         y, gained = as_bijector(layer, context).forward_and_log_det(x)
         return y, log_det + gained
 
-    return in_blocks(forward, layer, x, log_det, context)
+    return in_blocks(forward, x, log_det, context)

@@ -6,16 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_BLOCK = 65_536  # rows
+_ROWS = 65_536  # of a block, unless told otherwise
 
 
-def in_blocks(function: Callable, shared: Any, *rows: Any) -> Any:
-    """`function(shared, *rows)` with the intermediate values of one block of rows.
+def in_blocks(function: Callable, *rows: Any, num_blocks: int | None = None) -> Any:
+    """`function(*rows)` with the intermediate values of one block of rows.
+
+    Row i is in block i mod `num_blocks`, so rows that are spread over devices stay where
+    they are. A block that is not full repeats the last rows.
 
     Args:
-      function: treats every row by itself; (shared, *rows) to arrays [n, ...]. Traced.
-      shared: pytree of what every row needs.
+      function: treats every row by itself; (*rows) to arrays [n, ...]. Traced.
       *rows: pytrees of arrays [n, ...].
+      num_blocks: None for blocks of 65,536 rows.
 
     Returns:
       What `function` returns for all rows.
@@ -23,28 +26,22 @@ def in_blocks(function: Callable, shared: Any, *rows: Any) -> Any:
     Example:
       >>> import jax.numpy as jnp
       >>> from rbig_nnx.math.blocks import in_blocks
-      >>> print(in_blocks(lambda s, x: s * x, 2.0, jnp.arange(3.0)))
+      >>> print(in_blocks(lambda x: 2 * x, jnp.arange(3.0), num_blocks=2))
       [0. 2. 4.]
     """
     n = jax.tree.leaves(rows)[0].shape[0]
-    if n <= _BLOCK:
-        return function(shared, *rows)
+    num_blocks = num_blocks or -(-n // _ROWS)
+    if num_blocks == 1:
+        return function(*rows)
 
-    def run(start):
-        block = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, start, _BLOCK), rows
-        )
-        return function(shared, *block)
+    def split(a):
+        padded = jnp.pad(a, [(0, -n % num_blocks)] + [(0, 0)] * (a.ndim - 1), "edge")
+        return jnp.swapaxes(padded.reshape(-1, num_blocks, *a.shape[1:]), 0, 1)
 
-    def body(i, out):
-        start = jnp.minimum(i * _BLOCK, n - _BLOCK)  # the last block overlaps
-        return jax.tree.map(
-            lambda o, b: jax.lax.dynamic_update_slice_in_dim(o, b, start, 0),
-            out,
-            run(start),
-        )
+    def join(a):
+        return jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])[:n]
 
-    out = jax.tree.map(
-        lambda a: jnp.zeros((n, *a.shape[1:]), a.dtype), jax.eval_shape(run, 0)
-    )
-    return jax.lax.fori_loop(0, -(-n // _BLOCK), body, out)
+    def block(_, rows):
+        return None, function(*rows)
+
+    return jax.tree.map(join, jax.lax.scan(block, None, jax.tree.map(split, rows))[1])

@@ -41,7 +41,7 @@ class Mixtures(NamedTuple):
 
 def prepare(logits: Array, means: Array, log_scales: Array) -> Mixtures:
     """From parameters, each [K, *b]."""
-    largest = _kept(jax.lax.stop_gradient(fold(jnp.maximum, logits)))
+    largest = jax.lax.stop_gradient(fold(jnp.maximum, logits))
     masses = jnp.maximum(jnp.exp(logits - largest), _MIN_MASS)
     return Mixtures(masses, means, jnp.exp(-log_scales))
 

@@ -4,9 +4,11 @@ A flow is written as a plain list of layers. Where a unit of one or more layers 
 with the same structure and shapes, its parameters are stacked while tracing and the unit
 becomes the body of one `jax.lax.scan`, so the size of the compiled program does not grow
 with the number of blocks, nor its memory by more than the blocks' inputs. A few blocks on few
-rows are written out instead: that compiles and runs faster.
+rows are written out instead: that compiles and runs faster. On CPUs many rows go through
+a block at a time.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rbig_nnx.math import components
+from rbig_nnx.math.blocks import in_blocks
 
-# Up to which repeats are written out. Beyond, on CPUs, the memory of a step is asked of the
-# system again every time, and clearing its pages costs more than it spares.
-_FEW_BLOCKS = 8
+# Up to which repeats are written out, and rows are not split. Beyond, on CPUs, the memory of
+# a step is asked of the system again every time, and clearing its pages costs more than is
+# spared.
+_FEW_REPEATS = 8
 _FEW_VALUES = 6_000_000
+_BLOCK_VALUES = 4_000_000
 
 
 def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
@@ -62,46 +67,75 @@ class LayerStack(distrax.Bijector):
         return self._apply("inverse_and_log_det", y)
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
-        inverse = direction == "inverse_and_log_det"
-        order = -1 if inverse else 1
-
-        def run(unit: Sequence[Any], carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            value, total = carry
-            for layer in unit[::order]:
-                bijector = as_bijector(layer, self._context)
-                value, log_det = getattr(bijector, direction)(value)
-                total = total + log_det
-            return value, total
-
-        def step(carry, unit):
-            value, total = run(unit, (carry[0].T, carry[1]))
-            return (value.T, total), None
-
-        # Features lie first in memory, as couplings take them: see `masks`.
-        carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
-        for unit, repeats in repeated_units(self._layers)[::order]:
-            if len(repeats) == 1:
-                carry, _ = step(carry, unit)
-            elif _is_small(x, repeats):
-                # Traced once. XLA compiles a kernel once for all the equal blocks.
-                once = jax.jit(step)
-                for repeat in repeats[::order]:
-                    carry, _ = once(carry, repeat)
-            else:
-                # Of many values, recomputing a block in the backward pass is cheaper than
-                # keeping all but a few.
-                keep = jax.checkpoint_policies.save_only_these_names(components.KEPT)
-                again = jax.checkpoint(step, prevent_cse=False, policy=keep)
-                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
-                carry, _ = jax.lax.scan(again, carry, stacked, reverse=inverse)
-        return carry[0].T, carry[1]
+        units = repeated_units(self._layers)
+        num_blocks = _num_row_blocks(x, self._context, units)
+        run = functools.partial(_run, units, direction, keep_all=num_blocks == 1)
+        return in_blocks(run, x, self._context, num_blocks=num_blocks)
 
 
-def _is_small(x: Array, repeats: Sequence[Any]) -> bool:
-    """Whether few blocks keep few values: a row has one for every parameter's column."""
-    columns = sum(a.shape[-1] for a in jax.tree.leaves(repeats) if a.ndim)
+def _run(
+    units: Sequence[tuple],
+    direction: str,
+    x: Array,
+    context: Array | None,
+    *,
+    keep_all: bool,
+) -> tuple[Array, Array]:
+    """The units in order, or in the inverse's."""
+    inverse = direction == "inverse_and_log_det"
+    order = -1 if inverse else 1
+
+    def step(carry, unit):
+        value, total = carry
+        for layer in unit[::order]:
+            value, log_det = getattr(as_bijector(layer, context), direction)(value.T)
+            value, total = value.T, total + log_det
+        return (value, total), None
+
+    # Features lie first in memory, as couplings take them: see `masks`.
+    carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
+    for unit, repeats in units[::order]:
+        if len(repeats) == 1:
+            carry, _ = step(carry, unit)
+        elif keep_all and _are_few(x, repeats):
+            # Traced once. XLA compiles a kernel once for all the equal blocks.
+            once = jax.jit(step)
+            for repeat in repeats[::order]:
+                carry, _ = once(carry, repeat)
+        else:
+            # Of many values, recomputing a block in the backward pass is cheaper than
+            # keeping all but a few.
+            keep = jax.checkpoint_policies.save_only_these_names(components.KEPT)
+            again = jax.checkpoint(step, prevent_cse=False, policy=keep)
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *repeats)
+            carry, _ = jax.lax.scan(again, carry, stacked, reverse=inverse)
+    return carry[0].T, carry[1]
+
+
+def _columns(unit: Any) -> int:
+    """How many values a row has in a unit: one for every parameter's column."""
+    return sum(a.shape[-1] for a in jax.tree.leaves(unit) if a.ndim)
+
+
+def _are_few(x: Array, repeats: Sequence[Any]) -> bool:
+    """Whether few repeats keep few values."""
     rows = math.prod(x.shape[:-1])
-    return len(repeats) <= _FEW_BLOCKS and rows * columns <= _FEW_VALUES
+    return len(repeats) <= _FEW_REPEATS and rows * _columns(repeats) <= _FEW_VALUES
+
+
+def _num_row_blocks(x: Array, context: Array | None, units: Sequence[tuple]) -> int:
+    """By how much to split the rows, so that a unit's values stay in a CPU's cache.
+
+    A power of two, which divides the usual batches.
+    """
+    widest = max(
+        (_columns(unit) for unit, repeats in units if len(repeats) > 1), default=0
+    )
+    splits = x.ndim == 2 and (context is None or context.ndim == 2)
+    if jax.default_backend() != "cpu" or not splits:
+        return 1
+    blocks = len(x) * widest / _BLOCK_VALUES
+    return 2 ** math.ceil(math.log2(max(blocks, 1)))
 
 
 def repeated_units(layers: Sequence[Any]) -> list[tuple[tuple, list[tuple]]]:

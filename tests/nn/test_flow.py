@@ -74,23 +74,34 @@ def test_samples_have_the_shape_and_the_density():
     np.testing.assert_array_equal(flow.sample(jax.random.key(0), 200), x)
 
 
-@pytest.fixture(params=["written out", "scanned"])
-def blocks(request, monkeypatch):
-    """Both ways to apply equal blocks, whatever their size."""
-    values = {"written out": 10**9, "scanned": 0}[request.param]
-    monkeypatch.setattr("rbig_nnx.nn.stack._FEW_VALUES", values)
-    jax.clear_caches()  # programs of the other way
+# How equal blocks are applied, whatever their size.
+WAYS = {
+    "written out": {"_FEW_VALUES": 10**9},
+    "scanned": {"_FEW_VALUES": 0},
+    "few rows at a time": {"_BLOCK_VALUES": 100},
+}
+
+
+def choose(way, monkeypatch):
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(f"rbig_nnx.nn.stack.{name}", value)
+    jax.clear_caches()  # programs of the other ways
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    choose(request.param, monkeypatch)
     yield request.param
     jax.clear_caches()
 
 
-def test_equal_blocks_give_the_numbers_of_the_layers(blocks):
+def test_equal_blocks_give_the_numbers_of_the_layers(way):
     flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
     units = repeated_units(tuple(flow.layers))
     assert [len(repeats) for _, repeats in units] == [1, 4]
     x = jax.random.normal(jax.random.key(0), (7, 3))
     is_scanned = "while" in jax.jit(lambda x: flow.log_prob(x)).lower(x).as_text()
-    assert is_scanned == (blocks == "scanned")
+    assert is_scanned == (way != "written out")
     y, total = x, 0.0
     for layer in flow.layers:
         y, log_det = layer.bijector().forward_and_log_det(y)
@@ -103,22 +114,30 @@ def test_equal_blocks_give_the_numbers_of_the_layers(blocks):
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-4)
 
 
-def test_scanned_blocks_have_the_gradients_of_those_written_out(monkeypatch):
-    flow = flow_of(4)
-    x = jax.random.normal(jax.random.key(1), (64, 4))
+@pytest.mark.parametrize("way", ["scanned", "few rows at a time"])
+def test_blocks_have_the_gradients_of_those_written_out(way, monkeypatch):
+    flow = rn.coupling_flow(
+        4, 3, num_components=3, hidden=(8,), context_features=2, rngs=nnx.Rngs(0)
+    )
+    x = jax.random.normal(jax.random.key(1), (50, 4))
+    context = jax.random.normal(jax.random.key(2), (50, 2))
     graphdef, params, rest = nnx.split(flow, nnx.Param, ...)
 
-    def gradients(values):
-        monkeypatch.setattr("rbig_nnx.nn.stack._FEW_VALUES", values)
-        jax.clear_caches()
-        return jax.jit(
-            jax.grad(lambda p: -jnp.mean(nnx.merge(graphdef, p, rest).log_prob(x)))
-        )(params)
+    def gradients(way):
+        with monkeypatch.context() as patch:
+            choose(way, patch)
+            return jax.jit(
+                jax.grad(
+                    lambda p: jnp.mean(
+                        nnx.merge(graphdef, p, rest).log_prob(x, context)
+                    )
+                )
+            )(params)
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        gradients(10**9),
-        gradients(0),
+        gradients("written out"),
+        gradients(way),
     )
 
 
