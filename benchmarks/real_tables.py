@@ -125,7 +125,7 @@ def _row(table, seconds, num_seeds) -> Row:
             best = _train_for(build, parts, seconds=seconds, seed=seed)
             found[name].append(best.test)
             spent[name].append(best.seconds)
-        print(table, seed, {name: values[-1] for name, values in found.items()})
+        print(table, seed, {k: v[-1] for k, v in found.items()}, flush=True)
     ours = found[OURS]
     return {
         "what": "held-out log p on real tables",
