@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from rbig_nnx.fit.rotation import METHODS
+from rbig_nnx.fit.sample import row_numbers
 from rbig_nnx.fit_layers import Block, Options, Rows, fit_layer, fit_standardize
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
@@ -205,14 +206,12 @@ def _split(key: Array, x: Array, weights: Array | None, holdout: float) -> Rows:
 def _sample(key: Array, x: Array, context: Array | None, rows: Rows, max_rows: int):
     """At most `max_rows` rows with what belongs to them, on this process's device.
 
-    One row from each of `max_rows` strata of equal length. Rows by number: of rows that are
-    sharded only the chosen ones move, and every process gets the same.
+    Rows by number: of rows that are sharded only the chosen ones move, and every process
+    gets the same.
     """
     per_row = x, context, rows.fit, rows.judge
     if len(x) > max_rows:
-        starts = np.arange(max_rows, dtype=np.int64) * len(x) // max_rows
-        within = jax.random.randint(key, (max_rows,), 0, len(x) // max_rows)
-        at = starts + np.asarray(within)
+        at = np.asarray(row_numbers(key, len(x), max_rows))
         per_row = jax.tree.map(lambda a: _take_rows(a)(a, at), per_row)
     x, context, fit, judge = jax.tree.map(_local, per_row)
     return x, context, Rows(fit, judge, rows.holds_out)

@@ -6,6 +6,12 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 
+def row_numbers(key: PRNGKeyArray, n: int, size: int) -> Array:
+    """Ascending numbers below n, one from each of `size` strata of equal length."""
+    starts = np.arange(size, dtype=np.int64) * n // size
+    return starts.astype(np.int32) + jax.random.randint(key, (size,), 0, n // size)
+
+
 def sample_rows(
     x: Array, weights: Array | None, key: PRNGKeyArray, limit: int
 ) -> Array:
@@ -26,9 +32,7 @@ def sample_rows(
     row_key, level_key = jax.random.split(key)
     n, size = x.shape[0], limit if weights is None else 2 * limit
     if n > size:
-        starts = np.arange(size, dtype=np.int64) * n // size
-        within = jax.random.randint(row_key, (size,), 0, n // size)
-        index = starts.astype(np.int32) + within
+        index = row_numbers(row_key, n, size)
         x, weights = x[index], None if weights is None else weights[index]
     if weights is None:
         return x
