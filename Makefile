@@ -1,7 +1,7 @@
 # make demo      set up, then the two-moons experiment
 # make test      set up, then format, lint, import rules, tests and doctests
 # make test-all  the same with the slow tests
-# make bench     the benchmarks beside the peers, to benchmarks/results (an hour)
+# make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)
 # make bench-check   their ratios against the committed ones, at small sizes
 # make clean     remove the environment, the caches and the runs
 # Another interpreter: make test PYTHON=python3.13
