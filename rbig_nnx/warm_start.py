@@ -212,14 +212,15 @@ def _sample(key: Array, x: Array, context: Array | None, rows: Rows, max_rows: i
     per_row = x, context, rows.fit, rows.judge
     if len(x) > max_rows:
         at = np.asarray(row_numbers(key, len(x), max_rows))
-        per_row = jax.tree.map(lambda a: _take_rows(a)(a, at), per_row)
+        per_row = jax.tree.map(lambda a: _row_taker(_everywhere(a))(a, at), per_row)
     x, context, fit, judge = jax.tree.map(_local, per_row)
     return x, context, Rows(fit, judge, rows.holds_out)
 
 
-def _take_rows(a: Array) -> Any:
-    """(a, numbers of rows) to these rows, whole on every device that holds a part of a."""
-    return jax.jit(lambda a, at: a[at], out_shardings=_everywhere(a))
+@functools.cache
+def _row_taker(sharding: NamedSharding | None) -> Any:
+    """(a, numbers of rows) to these rows; a second start compiles nothing new."""
+    return jax.jit(lambda a, at: a[at], out_shardings=sharding)
 
 
 def _local(a: Array) -> Array:
