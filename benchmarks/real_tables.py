@@ -24,7 +24,7 @@ from benchmarks.entrants import CouplingFlow, affine, spline
 from benchmarks.real_data import Splits, splits
 from benchmarks.report import Row
 from benchmarks.sections import OURS
-from trainers import TrainConfig, fit
+from trainers import TrainConfig, compilation, fit
 from trainers.fit_file import Mixture
 
 _TEST_ROWS = 20_000
@@ -73,6 +73,7 @@ def _train_for(build, parts: Splits, *, seconds: float, seed: int) -> _Run:
     validation chooses.
     """
     jax.clear_caches()
+    compilation.forget()
     began = time.perf_counter()
     model = build(parts, seed)
     spent = time.perf_counter() - began

@@ -10,6 +10,11 @@ _KEPT = 16  # functions; each holds an executable of about 10 MB and no data
 _compiled: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
 
+def forget() -> None:
+    """Drops what was kept, as `jax.clear_caches` does for JAX's own."""
+    _compiled.clear()
+
+
 def compiled(
     function: Callable,
     arguments: tuple,

@@ -9,9 +9,11 @@ determinant of zero would be false.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_MASKED = 64  # up to which r products with zeros cost less than slicing them away
 
 
 def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
@@ -25,49 +27,70 @@ def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     """
     squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
     nonzero = squares > 0
-    unit = jnp.where(
-        nonzero, vectors * jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0
-    )
-    gram = _product(unit, unit.T)
-    half = 0.5 * jnp.eye(len(vectors), dtype=vectors.dtype)
-    inverse_t = jnp.triu(gram, 1) + half
-    t = _invert_upper(inverse_t)
-    tv = _product(t, unit)
-    # One step of refinement: T may be large where T V is not. Exactly, the step is zero.
-    residual = jax.lax.stop_gradient(unit - _product(inverse_t, tv))
-    tv += _product(jax.lax.stop_gradient(t), residual)
-    eye = jnp.eye(vectors.shape[1], dtype=vectors.dtype)
-    return eye - _product(unit.T, tv)
+    scale = jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0)
+    return _of_unit_vectors(vectors * scale)
 
 
 @jax.custom_jvp
-def _invert_upper(a: Float[Array, "r r"]) -> Float[Array, "r r"]:
-    """The inverse of an upper triangular matrix, by products of blocks.
+def _of_unit_vectors(unit: Float[Array, "r d"]) -> Float[Array, "d d"]:
+    """Q from vectors of length 1, or 0 for the identity."""
+    _, tv = _triangle(unit)
+    return _compact(unit, tv)
 
-    [[A, B], [0, C]]⁻¹ = [[A⁻¹, −A⁻¹ B C⁻¹], [0, C⁻¹]], all blocks of one size at once. On
-    CPUs XLA calls LAPACK for a triangular solve, whose threads stall its own: four of them
-    were half of a training step at 32 features.
+
+@_of_unit_vectors.defjvp
+def _of_unit_vectors_jvp(primals, tangents):
+    (unit,), (dunit,) = primals, tangents
+    t, tv = _triangle(unit)
+    vt = _product(unit.T, t)
+    dgram = _product(dunit, unit.T)
+    dinverse_t = jnp.triu(dgram + dgram.T, 1)
+    dq = _product(_product(vt, dinverse_t), tv) - _product(vt, dunit)
+    return _compact(unit, tv), dq - _product(dunit.T, tv)
+
+
+def _compact(unit: Array, tv: Array) -> Array:
+    """I − Vᵀ (T V)."""
+    return jnp.eye(unit.shape[1], dtype=unit.dtype) - _product(unit.T, tv)
+
+
+def _triangle(unit: Array) -> tuple[Array, Array]:
+    """T and T V for T⁻¹ = striu(V Vᵀ) + I/2."""
+    upper = 2 * jnp.triu(_product(unit, unit.T), 1)
+    t = 2 * _invert_unit_upper(upper)
+    tv = _product(t, unit)
+    # One step of refinement: T may be large where T V is not.
+    residual = unit - 0.5 * (tv + _product(upper, tv))
+    return t, tv + _product(t, residual)
+
+
+def _invert_unit_upper(n: Float[Array, "r r"]) -> Float[Array, "r r"]:
+    """(I + N)⁻¹ for a strictly upper triangular N, by products.
+
+    [[A, B], [0, C]]⁻¹ = [[A⁻¹, −A⁻¹ B C⁻¹], [0, C⁻¹]], for all pairs of diagonal blocks of
+    one width at once: what is not a B is masked. On CPUs XLA calls LAPACK for a triangular
+    solve, whose threads stall its own: four of them were half of a training step at 32
+    features.
     """
-    r = len(a)
-    size = 1 << (r - 1).bit_length()
-    padded = jnp.eye(size, dtype=a.dtype).at[:r, :r].set(a)
-    inverse = 1 / jnp.diagonal(padded)[:, None, None]
+    r = len(n)
+    if r > _MASKED:
+        half = r // 2
+        first = _invert_unit_upper(n[:half, :half])
+        second = _invert_unit_upper(n[half:, half:])
+        corner = -_product(_product(first, n[:half, half:]), second)
+        return jnp.block([[first, corner], [jnp.zeros_like(corner.T), second]])
     width = 1
-    while width < size:
-        pairs = padded.reshape(size // (2 * width), 2 * width, -1, 2 * width)
-        on_diagonal = jnp.moveaxis(jnp.diagonal(pairs, axis1=0, axis2=2), -1, 0)
-        corner = on_diagonal[:, :width, width:]
-        first, second = inverse[0::2], inverse[1::2]
-        corner = -_product(_product(first, corner), second)
-        inverse = jnp.block([[first, corner], [jnp.zeros_like(corner), second]])
-        width *= 2
-    return inverse[0, :r, :r]
+    inverse = jnp.eye(r, dtype=n.dtype) - jnp.where(_corners(r, width), n, 0)
+    while (width := 2 * width) < r:
+        corner = jnp.where(_corners(r, width), n, 0)
+        inverse -= _product(_product(inverse, corner), inverse)
+    return inverse
 
 
-@_invert_upper.defjvp
-def _invert_upper_jvp(primals, tangents):
-    inverse = _invert_upper(*primals)
-    return inverse, -_product(_product(inverse, tangents[0]), inverse)
+def _corners(r: int, width: int) -> np.ndarray:
+    """Rows in the first and columns in the second of each pair of blocks, [r, r] bool."""
+    block = np.arange(r) // width
+    return (block[:, None] % 2 == 0) & (block[:, None] + 1 == block)
 
 
 def _product(a: Array, b: Array) -> Array:
