@@ -78,19 +78,19 @@ def main(bench: Bench) -> int:
         if not bench.check:
             report.write(stem, environment, _merged(stem, rows, bench))
     if bench.check:
-        lines = check.fallen(check.load(stem.with_suffix(".json")), rows)
+        lines = check.fallen(report.load(stem.with_suffix(".json")), rows)
         console.print("\n".join(lines) or "no ratio fell")
         return int(bool(lines))
     return 0
 
 
 def _merged(stem, rows, bench):
-    """With `--only`, the rows of the other sections stay."""
+    """With `--only`, the rows of the other sections stay, with the commit they are of."""
     path = stem.with_suffix(".json")
     if not bench.only or not path.exists():
         return rows
     kinds = {row["what"] for row in rows}
-    return [row for row in check.load(path) if row["what"] not in kinds] + rows
+    return [row for row in report.load(path) if row["what"] not in kinds] + rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Compares the ratios of a run with the committed ones: a guard, not a timed test."""
 
-import json
-import pathlib
 from typing import Any
 
 TOLERANCE = 0.75  # a ratio that fell below this share of the committed one is reported
@@ -26,8 +24,3 @@ def fallen(committed: list[dict], measured: list[dict]) -> list[str]:
                     f" against {peer}"
                 )
     return lines
-
-
-def load(path: pathlib.Path) -> list[dict]:
-    """The rows of a results file."""
-    return json.loads(path.read_text())["rows"]

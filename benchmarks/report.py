@@ -41,6 +41,13 @@ def write(path: pathlib.Path, environment: dict[str, Any], rows: list[dict]):
     path.with_suffix(".md").write_text(markdown(environment, rows))
 
 
+def load(path: pathlib.Path) -> list[dict]:
+    """The rows of a results file, each with the commit that was measured."""
+    document = json.loads(path.read_text())
+    commit = document["environment"]["commit"]
+    return [{"commit": commit} | row for row in document["rows"]]
+
+
 def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
     """One table for each kind of row."""
     versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
@@ -58,6 +65,9 @@ def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
         own = [_flat(row) for row in rows if row["what"] == kind]
         columns = list(dict.fromkeys(name for row in own for name in row))
         lines += ["", f"### {kind}", ""]
+        commit = next(row.get("commit") for row in rows if row["what"] == kind)
+        if commit not in (None, environment["commit"]):
+            lines += [f"Measured at commit {commit}.", ""]
         lines.append("| " + " | ".join(columns) + " |")
         lines.append("|" + " ---: |" * len(columns))
         for row in own:
@@ -72,7 +82,7 @@ def _flat(row: dict) -> dict:
             for key, inner in value.items():
                 if not isinstance(inner, list):
                     flat[f"{_TITLES.get(name, name)} {key}"] = inner
-        elif name != "what":
+        elif name not in ("what", "commit"):
             flat[_TITLES.get(name, name)] = value
     return flat
 

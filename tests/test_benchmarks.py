@@ -25,7 +25,15 @@ def test_results_come_back_from_disk_and_make_a_table(tmp_path):
         "versions": {"jax": "0.10"},
     }
     report.write(tmp_path / "cpu", environment, ROWS)
-    assert check.load(tmp_path / "cpu.json") == ROWS
+    assert report.load(tmp_path / "cpu.json") == [
+        {"commit": environment["commit"]} | row for row in ROWS
+    ]
     text = (tmp_path / "cpu.md").read_text()
     assert "| d | batch | ratio to naive | ratio to spline |" in text
     assert "| 8 | 512 | 2 |  |" in text
+    assert "Measured at" not in text
+
+    kept = report.load(tmp_path / "cpu.json")
+    later = report.markdown(environment | {"commit": "abd"}, kept)
+    assert "Commit abd" in later
+    assert "Measured at commit abc." in later
