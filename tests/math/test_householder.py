@@ -61,3 +61,23 @@ def test_gradients_are_finite_with_a_zero_vector():
     vectors = jnp.array([[0.0, 0.0], [1.0, 2.0]])
     grad = jax.grad(lambda v: jnp.sum(householder.apply(jnp.ones(2), v) ** 3))(vectors)
     assert np.all(np.isfinite(grad))
+
+
+@pytest.mark.parametrize("num_features", [2, 5, 70])
+def test_matrix_and_its_gradient_are_those_of_reflections_in_turn(num_features):
+    rng = np.random.default_rng(0)
+    vectors, weights = rng.normal(size=(2, num_features, num_features))
+
+    def in_turn(vectors):
+        def reflect(q, v):
+            return q - 2 * jnp.outer(q @ v, v) / (v @ v), None
+
+        return jax.lax.scan(reflect, jnp.eye(num_features), vectors)[0]
+
+    with jax.enable_x64(new_val=True):
+        q, pull = jax.vjp(in_turn, jnp.asarray(vectors))
+        (gradient,) = pull(jnp.asarray(weights))
+    ours, pull = jax.vjp(householder.matrix, jnp.asarray(vectors, jnp.float32))
+    np.testing.assert_allclose(ours, q, atol=2e-6)
+    (found,) = pull(jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(found, gradient, atol=1e-5 * np.abs(gradient).max())
