@@ -50,7 +50,7 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
         "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
         "tables": lambda: real_tables.held_out(
             ("breast cancer",) if quick else tuple(real_data.TABLES),
-            seconds=20,
+            seconds=30,
             num_seeds=1 if quick else 3,
         ),
     }

@@ -7,6 +7,8 @@ import numpy as np
 
 from trainers import sharding
 
+_MOMENT_ROWS = 65_536  # of about so many, spread over the rows, noise gets its shape
+
 Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
 
 
@@ -94,33 +96,43 @@ def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
-def noise_scales(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
-    """Standard deviations of the noise for every array of `rows`, None for no noise.
+def noise_factors(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
+    """What turns standard normal numbers into noise, for every array of `rows`.
 
     Noise goes to the features: `rows` itself, or the first of a tuple when that is a
-    float array. Contexts, labels and dictionaries stay clean.
+    float array. Contexts, labels and dictionaries stay clean. Its covariance is that of
+    the rows, so that it blurs directions in which they hardly vary hardly at all.
 
     Args:
       rows: as from `as_rows`.
-      jitter: in standard deviations of a feature.
+      jitter: standard deviation of the noise over that of the rows, in any direction.
+
+    Returns:
+      The symmetric factor by which noise is multiplied, [d, d], for rows of vectors; a
+      standard deviation for each element of rows of any other shape; None for no noise.
     """
     leaves = jax.tree.leaves(rows)
     x = rows[0] if isinstance(rows, tuple) else rows
     noisy = (
         jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
     )
-    first = (jitter * _standard_deviation(x)).astype(x.dtype) if noisy else None
+    first = (jitter * _square_root(x)).astype(x.dtype) if noisy else None
     return (first, *[None] * (len(leaves) - 1))
 
 
-def _standard_deviation(x: np.ndarray) -> np.ndarray:
-    """Of each column, over the rows of all processes."""
-    mean, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
-    means, variances = sharding.gathered(mean), sharding.gathered(variance)
+def _square_root(x: np.ndarray) -> np.ndarray:
+    """Of the covariance of the rows of all processes, [d, d], or of each variance."""
     share = sharding.gathered(np.float64(len(x)))
-    share = (share / share.sum()).reshape(-1, *[1] * mean.ndim)
-    spread = np.square(means - (share * means).sum(0))
-    return np.sqrt((share * (variances + spread)).sum(0))
+    share /= share.sum()
+    x = x[:: max(1, len(x) // _MOMENT_ROWS)].astype(np.float64)
+    means = sharding.gathered(x.mean(0))
+    centered = x - np.tensordot(share, means, 1)
+    if x.ndim != 2:
+        squares = sharding.gathered(np.square(centered).mean(0))
+        return np.sqrt(np.tensordot(share, squares, 1))
+    products = sharding.gathered(centered.T @ centered / len(x))
+    values, vectors = np.linalg.eigh(np.tensordot(share, products, 1))
+    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 
 def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.ndarray]]:

@@ -24,7 +24,7 @@ class ResidentFeed:
     def __init__(
         self, rows: ResidentRows, strategy: Jit | Pmap, *, batch_size: int, seed: int
     ):
-        self.sample = rows.own
+        self.sample, self.num_rows = rows.own, rows.num_rows
         self._everywhere = sharding.replicated(strategy.mesh)
         self._rows = strategy.place_rows(rows.padded())
         self._positions = rows.positions
@@ -46,7 +46,7 @@ class StreamFeed:
 
     Args:
       source: gives the batches.
-      sample: rows of it, for scales and shapes.
+      sample: rows of it, for the noise and for shapes.
       strategy: where rows lie.
       batch_size: rows of a step, over all devices.
     """
@@ -59,7 +59,7 @@ class StreamFeed:
         *,
         batch_size: int,
     ):
-        self.sample = sample
+        self.sample, self.num_rows = sample, source.num_rows
         self._source, self._strategy = source, strategy
         self._batch_size = batch_size
         self._everywhere = sharding.replicated(strategy.mesh)

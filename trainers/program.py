@@ -34,6 +34,7 @@ _DEFAULTS = TrainConfig()
 _LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into it
     "batch_size",
     "jitter",
+    "jitter_rows",
     "eval_every",
     "eval_rows",
     "patience",
@@ -100,8 +101,10 @@ class Program:
             self._layout,
         )
         self._feed = feed
-        self._scales = sharding.place(
-            data.noise_scales(feed.sample, config.jitter),
+        # Where nobody knows how many rows there are, there may be few.
+        fewness = min(1, config.jitter_rows / (feed.num_rows or 1))
+        self._factors = sharding.place(
+            data.noise_factors(feed.sample, config.jitter * fewness),
             sharding.replicated(strategy.mesh),
         )
         self.steps_per_dispatch = min(
@@ -111,7 +114,7 @@ class Program:
         rows, indices, count = feed.example(self.steps_per_dispatch)
         self._train_steps = _compile_train_steps(
             model,
-            (self._state, rows, self._scales, indices, count),
+            (self._state, rows, self._factors, indices, count),
             config=config,
             optimizer=optimizer,
             loss_fn=loss_fn,
@@ -144,7 +147,7 @@ class Program:
         """
         rows, indices, count = self._feed(step, count, self.steps_per_dispatch)
         self._state, metrics, streak = self._train_steps(
-            self._state, rows, self._scales, indices, count
+            self._state, rows, self._factors, indices, count
         )
         return metrics, streak
 

@@ -126,7 +126,7 @@ def make_train_steps(
     config: TrainConfig,
     strategy: Jit | Pmap,
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
-    """Builds `(state, rows, scales, indices, count) -> (state, metrics, streak)`.
+    """Builds `(state, rows, factors, indices, count) -> (state, metrics, streak)`.
 
     The function takes `count` steps, on the batches that the first `count` lines of
     `indices` name. A step whose loss or gradient is not finite changes nothing but the
@@ -174,12 +174,12 @@ def make_train_steps(
         loss, grads = jax.tree.map(lambda leaf: leaf / config.accumulate, total)
         return loss, rest, grads
 
-    def one_step(state, rows, scales, index):
+    def one_step(state, rows, factors, index):
         noise_key, loss_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
         batch = strategy.take(rows, index)
-        batch = _add_noise(batch, scales, noise_key, len(index), strategy.own_part)
+        batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
         loss, rest, grads = strategy.mean(
             loss_and_grads(state.params, state.rest, batch, loss_key)
         )
@@ -204,10 +204,10 @@ def make_train_steps(
         )
         return state, loss, norm, good
 
-    def train_steps(state, rows, scales, indices, count):
+    def train_steps(state, rows, factors, indices, count):
         def body(i, carry):
             state, streak, log = carry
-            state, *values = one_step(state, rows, scales, indices[i])
+            state, *values = one_step(state, rows, factors, indices[i])
             log = [
                 a.at[i].set(v.astype(a.dtype)) for a, v in zip(log, values, strict=True)
             ]
@@ -238,15 +238,18 @@ def make_evaluate(graphdef: Any, *, loss_fn: LossFn) -> Callable[..., EvalMetric
     return evaluate
 
 
-def _add_noise(batch, scales, key, batch_size, own_part):
+def _add_noise(batch, factors, key, batch_size, own_part):
     def noise(leaf):
         # Drawn for the whole batch: a row gets the same noise in every layout.
         whole = jax.random.normal(key, (batch_size, *leaf.shape[1:]), leaf.dtype)
         return own_part(whole)
 
+    def shaped(noise, factor):
+        return noise @ factor if noise.ndim == 2 else noise * factor
+
     leaves, structure = jax.tree.flatten(batch)
     noisy = [
-        leaf if scale is None else leaf + scale * noise(leaf)
-        for leaf, scale in zip(leaves, scales, strict=True)
+        leaf if factor is None else leaf + shaped(noise(leaf), factor)
+        for leaf, factor in zip(leaves, factors, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)

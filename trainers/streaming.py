@@ -37,7 +37,7 @@ class RowSource(Protocol):
         """The batches of `count` steps from `step` on, arrays [count, batch_size, ...]."""
 
     def sample(self, n: int, *, seed: int) -> data.Rows:
-        """At most n rows, for scales, scores and warm starts; training is not moved on."""
+        """At most n rows, for noise, scores and warm starts; training is not moved on."""
 
     def get_state(self) -> Any:
         """Where it stands beyond the step number, JSON-able."""

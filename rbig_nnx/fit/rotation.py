@@ -5,7 +5,6 @@ a subsample of fixed size, so their cost does not grow with the rows.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +12,21 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rbig_nnx.fit import entropy
 from rbig_nnx.fit.sample import sample_rows
 from rbig_nnx.math.sums import in_float64
 
 METHODS = ("pca", "random", "ica", "nongaussian")
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # TPUs would round the factors to bfloat16
+_TINY = 1e-30  # a variance above 0
 _ICA_ROWS = 16_384
 _ICA_STEPS = 100
 _ENTROPY_ROWS = 4096
-_MIN_ENTROPY_ROWS = 1024
-_ENTROPY_BUDGET = 2**27  # values read in one fit: fewer rows where there are many pairs
-_NUM_SWEEPS = 3  # at most: one less beyond _MANY_FEATURES
-_MANY_FEATURES = 8
-_NUM_ANGLES = 24  # over a quarter turn, after which the axes repeat
-_NUM_FINE_ANGLES = 9  # around the best one, twice
-# Density estimates: on a circle of this half circumference, in standard deviations.
-_HALF_RANGE = 5.0
-_BANDWIDTH = 0.15
-_NUM_FREQUENCIES = 24
-_GRID = 64
+_NUM_SWEEPS = 2
+# Turns of a pair, over a quarter turn, after which the axes repeat. They are densest
+# around 0, which is one of them: beside a wide axis a narrow one may only turn a little.
+_TURNS = np.pi / 4 * np.linspace(-1, 1, 257, dtype=np.float32) ** 3
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -106,42 +100,6 @@ def _ica(x, weights, key):
     return q
 
 
-def _fourier_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Fourier series on the grid, kernel included: [T, G] for cosines and for sines."""
-    frequencies = np.arange(1, _NUM_FREQUENCIES + 1) * np.pi / _HALF_RANGE
-    kernel = np.exp(-0.5 * (_BANDWIDTH * frequencies) ** 2)[:, None] / _HALF_RANGE
-    phase = frequencies[:, None] * np.linspace(
-        -_HALF_RANGE, _HALF_RANGE, _GRID, endpoint=False
-    )
-    return (
-        (kernel * np.cos(phase)).astype(np.float32),
-        (kernel * np.sin(phase)).astype(np.float32),
-    )
-
-
-def _entropy(y: Array) -> Array:
-    """Entropy of a kernel estimate of the density of rows of y, [..., n] -> [...].
-
-    The estimate is summed as a Fourier series of the empirical characteristic function:
-    no sort and no scatter, and exact integration on a regular grid.
-    """
-    phase = jnp.clip(y / _HALF_RANGE, -1, 1) * math.pi
-    cos, sin = jnp.cos(phase), jnp.sin(phase)
-
-    def power(carry, _):
-        a, b = carry
-        out = jnp.mean(a, axis=-1), jnp.mean(b, axis=-1)
-        return (a * cos - b * sin, a * sin + b * cos), out
-
-    _, (real, imag) = jax.lax.scan(power, (cos, sin), None, length=_NUM_FREQUENCIES)
-    on_cos, on_sin = _fourier_tables()
-    density = jnp.tensordot(real, on_cos, (0, 0), precision=_HIGHEST)
-    density = density + jnp.tensordot(imag, on_sin, (0, 0), precision=_HIGHEST)
-    density = jnp.maximum(density + 0.5 / _HALF_RANGE, 1e-6)
-    step = 2 * _HALF_RANGE / _GRID
-    return -step * jnp.sum(density * jnp.log(density), axis=-1)
-
-
 def _rounds(d: int) -> np.ndarray:
     """Tournament: rounds of disjoint pairs, [r, p, 2]; odd d gets a bye that repeats 0."""
     players = list(range(d)) + ([-1] if d % 2 else [])
@@ -154,35 +112,28 @@ def _rounds(d: int) -> np.ndarray:
     return np.array(rounds, np.int32)
 
 
-def _best_angle(pair: Array) -> Array:
-    """Angle by which to turn a pair of columns [2, n] for the least sum of entropies."""
+def _best_turn(pair: Array) -> Array:
+    """Angle by which to turn a pair of columns [2, n] for the least sum of entropies.
 
-    def cost(angle):
-        c, s = jnp.cos(angle), jnp.sin(angle)
-        turned = c * pair[0] + s * pair[1], c * pair[1] - s * pair[0]
-        return jnp.sum(_entropy(jnp.stack(turned)))
+    A projection of the pair, over its standard deviation, is a projection of the whitened
+    pair. So entropies are read off those of the whitened pair, whatever its scales.
+    """
+    u, v = pair
+    a = jnp.sqrt(jnp.mean(u * u) + _TINY)
+    b = jnp.mean(u * v) / a
+    c = jnp.sqrt(jnp.maximum(jnp.mean(v * v) - b * b, 0) + _TINY)
+    white = u / a, (v - b * u / a) / c
+    of_projections = entropy.of_projections(*white)
 
-    def search(center, half_width, num):
-        # Odd: the center is a candidate, so the sum never rises.
-        angles = center + jnp.linspace(-half_width, half_width, num)
-        return angles[jnp.argmin(jax.vmap(cost)(angles))]
+    def of_axis(cos, sin):
+        along = cos * a + sin * b, sin * c
+        scale = jnp.hypot(*along)
+        return jnp.log(scale) + entropy.at_angle(
+            of_projections, jnp.arctan2(*along[::-1])
+        )
 
-    width = math.pi / 4
-    angle = search(0.0, width, _NUM_ANGLES + 1)
-    for num in (_NUM_ANGLES, _NUM_FINE_ANGLES - 1):
-        width = 2 * width / num
-        angle = search(angle, width, _NUM_FINE_ANGLES)
-    return angle
-
-
-def _num_sweeps(d: int) -> int:
-    return _NUM_SWEEPS - (d > _MANY_FEATURES)
-
-
-def _num_entropy_rows(d: int) -> int:
-    pairs = d * (d - 1) // 2
-    values = 2 * pairs * _num_sweeps(d) * (_NUM_ANGLES + 2 * _NUM_FINE_ANGLES)
-    return int(np.clip(_ENTROPY_BUDGET // values, _MIN_ENTROPY_ROWS, _ENTROPY_ROWS))
+    cos, sin = jnp.cos(_TURNS), jnp.sin(_TURNS)
+    return jnp.asarray(_TURNS)[jnp.nanargmin(of_axis(cos, sin) + of_axis(-sin, cos))]
 
 
 def _nongaussian(x, weights, key):
@@ -195,21 +146,22 @@ def _nongaussian(x, weights, key):
     d = x.shape[1]
     row_key, ica_key = jax.random.split(key)
     mean, covariance = _covariance(x, weights)
-    rows = sample_rows(x, weights, row_key, _num_entropy_rows(d)) - mean
-    # The bandwidth is in this unit.
-    rows = rows / jnp.sqrt(jnp.trace(covariance) / d + 1e-30)
+    rows = sample_rows(x, weights, row_key, _ENTROPY_ROWS) - mean
     # Pairwise search alone gets lost where all axes mix many sources: offer it a start.
     principal = _principal_axes(covariance)[1]
     starts = jnp.stack([jnp.eye(d), principal, _ica(x, weights, ica_key)])
-    outputs = _matmul(rows, starts)
-    totals = jnp.sum(_entropy(jnp.swapaxes(outputs, 1, 2)), axis=-1)
+    outputs = jnp.swapaxes(_matmul(rows, starts), 1, 2)
+    scales = jnp.sqrt(jnp.mean(outputs**2, axis=-1, keepdims=True) + _TINY)
+    totals = jnp.sum(
+        entropy.of_rows(outputs / scales) + jnp.log(scales[..., 0]), axis=-1
+    )
     best = jnp.nanargmin(totals)
-    q, y = starts[best], outputs[best].T
+    q, y = starts[best], outputs[best]
 
     def round_(carry, pairs):
         y, q = carry  # q holds the axes as rows, beside y
         first, second = pairs[:, 0], pairs[:, 1]
-        angles = jax.vmap(_best_angle)(jnp.stack([y[first], y[second]], axis=1))
+        angles = jax.vmap(_best_turn)(jnp.stack([y[first], y[second]], axis=1))
         c, s = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
 
         def turn(a):
@@ -218,7 +170,7 @@ def _nongaussian(x, weights, key):
 
         return (turn(y), turn(q)), None
 
-    rounds = jnp.asarray(np.tile(_rounds(d), (_num_sweeps(d), 1, 1)))
+    rounds = jnp.asarray(np.tile(_rounds(d), (_NUM_SWEEPS, 1, 1)))
     (_, q), _ = jax.lax.scan(round_, (y, q.T), rounds)
     return q.T
 

@@ -60,15 +60,24 @@ def test_context_needs_as_many_rows():
 
 
 def test_noise_goes_to_the_features_only():
-    x = np.random.default_rng(0).normal(size=(1_000, 2)).astype(np.float32) * [1, 5]
-    x = x.astype(np.float32)
-    (scale,) = data.noise_scales(x, 0.1)
-    np.testing.assert_allclose(scale, 0.1 * x.std(axis=0), rtol=1e-4)
-    scale, none = data.noise_scales((x, x), 0.1)
-    assert scale is not None
+    x = np.random.default_rng(0).normal(size=(1_000, 2)).astype(np.float32)
+    factor, none = data.noise_factors((x, x), 0.1)
+    assert factor is not None
     assert none is None
-    assert data.noise_scales({"a": x, "b": x}, 0.1) == (None, None)
-    assert data.noise_scales(x, 0.0) == (None,)
+    assert data.noise_factors({"a": x, "b": x}, 0.1) == (None, None)
+    assert data.noise_factors(x, 0.0) == (None,)
+
+
+def test_noise_has_the_shape_of_the_rows():
+    mix = np.array([[1.0, 4.99], [0.0, 0.1]])
+    x = (np.random.default_rng(0).normal(size=(1_000, 2)) @ mix).astype(np.float32)
+    (factor,) = data.noise_factors(x, 0.1)
+    np.testing.assert_allclose(
+        factor.T @ factor, 0.01 * np.cov(x.T, bias=True), rtol=1e-3, atol=1e-5
+    )
+    images = x.reshape(-1, 4, 5, 1)
+    (scale,) = data.noise_factors(images, 0.1)
+    np.testing.assert_allclose(scale, 0.1 * images.std(axis=0), rtol=1e-4)
 
 
 def test_padded_batches_have_one_size_and_mask_the_rest():
