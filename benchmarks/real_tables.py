@@ -28,7 +28,9 @@ from trainers import TrainConfig, compilation, fit
 from trainers.fit_file import Mixture
 
 _TEST_ROWS = 20_000
-_KERNEL_ROWS = 5_000
+_KERNEL_ROWS, _KERNEL_VALID = 5_000, 1_000
+_VALID_ROWS = 10_000  # that a training run scores at each of its evaluations
+_EVALUATIONS = 20
 _BANDWIDTHS = np.geomspace(0.05, 1.6, 16)  # in standard deviations
 _MIXTURES = {"Gaussian": (1,), "Gaussian mixture": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
 _TRIAL_STEPS = 400
@@ -48,7 +50,7 @@ def _cold(transformer, parts: Splits, seed: int) -> nnx.Module:
 
 def _kernel_density(parts: Splits) -> float:
     """Gaussian kernels on at most `_KERNEL_ROWS` rows; validation chooses the bandwidth."""
-    rows, valid = parts.train[:_KERNEL_ROWS], parts.valid[:_KERNEL_ROWS]
+    rows, valid = parts.train[:_KERNEL_ROWS], parts.valid[:_KERNEL_VALID]
     fits = [KernelDensity(bandwidth=h).fit(rows) for h in _BANDWIDTHS]
     best = max(fits, key=lambda f: f.score_samples(valid).mean())
     return float(best.score_samples(parts.test).mean())
@@ -79,9 +81,12 @@ def _train_for(build, parts: Splits, *, seconds: float, seed: int) -> _Run:
     model = build(parts, seed)
     spent = time.perf_counter() - began
     config = TrainConfig(
-        num_steps=_TRIAL_STEPS, eval_every=_TRIAL_STEPS // 2, seed=seed
+        num_steps=_TRIAL_STEPS,
+        eval_every=_TRIAL_STEPS // 2,
+        eval_rows=1_000,
+        seed=seed,
     )
-    run = functools.partial(fit, x_valid=parts.valid[:_TEST_ROWS], progress=False)
+    run = functools.partial(fit, x_valid=parts.valid[:_VALID_ROWS], progress=False)
     trial = run(model, parts.train, config=config)
     a_step = trial.train_seconds / _TRIAL_STEPS
     num_steps = max((seconds - spent - trial.compile_seconds) / a_step, _TRIAL_STEPS)
@@ -89,7 +94,7 @@ def _train_for(build, parts: Splits, *, seconds: float, seed: int) -> _Run:
     for share in (0.1, 1.0):
         length = int(share * num_steps)
         config = dataclasses.replace(
-            config, num_steps=length, eval_every=max(length // 50, 1)
+            config, num_steps=length, eval_every=max(length // _EVALUATIONS, 1)
         )
         began = time.perf_counter()
         result = run(model, parts.train, config=config)

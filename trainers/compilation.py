@@ -1,13 +1,34 @@
 """Compiled functions, kept so that runs of one structure compile once."""
 
 import collections
+import concurrent.futures
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 
 _KEPT = 16  # functions; each holds an executable of about 10 MB and no data
-_compiled: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+_compiled: collections.OrderedDict[Hashable, "Compiled"] = collections.OrderedDict()
+_threads = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="compile")
+
+
+class Compiled:
+    """A function whose compilation goes on beside; a call waits for it.
+
+    Args:
+      lowered: a traced function, for its arguments' shapes.
+    """
+
+    def __init__(self, lowered: jax.stages.Lowered):
+        self._executable = _threads.submit(lowered.compile)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's result."""
+        return self._executable.result()(*arguments)
+
+    def wait(self) -> None:
+        """Returns once it is compiled."""
+        self._executable.result()
 
 
 def forget() -> None:
@@ -21,8 +42,8 @@ def compiled(
     *,
     identity: tuple,
     transform: Callable = jax.jit,
-) -> Callable:
-    """Compiles `function` for arguments like these, or finds an earlier compilation.
+) -> Compiled:
+    """Starts to compile `function` for arguments like these, or finds it compiled.
 
     Args:
       function: of arrays.
@@ -43,7 +64,7 @@ def compiled(
             return _compiled[key]
     except TypeError:
         key = None
-    result = transform(function).lower(*arguments).compile()
+    result = Compiled(transform(function).lower(*arguments))
     if key is not None:
         _compiled[key] = result
         if len(_compiled) > _KEPT:

@@ -93,6 +93,11 @@ class Evaluation:
                     ),
                 )
 
+    def wait(self) -> None:
+        """Returns once everything is compiled."""
+        for evaluate in self._evaluate.values():
+            evaluate.wait()
+
     def scores(self, params: Any, rest: Any) -> dict[str, float]:
         """Minus the mean loss by data set; for the default loss mean log p in nats."""
         return {name: self._score(name, params, rest) for name in self._batches}

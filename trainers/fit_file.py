@@ -37,7 +37,7 @@ class FitFile:
     num_blocks: int = 4  # rotation, coupling, complementary coupling
     num_components: int = 8  # of each mixture
     hidden: tuple[int, ...] = (64, 64)  # widths of the conditioners
-    rotation: str = "pca"  # of the warm start: pca, random, ica, nongaussian
+    rotation: str = "nongaussian"  # of the warm start; or pca, random, ica
     test_fraction: float = 0.1  # of the rows, held out to judge
     valid_fraction: float = 0.1  # of the rows, held out to choose the step
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

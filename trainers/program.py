@@ -132,6 +132,9 @@ class Program:
             key=jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY),
             mesh=strategy.mesh,
         )
+        # The two compile beside each other.
+        self._train_steps.wait()
+        self._evaluation.wait()
         self.compile_seconds = time.perf_counter() - started
 
     @property

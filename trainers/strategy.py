@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from trainers import sharding
-from trainers.compilation import compiled
+from trainers.compilation import Compiled, compiled
 
 STRATEGIES = ("jit", "pmap")
 
@@ -41,7 +41,7 @@ class Jit:
 
     def compile(
         self, function: Callable, arguments: tuple, identity: tuple
-    ) -> Callable:
+    ) -> Compiled:
         """`function` of (state, ...), which gives its first argument's memory away."""
 
         def jit(function):
@@ -136,7 +136,7 @@ class Pmap:
 
     def compile(
         self, function: Callable, arguments: tuple, identity: tuple
-    ) -> Callable:
+    ) -> Compiled:
         """`function` of (state, rows, ...), which gives the state's memory away."""
 
         def pmap(function):

@@ -22,6 +22,8 @@ _NUM_PROJECTIONS = 64  # over half a turn, after which entropies repeat
 _FINE = 8  # interpolated angles for each of them
 
 _FREQUENCIES = np.arange(1, _NUM_FREQUENCIES + 1) * np.pi / _HALF_RANGE
+_WIDTH = 2 * _HALF_RANGE / _BINS
+_CENTERS = (np.arange(_BINS) - (_BINS - 1) / 2) * _WIDTH
 
 
 def of_rows(y: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
@@ -52,17 +54,7 @@ def of_projections(u: Float[Array, " n"], v: Float[Array, " n"]) -> Float[Array,
       u: uncorrelated with v, both of mean 0 and standard deviation 1, [n].
       v: [n].
     """
-    # Shares of the two nearest bins: a count without scatter.
-    centers = (np.arange(_BINS) - (_BINS - 1) / 2) * (2 * _HALF_RANGE / _BINS)
-    edge, width = centers[-1], centers[1] - centers[0]
-
-    def shares(x):
-        x = jnp.clip(x, -edge, edge)
-        return jnp.maximum(
-            1 - jnp.abs(x[:, None] - centers.astype(np.float32)) / width, 0
-        )
-
-    counts = jnp.matmul(shares(u).T, shares(v), precision=_HIGHEST) / len(u)
+    counts = jnp.matmul(_shares(u).T, _shares(v), precision=_HIGHEST) / len(u)
     (cos_u, sin_u), (cos_v, sin_v) = _projection_tables()
     real, imag = (
         jnp.einsum("atu,uv->atv", table, counts, precision=_HIGHEST)
@@ -86,6 +78,12 @@ def at_angle(entropies: Float[Array, " a"], angle: Float[Array, "*b"]) -> Array:
     return (1 - share) * entropies[first] + share * entropies[(first + 1) % size]
 
 
+def _shares(x: Float[Array, " n"]) -> Float[Array, "n b"]:
+    """Of each value in its two nearest bins: summed, a count without scatter."""
+    x = jnp.clip(x, _CENTERS[0], _CENTERS[-1])[:, None]
+    return jnp.maximum(1 - jnp.abs(x - _CENTERS.astype(np.float32)) / _WIDTH, 0)
+
+
 def _of_series(real: Array, imag: Array) -> Array:
     """Entropy from an empirical characteristic function, [..., t] each."""
     frequencies, grid = (
@@ -107,15 +105,13 @@ def _of_series(real: Array, imag: Array) -> Array:
 @functools.cache
 def _projection_tables():
     """Waves along the bins of both axes, cosines and sines of each, [angle, t, bin]."""
-    width = 2 * _HALF_RANGE / _BINS
-    centers = (np.arange(_BINS) - (_BINS - 1) / 2) * width
     angles = np.arange(_NUM_PROJECTIONS) * np.pi / _NUM_PROJECTIONS
 
     def waves(part):
         frequency = part[:, None] * _FREQUENCIES
         # The shares of two bins blur like a triangle; its transform is divided out.
-        sharpened = 1 / np.sinc(frequency * width / (2 * np.pi)) ** 2
-        phase = frequency[..., None] * centers
+        sharpened = 1 / np.sinc(frequency * _WIDTH / (2 * np.pi)) ** 2
+        phase = frequency[..., None] * _CENTERS
         return tuple(
             (sharpened[..., None] * wave(phase)).astype(np.float32)
             for wave in (np.cos, np.sin)

@@ -25,6 +25,7 @@ class MixtureParams(NamedTuple):
     means: Float[Array, "*b k"]
     log_scales: Float[Array, "*b k"]
 
+    @jax.jit
     def pack(self) -> Float[Array, "*c p"]:
         """The parameters of m mixtures, [..., m, K] each, as one axis [..., 3·K·m].
 
@@ -40,6 +41,7 @@ class MixtureParams(NamedTuple):
         stacked = flat.T.reshape(3, num_components, -1, *flat.T.shape[1:])
         return cls(*(p[0].T for p in jax.lax.split(stacked, (1, 1, 1))))
 
+    @jax.jit
     def widest(self) -> Float[Array, "*b"]:
         """The largest log scale of each mixture, at least the anchor's 0."""
         return jnp.maximum(jnp.max(self.log_scales, axis=-1), 0)
@@ -78,7 +80,7 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
       family: "gaussian" or "logistic" components.
 
     Returns:
-      Parameters, each [K].
+      Parameters, each [K], on the host.
     """
     levels = (np.arange(num_components) + 0.5) / num_components
     means = 0.5 * scipy.special.ndtri(levels)
@@ -86,7 +88,7 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
     if family == "logistic":
         scale *= np.sqrt(3) / np.pi  # a logistic of scale s has variance (π s)²/3
     return MixtureParams(
-        logits=jnp.zeros(num_components),
-        means=jnp.asarray(means, jnp.float32),
-        log_scales=jnp.full(num_components, np.log(scale), jnp.float32),
+        logits=np.zeros(num_components, np.float32),
+        means=np.float32(means),
+        log_scales=np.full(num_components, np.log(scale), np.float32),
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 import distrax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -21,7 +22,7 @@ from rbig_nnx.nn.frozen import Frozen
 def identity_bias(num_features: int, num_components: int, family: Family) -> Array:
     """Packed parameters, [3·K·d], at which the mixture map is close to the identity."""
     identity = identity_params(num_components, family)
-    every = (jnp.broadcast_to(p, (num_features, num_components)) for p in identity)
+    every = (np.broadcast_to(p, (num_features, num_components)) for p in identity)
     return MixtureParams(*every).pack()
 
 
@@ -31,7 +32,7 @@ def no_scale_limit(num_features: int, dtype: Any) -> Frozen:
     Far out the widest component rules. A fit may need it wider than the anchor; training
     that widened it further, on the few rows out there, would compound over the layers.
     """
-    return Frozen(jnp.full(num_features, jnp.inf, dtype))
+    return Frozen(jnp.array(np.full(num_features, np.inf, dtype)))
 
 
 class MixtureCDFMarginal(nnx.Module):

@@ -4,6 +4,7 @@ from typing import Any
 
 import distrax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -35,8 +36,8 @@ class Standardize(nnx.Module):
     ):
         del rngs
         self.num_features = num_features
-        self.mean = Frozen(jnp.zeros(num_features, param_dtype))
-        self.log_scale = Frozen(jnp.zeros(num_features, param_dtype))
+        zeros = np.zeros(num_features, param_dtype)
+        self.mean, self.log_scale = Frozen(jnp.array(zeros)), Frozen(jnp.array(zeros))
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The layer as a bijector, data to latent."""
