@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import tyro
@@ -19,12 +19,13 @@ class Bench:
     """Runs the benchmarks on this machine."""
 
     only: tuple[str, ...] = ()  # names of sections; empty for all
+    tables: tuple[str, ...] = ()  # real tables; empty for all
     quick: bool = False  # the small sizes
     check: bool = False  # compare ratios with the committed table instead of writing
     out: pathlib.Path | None = None  # stem of the results; None: results/<device>
 
 
-def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
+def plan(*, quick: bool, tables: Sequence[str] = ()) -> dict[str, Callable[[], list]]:
     """Each section with its sizes."""
     dims = (2, 8) if quick else (2, 8, 32)
     wide = dims if quick else (*dims, 64)
@@ -49,8 +50,7 @@ def plan(*, quick: bool) -> dict[str, Callable[[], list]]:
         "trainer": lambda: sections.trainer((2, 8)),
         "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
         "tables": lambda: real_tables.held_out(
-            ("breast cancer",) if quick else tuple(real_data.TABLES),
-            seconds=30,
+            tables or (("breast cancer",) if quick else tuple(real_data.TABLES)),
             num_seeds=1 if quick else 3,
         ),
     }
@@ -60,7 +60,7 @@ def main(bench: Bench) -> int:
     """Runs the sections; returns 1 if `check` finds a ratio that fell."""
     console = Console()
     stem = bench.out or RESULTS / jax.devices()[0].platform
-    sections_to_run = plan(quick=bench.quick)
+    sections_to_run = plan(quick=bench.quick, tables=bench.tables)
     unknown = set(bench.only) - set(sections_to_run)
     if unknown:
         console.print(
@@ -89,8 +89,12 @@ def _merged(stem, rows, bench):
     path = stem.with_suffix(".json")
     if not bench.only or not path.exists():
         return rows
-    kinds = {row["what"] for row in rows}
-    return [row for row in report.load(path) if row["what"] not in kinds] + rows
+    measured = {_subject(row) for row in rows}
+    return [row for row in report.load(path) if _subject(row) not in measured] + rows
+
+
+def _subject(row):
+    return row["what"], row.get("table")
 
 
 if __name__ == "__main__":

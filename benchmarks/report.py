@@ -65,9 +65,13 @@ def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
         own = [_flat(row) for row in rows if row["what"] == kind]
         columns = list(dict.fromkeys(name for row in own for name in row))
         lines += ["", f"### {kind}", ""]
-        commit = next(row.get("commit") for row in rows if row["what"] == kind)
-        if commit not in (None, environment["commit"]):
-            lines += [f"Measured at commit {commit}.", ""]
+        commits = dict.fromkeys(
+            row.get("commit", environment["commit"])
+            for row in rows
+            if row["what"] == kind
+        )
+        if list(commits) != [environment["commit"]]:
+            lines += [f"Measured at commit {', then '.join(commits)}.", ""]
         lines.append("| " + " | ".join(columns) + " |")
         lines.append("|" + " ---: |" * len(columns))
         for row in own:
