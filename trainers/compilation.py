@@ -24,11 +24,11 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's result."""
-        return self._executable.result()(*arguments)
+        return self.wait()(*arguments)
 
-    def wait(self) -> None:
-        """Returns once it is compiled."""
-        self._executable.result()
+    def wait(self) -> jax.stages.Compiled:
+        """The executable, once there is one."""
+        return self._executable.result()
 
 
 def forget() -> None:

@@ -122,8 +122,8 @@ def noise_factors(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
 
 def _square_root(x: np.ndarray) -> np.ndarray:
     """Of the covariance of the rows of all processes, [d, d], or of each variance."""
-    share = sharding.gathered(np.float64(len(x)))
-    share /= share.sum()
+    counts = sharding.gathered(np.float64(len(x)))
+    share = counts / counts.sum()
     x = x[:: max(1, len(x) // _MOMENT_ROWS)].astype(np.float64)
     means = sharding.gathered(x.mean(0))
     centered = x - np.tensordot(share, means, 1)

@@ -125,7 +125,7 @@ def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
     program = run(mesh_of(8), rows=rows)
     held = {s.data.shape for s in program._feed._rows.addressable_shards}
     assert held == {(1_001, 2)}
-    text = program._train_steps.as_text()
+    text = program._train_steps.wait().as_text()
     assert "reduce-scatter" in text
     assert "f32[8008" not in text  # nowhere in the program are all rows together
 
