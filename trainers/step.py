@@ -245,7 +245,10 @@ def _add_noise(batch, factors, key, batch_size, own_part):
         return own_part(whole)
 
     def shaped(noise, factor):
-        return noise @ factor if noise.ndim == 2 else noise * factor
+        if noise.ndim != 2:
+            return noise * factor
+        # Rounded to bfloat16 the factor would lose the directions that hardly vary.
+        return jnp.matmul(noise, factor, precision=jax.lax.Precision.HIGHEST)
 
     leaves, structure = jax.tree.flatten(batch)
     noisy = [
