@@ -16,6 +16,9 @@ class TrainConfig:
     num_steps: int = 1_000  # optimiser updates
     batch_size: int = 512  # rows a step over all devices; at most the rows there are
     accumulate: int = 1  # parts of a batch that go through the model one after another
+    # equal runs of the rows, each shuffled for itself, that fill equal parts of every batch:
+    # with a multiple of the devices, no row moves between them
+    strata: int = 1
     learning_rate: float = 3e-3  # peak of the schedule
     # (pattern of dotted names, factor) on the learning rate; the first match counts, as in
     # (("*.vectors", 0.1),); a dictionary is taken too
@@ -74,6 +77,7 @@ _SMALLEST = {
     "num_steps": 1,
     "batch_size": 1,
     "accumulate": 1,
+    "strata": 1,
     "jitter": 0,
     "jitter_rows": 0,
     "weight_decay": 0,

@@ -1,5 +1,6 @@
 """Rows in memory, and the order in which training visits them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,23 +16,38 @@ Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
 class EpochOrder:
     """Row numbers of every batch, a function of (seed, step) alone.
 
-    One permutation an epoch; rows that do not fill a last batch wait for the next
-    epoch's permutation. A run resumes from its step number, with no other state.
+    One permutation of each stratum an epoch, of which every batch takes equally many rows,
+    stratum after stratum; rows that do not fill a last batch wait for the next epoch's
+    permutation. A run resumes from its step number, with no other state.
 
     Args:
       num_rows: rows of the data set.
       batch_size: rows a step; at most `num_rows`.
       seed: chooses the permutations.
+      starts: first row of each stratum, ascending from 0.
+
+    Raises:
+      ValueError: more rows than there are, or not equally many of every stratum.
     """
 
-    def __init__(self, num_rows: int, batch_size: int, *, seed: int):
+    def __init__(
+        self, num_rows: int, batch_size: int, *, seed: int, starts: Sequence[int] = (0,)
+    ):
         if not 1 <= batch_size <= num_rows:
             raise ValueError(
                 f"`batch_size` must be from 1 to the {num_rows} rows; got {batch_size}."
             )
-        self._num_rows, self.batch_size, self._seed = num_rows, batch_size, seed
-        self._steps = num_rows // batch_size
-        self._epoch, self._order = -1, np.empty(0, np.int32)
+        self.batch_size, self._seed = batch_size, seed
+        self._starts, self._sizes = starts, np.diff([*starts, num_rows])
+        self._each, rest = divmod(batch_size, len(starts))
+        if rest or self._each > min(self._sizes):
+            raise ValueError(
+                f"`strata` must divide the {batch_size} rows of a step, and each of them"
+                f" hold its part of those; got {len(starts)} of {min(self._sizes)} rows or"
+                " one more. Use fewer."
+            )
+        self._steps = min(self._sizes) // self._each
+        self._epoch, self._order = -1, np.empty((0, 0), np.int32)
 
     def indices(self, step: int, count: int) -> np.ndarray:
         """Row numbers of `count` batches from `step` on, [count, batch_size]."""
@@ -41,10 +57,15 @@ class EpochOrder:
         epoch, number = divmod(step, self._steps)
         if epoch != self._epoch:
             random = np.random.default_rng([self._seed, epoch])
-            self._order = random.permutation(self._num_rows).astype(np.int32)
+            used = self._steps * self._each
+            self._order = np.stack(
+                [
+                    start + random.permutation(size)[:used].astype(np.int32)
+                    for start, size in zip(self._starts, self._sizes, strict=True)
+                ]
+            )
             self._epoch = epoch
-        start = number * self.batch_size
-        return self._order[start : start + self.batch_size]
+        return self._order[:, number * self._each :][:, : self._each].ravel()
 
 
 def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:

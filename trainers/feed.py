@@ -19,16 +19,32 @@ class ResidentFeed:
       strategy: where rows lie.
       batch_size: rows of a step, over all devices.
       seed: of their order.
+      strata: of the rows, for equal parts of every batch.
+
+    Attributes:
+      rows_move: whether a device may need rows that others hold.
+
+    Raises:
+      ValueError: strata that do not divide over the devices, or a batch not over them.
     """
 
     def __init__(
-        self, rows: ResidentRows, strategy: Jit | Pmap, *, batch_size: int, seed: int
+        self,
+        rows: ResidentRows,
+        strategy: Jit | Pmap,
+        *,
+        batch_size: int,
+        seed: int,
+        strata: int = 1,
     ):
         self.sample, self.num_rows = rows.own, rows.num_rows
+        self.rows_move = strata == 1
         self._everywhere = sharding.replicated(strategy.mesh)
         self._rows = strategy.place_rows(rows.padded())
         self._positions = rows.positions
-        self._order = data.EpochOrder(rows.num_rows, batch_size, seed=seed)
+        self._order = data.EpochOrder(
+            rows.num_rows, batch_size, seed=seed, starts=rows.strata(strata)
+        )
 
     def example(self, num_steps: int) -> tuple[Any, Any, Any]:
         """Arguments like those of a dispatch of at most `num_steps`."""
@@ -50,6 +66,8 @@ class StreamFeed:
       strategy: where rows lie.
       batch_size: rows of a step, over all devices.
     """
+
+    rows_move = False  # each device is sent its own
 
     def __init__(
         self,
@@ -78,13 +96,18 @@ class StreamFeed:
         return self._placed(batches, count, num_steps)
 
     def _placed(self, batches, count, num_steps):
-        size = num_steps * self._batch_size
+        mesh = self._strategy.mesh
+        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        # A device's rows of all steps lie together.
+        shape = devices, num_steps, self._batch_size // devices
 
         def padded(leaf):
-            rows = np.zeros((size, *leaf.shape[2:]), leaf.dtype)
-            rows[: count * self._batch_size] = leaf.reshape(-1, *leaf.shape[2:])
-            return rows
+            rows = np.zeros((*shape, *leaf.shape[2:]), leaf.dtype)
+            parts = leaf.reshape(-1, devices, shape[-1], *leaf.shape[2:])
+            rows[:, :count] = parts.swapaxes(0, 1)
+            return rows.reshape(-1, *leaf.shape[2:])
 
         rows = self._strategy.place_rows(jax.tree.map(padded, batches))
-        indices = np.arange(size, dtype=np.int32).reshape(num_steps, self._batch_size)
+        indices = np.arange(num_steps * self._batch_size, dtype=np.int32)
+        indices = indices.reshape(shape).swapaxes(0, 1).reshape(num_steps, -1)
         return rows, *sharding.place((indices, np.int32(count)), self._everywhere)

@@ -33,6 +33,7 @@ _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 _DEFAULTS = TrainConfig()
 _LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into it
     "batch_size",
+    "strata",
     "jitter",
     "jitter_rows",
     "eval_every",
@@ -120,6 +121,7 @@ class Program:
             loss_fn=loss_fn,
             trainable=trainable,
             strategy=strategy,
+            rows_move=feed.rows_move,
         )
         state = self.state
         self._evaluation = Evaluation(
@@ -196,7 +198,7 @@ def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
 
 
 def _compile_train_steps(
-    model, arguments, *, config, optimizer, loss_fn, trainable, strategy
+    model, arguments, *, config, optimizer, loss_fn, trainable, strategy, rows_move
 ):
     model = nnx.clone(model)
     model.train()
@@ -208,11 +210,20 @@ def _compile_train_steps(
         trainable=trainable,
         config=config,
         strategy=strategy,
+        rows_move=rows_move,
     )
     loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
     settings = dataclasses.replace(config, **loop_only)
     return strategy.compile(
         function,
         arguments,
-        (graphdef, loss_fn, trainable, type(strategy), strategy.mesh, settings),
+        (
+            graphdef,
+            loss_fn,
+            trainable,
+            type(strategy),
+            strategy.mesh,
+            settings,
+            rows_move,
+        ),
     )

@@ -1,9 +1,11 @@
 """Training rows that stay in the memory of the devices, spread over the data axis.
 
-A device holds rows / devices of them: the batches of a step, the same global rows in the
-same order for every layout, are exchanged when the step needs them.
+A device holds rows / devices of them. The batches are the same global rows in the same order
+for every layout: they are exchanged when a step needs them, or, drawn from strata of the
+rows, lie where they are needed.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -34,23 +36,54 @@ class ResidentRows:
     def __init__(self, rows: data.Rows, mesh: Mesh | None):
         counts = sharding.gathered(np.int64(data.num_rows(rows)))
         self.own, self.num_rows = rows, int(counts.sum())
-        self._first = int(counts[: jax.process_index()].sum())
-        self._own_size, self._positions = data.num_rows(rows), None
-        if mesh is None:
-            return
-        parts = _parts_by_process(mesh)
-        each = max(-(-int(n) // len(p)) for n, p in zip(counts, parts, strict=True))
-        self._own_size = len(parts[jax.process_index()]) * each
-        self._positions = np.concatenate(
-            [
-                (np.asarray(p)[:, None] * each + np.arange(each)).ravel()[:n]
-                for n, p in zip(counts, parts, strict=True)
-            ]
-        ).astype(np.int32)
+        self._bounds = [0, *np.cumsum(counts).tolist()]  # rows of each process
+        self._first = self._bounds[jax.process_index()]
+        # Parts of the data axis, in the order of their rows.
+        self._parts = [[0]] if mesh is None else _parts_by_process(mesh)
+        self._order = np.concatenate(self._parts)
+        self._starts = self._runs(1)
+        self._size = int(np.diff([*self._starts, self.num_rows]).max())
+        before = sum(map(len, self._parts[: jax.process_index()]))
+        own = self._starts[before:][: len(self._parts[jax.process_index()])]
+        self._inner = own[1:] - self._first  # where the own rows change devices
+
+    def _runs(self, num: int) -> np.ndarray:
+        """First rows of `num` equal runs of the rows of each part."""
+        runs = []
+        for (first, end), parts in zip(
+            itertools.pairwise(self._bounds), self._parts, strict=True
+        ):
+            total = num * len(parts)
+            runs.append(first + np.arange(total) * (end - first) // total)
+        return np.concatenate(runs)
+
+    def strata(self, num: int) -> np.ndarray:
+        """First rows of `num` equal runs of the rows; if several, each lies on one device.
+
+        Raises:
+          ValueError: they do not divide over the devices.
+        """
+        parts = len(self._order)
+        if num == 1:
+            return np.zeros(1, int)
+        if num % parts or np.any(np.diff(self._order) < 0):
+            raise ValueError(
+                f"`strata` must be 1 or a multiple of the {parts} devices along the mesh's"
+                f" {sharding.DATA_AXIS!r} axis, on which the processes follow one another;"
+                f" got {num}. Use 1 or {max(num // parts, 1) * parts}."
+            )
+        return self._runs(num // parts)
 
     def padded(self) -> data.Rows:
-        """The own rows and zeros, so that all devices hold equally many."""
-        return jax.tree.map(lambda leaf: _pad(leaf, self._own_size), self.own)
+        """The own rows, those of each part filled with zeros to equally many."""
+        if data.num_rows(self.own) == self._size * (len(self._inner) + 1):
+            return self.own
+        return jax.tree.map(
+            lambda leaf: np.concatenate(
+                [_pad(part, self._size) for part in np.split(leaf, self._inner)]
+            ),
+            self.own,
+        )
 
     def subset(self, size: int, *, seed: int) -> data.Rows:
         """The own among `size` rows of the data set, the same for every layout."""
@@ -63,7 +96,8 @@ class ResidentRows:
 
     def positions(self, index: np.ndarray) -> np.ndarray:
         """Where the rows with these numbers lie in the padded, spread array."""
-        return index if self._positions is None else self._positions[index]
+        part = np.searchsorted(self._starts, index, side="right") - 1
+        return self._order[part] * self._size + index - self._starts[part]
 
 
 def _parts_by_process(mesh: Mesh) -> list[list[int]]:

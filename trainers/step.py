@@ -125,6 +125,7 @@ def make_train_steps(
     trainable: Any,
     config: TrainConfig,
     strategy: Jit | Pmap,
+    rows_move: bool,
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
     """Builds `(state, rows, factors, indices, count) -> (state, metrics, streak)`.
 
@@ -139,7 +140,9 @@ def make_train_steps(
       trainable: NNX filter of the parameters.
       config: its `ema_decay` and `accumulate` count.
       strategy: where rows and gradients lie.
+      rows_move: whether a device may need rows that others hold.
     """
+    take = strategy.take if rows_move else strategy.take_own
 
     def loss_of(params, rest, batch, key):
         # Without copies Dropout would count on a Variable of the outer trace.
@@ -178,7 +181,7 @@ def make_train_steps(
         noise_key, loss_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
-        batch = strategy.take(rows, index)
+        batch = take(rows, index)
         batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
         loss, rest, grads = strategy.mean(
             loss_and_grads(state.params, state.rest, batch, loss_key)

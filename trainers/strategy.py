@@ -57,13 +57,20 @@ class Jit:
 
     def take(self, rows: Any, index: jax.Array) -> Any:
         """The rows of a batch. Traced."""
+        return self._take(_exchange, rows, index, PartitionSpec())
+
+    def take_own(self, rows: Any, index: jax.Array) -> Any:
+        """`take`, where each part of `index` names rows of its own device. Traced."""
+        return self._take(_own, rows, index, PartitionSpec(sharding.DATA_AXIS))
+
+    def _take(self, function, rows, index, index_spec):
         if self.mesh is None:
             return jax.tree.map(lambda leaf: leaf[index], rows)
         by_row = PartitionSpec(sharding.DATA_AXIS)
         return jax.shard_map(
-            _exchange,
+            function,
             mesh=self.mesh,
-            in_specs=(by_row, PartitionSpec()),
+            in_specs=(by_row, index_spec),
             out_specs=by_row,
         )(rows, index)
 
@@ -155,6 +162,10 @@ class Pmap:
         """This device's rows of a batch. Traced."""
         return _exchange(rows, index)
 
+    def take_own(self, rows: Any, index: jax.Array) -> Any:
+        """`take`, where each part of `index` names rows of its own device. Traced."""
+        return _own(rows, self.own_part(index))
+
     def own_part(self, array: jax.Array) -> jax.Array:
         """What lies with this device's rows of an array over the whole batch. Traced."""
         size = array.shape[0] // len(self._devices)
@@ -180,6 +191,15 @@ def make_strategy(name: str, mesh: Mesh | None) -> Jit | Pmap:
     if name not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {STRATEGIES}; got {name!r}.")
     return (Jit if name == "jit" else Pmap)(sharding.prepare_mesh(mesh))
+
+
+def _own(rows: Any, index: jax.Array) -> Any:
+    """This device's rows number `index` of all, which it holds."""
+
+    def one(leaf):
+        return leaf[index - jax.lax.axis_index(sharding.DATA_AXIS) * leaf.shape[0]]
+
+    return jax.tree.map(one, rows)
 
 
 def _exchange(rows: Any, index: jax.Array) -> Any:

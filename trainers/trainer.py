@@ -139,7 +139,7 @@ class Trainer:
             num_rows = resident.num_rows
             scored = resident.subset(config.eval_rows, seed=config.seed)
         else:
-            _check_stream(context)
+            _check_stream(context, config)
             train = scored = source.sample(config.eval_rows, seed=config.seed)
             num_rows = source.num_rows or config.batch_size
         sets = {"train": scored}
@@ -159,7 +159,11 @@ class Trainer:
         sharding.check_batch(strategy.mesh, batch_size, accumulate=config.accumulate)
         if source is None:
             feed = ResidentFeed(
-                resident, strategy, batch_size=batch_size, seed=config.seed
+                resident,
+                strategy,
+                batch_size=batch_size,
+                seed=config.seed,
+                strata=config.strata,
             )
         else:
             feed = StreamFeed(source, train, strategy, batch_size=batch_size)
@@ -198,7 +202,12 @@ class Trainer:
         )
 
 
-def _check_stream(context: Any):
+def _check_stream(context: Any, config: TrainConfig):
+    if config.strata != 1:
+        raise ValueError(
+            "`strata` must be 1 where `x_train` is read by parts, which says itself in"
+            f" which order; got {config.strata}."
+        )
     if context is not None:
         raise ValueError(
             "`context` must be None where `x_train` is read by parts; an iterator gives"

@@ -1,5 +1,7 @@
 """One small run, for every layout that trains it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from flax import nnx
@@ -20,6 +22,7 @@ QUICK = TrainConfig(
     steps_per_dispatch=3,
     learning_rate=0.03,
 )
+STRATA = dataclasses.replace(QUICK, strata=8)
 SPLIT = (("*.kernel", (None, "model")),)
 HISTORY = ("train", "valid", "loss", "grad_norm")
 

@@ -22,6 +22,23 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not np.array_equal(data.EpochOrder(10, 3, seed=2).indices(0, 20), whole)
 
 
+def test_a_batch_has_equally_many_rows_of_every_stratum_in_order():
+    starts = [0, 4, 9]
+    rows = data.EpochOrder(13, 6, seed=0, starts=starts).indices(0, 4)
+    strata = np.searchsorted(starts, rows, side="right") - 1
+    assert (strata == [0, 0, 1, 1, 2, 2]).all()
+    assert all(len(set(epoch.ravel())) == 12 for epoch in np.split(rows, 2))
+    assert set(data.EpochOrder(13, 6, seed=0, starts=starts).indices(0, 40).flat) == (
+        set(range(13))
+    )
+
+
+@pytest.mark.parametrize("starts", [range(5), range(0, 12, 2)])
+def test_strata_must_fill_a_batch(starts):
+    with pytest.raises(ValueError, match="`strata` must divide the 18 rows of a step"):
+        data.EpochOrder(24, 18, seed=0, starts=starts)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="`batch_size` must be from 1 to the 3 rows"):
         data.EpochOrder(3, 4, seed=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rbig_nnx as rn
-from tests.trainers.layouts import MODELS, QUICK, VALID, X, assert_same_run
+from tests.trainers.layouts import MODELS, QUICK, STRATA, VALID, X, assert_same_run
 from trainers import fit, restore
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -60,6 +60,13 @@ def test_two_processes_feed_their_own_rows(model, tmp_path):
     lines = (tmp_path / "metrics-0.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 4, 8]
     assert not (tmp_path / "metrics-1.jsonl").read_text()  # process 0 alone writes
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_strata_of_one(tmp_path):
+    one = fit(MODELS["tiny"](), X[:100], VALID, config=STRATA)
+    for result in results(start("strata", tmp_path), tmp_path):
+        assert_same_run(result["history"], one.history, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from tests.trainers.layouts import (
     LAYOUTS,
     QUICK,
     SPLIT,
+    STRATA,
     VALID,
     X,
     assert_same_run,
@@ -50,6 +51,21 @@ def test_every_layout_gives_the_losses_of_one_device(layout, one_device):
     )
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_strata_give_every_layout_the_batches_of_one_device(layout):
+    one = fit(Tiny(), X, VALID, config=STRATA)
+    many = fit(Tiny(), X, VALID, config=STRATA, **LAYOUTS[layout]())
+    assert_same_run(one.history, many.history, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_gives_every_layout_the_batches_of_one_device(layout, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    one = fit(Tiny(), tmp_path / "x.npy", VALID, config=QUICK)
+    many = fit(Tiny(), tmp_path / "x.npy", VALID, config=QUICK, **LAYOUTS[layout]())
+    assert_same_run(one.history, many.history, rtol=2e-5, atol=2e-5)
+
+
 def run(mesh, *, model=None, partition=(), rows=X, config=QUICK):
     """A program, of which the arrays can be looked at."""
     strategy = make_strategy("jit", mesh)
@@ -57,7 +73,11 @@ def run(mesh, *, model=None, partition=(), rows=X, config=QUICK):
     return Program(
         model or Tiny(),
         ResidentFeed(
-            resident, strategy, batch_size=config.batch_size, seed=config.seed
+            resident,
+            strategy,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            strata=config.strata,
         ),
         {"train": rows},
         config=config,
@@ -130,6 +150,23 @@ def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
     assert "f32[8008" not in text  # nowhere in the program are all rows together
 
 
+def test_rows_of_strata_stay_on_their_device():
+    text = run(mesh_of(8), config=STRATA)._train_steps.wait().as_text()
+    moves = ("reduce-scatter", "all-gather", "all-to-all", "collective-permute")
+    assert not [name for name in moves if name in text]
+    assert "all-reduce" in text  # of the gradients
+
+
+def test_fewer_rows_than_devices_lie_where_they_are_looked_for():
+    mesh = sharding.prepare_mesh(mesh_of(8))
+    resident = ResidentRows(np.arange(3.0)[:, None] + 1, mesh)
+    padded = resident.padded()
+    assert padded.shape == (8, 1)
+    np.testing.assert_array_equal(
+        padded[resident.positions(np.arange(3))], resident.own
+    )
+
+
 def test_rows_of_every_type_are_exchanged_exactly():
     mesh = sharding.prepare_mesh(mesh_of(4, 2))
     n, rng = 13, np.random.default_rng(0)
@@ -164,6 +201,8 @@ def test_rows_of_every_type_are_exchanged_exactly():
             r"axis 0 of vectors, shape \(2, 2\), must divide over the 4",
         ),
         ({"config": dataclasses.replace(QUICK, batch_size=18)}, "Use 16"),
+        ({"config": dataclasses.replace(QUICK, strata=6)}, "of the 4 devices .* or 4"),
+        ({"config": dataclasses.replace(QUICK, strata=32)}, "divide the 16 rows"),
         (
             {"config": dataclasses.replace(QUICK, accumulate=8)},
             "the 4 devices .* and `accumulate`=8 parts",

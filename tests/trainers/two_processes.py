@@ -16,24 +16,25 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
-from tests.trainers.layouts import HISTORY, MODELS, QUICK, VALID, X, mesh_of
+from tests.trainers.layouts import HISTORY, MODELS, QUICK, STRATA, VALID, X, mesh_of
 from trainers import fit
 from trainers.writers import JsonlWriter
 
 
 def train(name: str, index: int, out: pathlib.Path) -> dict:
-    """Trains on this process's share of the rows, of unequal sizes."""
+    """Trains on this process's share of the rows, of unequal sizes but for strata."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    model = MODELS[name]()
+    rows, own_size, config = (X, 60, QUICK) if name in MODELS else (X[:100], 50, STRATA)
+    model = MODELS.get(name, MODELS["tiny"])()
     if name == "flow":
-        rows = jax.make_array_from_process_local_data(
+        spread = jax.make_array_from_process_local_data(
             NamedSharding(mesh, PartitionSpec("data")), np.split(X[:96], 2)[index]
         )
-        model, _ = rn.warm_start(model, rows, key=jax.random.key(0))
-    own = np.split(X, [60])[index]
+        model, _ = rn.warm_start(model, spread, key=jax.random.key(0))
+    own = np.split(rows, [own_size])[index]
     own_valid = np.split(VALID, [30])[index]
     with JsonlWriter(out / f"metrics-{index}.jsonl") as writer:
-        result = fit(model, own, own_valid, mesh=mesh, writer=writer, config=QUICK)
+        result = fit(model, own, own_valid, mesh=mesh, writer=writer, config=config)
     log_prob = np.asarray(result.model.log_prob(VALID))  # whole, in this process alone
     history = {name: values.tolist() for name, values in result.history.items()}
     return {"history": history, "log_prob": log_prob.tolist()}
