@@ -34,9 +34,9 @@ def _logit_of_normal_cdf(z: Array) -> Array:
     return jnp.sign(z) * (jnp.log1p(-jnp.exp(log_tail)) - log_tail)
 
 
-def _bracket(z, means, log_scales, family, anchor_weight) -> tuple[Array, Array]:
+def _bracket(z, mixtures, family, anchor_weight) -> tuple[Array, Array]:
     standard = z if family == "gaussian" else _logit_of_normal_cdf(z)
-    quantiles = means + jnp.exp(log_scales) * standard
+    quantiles = mixtures.means + standard / mixtures.inverse_scales
     low = fold(jnp.minimum, quantiles)
     high = fold(jnp.maximum, quantiles)
     if anchor_weight > 0:
@@ -105,22 +105,30 @@ def _solve_stragglers_apart(search: _Search, z, *rest) -> Array:
     mixtures, *options = rest
     few = z.size // 16
     search = _solve(search, z, *rest, leave=few)
-    at = jnp.nonzero(search.moving, size=few, fill_value=z.size)
 
-    def gather(a: Array) -> Array:
-        return a.at[(..., *at)].get(mode="clip")  # an axis of length 1 broadcasts
+    def finished(search, z, mixtures):
+        at = jnp.nonzero(search.moving, size=few, fill_value=z.size)
 
-    found = jnp.arange(few) < jnp.sum(search.moving)
-    part = _Search(*(gather(a) for a in search))._replace(moving=found)
-    part = _solve(part, gather(z), jax.tree.map(gather, mixtures), *options)
-    return search.x.at[at].set(part.x, mode="drop")
+        def gather(a: Array) -> Array:
+            return a.at[(..., *at)].get(mode="clip")  # an axis of length 1 broadcasts
+
+        found = jnp.arange(few) < jnp.sum(search.moving)
+        part = _Search(*(gather(a) for a in search))._replace(moving=found)
+        part = _solve(part, gather(z), jax.tree.map(gather, mixtures), *options)
+        return search.x.at[at].set(part.x, mode="drop")
+
+    def as_found(search, z, mixtures):
+        del z, mixtures
+        return search.x
+
+    return jax.lax.cond(jnp.any(search.moving), finished, as_found, search, z, mixtures)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _quantile(z, logits, means, log_scales, family, anchor_weight):
     """Components lead: z [*b], parameters [K, *b]."""
-    low, high = _bracket(z, means, log_scales, family, anchor_weight)
     mixtures = components.prepare(logits, means, log_scales)
+    low, high = _bracket(z, mixtures, family, anchor_weight)
     first, mass = sums(mixtures.masses * means, mixtures.masses)
     mean = first / mass
     start = (1 - anchor_weight) * mean + z
