@@ -60,7 +60,7 @@ class EpochOrder:
             used = self._steps * self._each
             self._order = np.stack(
                 [
-                    start + random.permutation(size)[:used].astype(np.int32)
+                    (start + random.permutation(size)[:used]).astype(np.int32)
                     for start, size in zip(self._starts, self._sizes, strict=True)
                 ]
             )
