@@ -30,6 +30,12 @@ class Compiled:
         """The executable, once there is one."""
         return self._executable.result()
 
+    @property
+    def failed(self) -> bool:
+        """Whether there will be none."""
+        done = self._executable.done()
+        return done and self._executable.exception() is not None
+
 
 def forget() -> None:
     """Drops what was kept, as `jax.clear_caches` does for JAX's own."""
@@ -59,7 +65,7 @@ def compiled(
     )
     key = (function.__qualname__, identity, structure, shapes)
     try:
-        if key in _compiled:
+        if key in _compiled and not _compiled[key].failed:
             _compiled.move_to_end(key)
             return _compiled[key]
     except TypeError:
