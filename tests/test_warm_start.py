@@ -84,7 +84,9 @@ def mixtures_by_feature(flow):
     return np.stack(blocks)
 
 
-@pytest.mark.parametrize("num_features", [2, 3, 7, 16])
+@pytest.mark.parametrize(
+    "num_features", [2, 7, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 16))]
+)
 def test_coupling_and_diagonal_flow_agree(num_features):
     x = data(num_features)
     coupling, _ = rn.warm_start(coupling_flow(num_features), x, key=KEY, holdout=0.0)
