@@ -183,6 +183,13 @@ def test_the_row_that_is_not_finite_is_named(tmp_path):
         source.batches(0, 100, 10)
 
 
+def test_the_order_of_a_file_has_no_strata(tmp_path):
+    np.save(tmp_path / "x.npy", table())
+    flow = rn.coupling_flow(2, 1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`strata` must be 1 where `x_train` is read"):
+        fit(flow, tmp_path / "x.npy", config=TrainConfig(strata=2))
+
+
 def test_batches_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"`batch_size`=32 rows; got \[64\]"):
         IteratorRows(Counter()).batches(0, 1, 32)
