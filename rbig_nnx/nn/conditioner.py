@@ -240,6 +240,21 @@ def _affine_as_one_product(
     XLA would add a bias again for each of the kernels that read its sum. Not where
     products round to bfloat16: the bias holds the fitted mixtures.
     """
-    kernel = jnp.concatenate([layer.kernel[...], layer.bias[...][None]])
+    return _one_product(layer.kernel[...], layer.bias[...], x)
+
+
+@jax.custom_jvp
+def _one_product(kernel: Array, bias: Array, x: Array) -> Array:
+    kernel = jnp.concatenate([kernel, bias[None]])
     ones = jnp.ones((1, *x.shape[1:]), x.dtype)
     return jnp.tensordot(kernel.T, jnp.concatenate([x, ones]), axes=1)
+
+
+@_one_product.defjvp
+def _one_product_jvp(primals, tangents):
+    """Without the row: products for the gradient with one row more take twice as long."""
+    kernel, bias, x = primals
+    dkernel, dbias, dx = tangents
+    moved = jnp.tensordot(kernel.T, dx, axes=1) + jnp.tensordot(dkernel.T, x, axes=1)
+    dbias = dbias.reshape(-1, *[1] * (x.ndim - 1))
+    return _one_product(kernel, bias, x), moved + dbias
