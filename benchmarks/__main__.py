@@ -37,6 +37,7 @@ def plan(*, quick: bool, tables: Sequence[str] = ()) -> dict[str, Callable[[], l
     ]  # fmt: skip
     return {
         "training": lambda: sections.training(dims, (512, 4_096)),
+        "dispatches": lambda: sections.dispatches(dims, (512, 4_096)),
         "pieces": lambda: pieces.pieces(dims, (512, 4_096)),
         "evaluation": lambda: sections.evaluation(wide, large),
         "sampling": lambda: sections.sampling(dims, (4_096,)),

@@ -68,8 +68,11 @@ def row_of(what: str, seconds: dict[str, float], num_rows: int, **more: Any) -> 
     }
 
 
-def _by_size(what, dims, batches, make) -> list[Row]:
-    """A row for each size; `make(entrant, d, batch)` gives a function and its arguments."""
+def _by_size(what, dims, batches, make, *, batches_a_call: int = 1) -> list[Row]:
+    """A row for each size; `make(entrant, d, batch)` gives a function and its arguments.
+
+    A call reads `batches_a_call` batches.
+    """
     rows = []
     for d in dims:
         for batch in batches:
@@ -79,7 +82,7 @@ def _by_size(what, dims, batches, make) -> list[Row]:
 
             compiled, seconds = compared(list(ENTRANTS), build)
             rows.append(
-                row_of(what, seconds, batch, d=d, batch=batch)
+                row_of(what, seconds, batches_a_call * batch, d=d, batch=batch)
                 | {"compile_seconds": compiled}
             )
     return rows
@@ -93,6 +96,31 @@ def training(dims, batches) -> list[Row]:
         return step, (entrant.params, opt_state, jnp.asarray(rows_of(batch, d)))
 
     return _by_size("training step", dims, batches, make)
+
+
+_STEPS = 8  # in a dispatch
+
+
+def dispatches(dims, batches) -> list[Row]:
+    """Several training steps in one program, for everyone, as the trainer takes them."""
+
+    def make(entrant, d, batch):
+        step, opt_state = train_step(entrant)
+
+        def steps(params, opt_state, batches):
+            def body(carry, x):
+                *carry, loss = step(*carry, x)
+                return carry, loss
+
+            # Nobody but us is changed by it.
+            with rn.keep_activations():
+                return jax.lax.scan(body, [params, opt_state], batches)
+
+        batches = rows_of(_STEPS * batch, d).reshape(_STEPS, batch, d)
+        return steps, (entrant.params, opt_state, jnp.asarray(batches))
+
+    what = f"training steps, {_STEPS} in a dispatch"
+    return _by_size(what, dims, batches, make, batches_a_call=_STEPS)
 
 
 def evaluation(dims, batches) -> list[Row]:

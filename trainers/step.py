@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+import rbig_nnx as rn
 from trainers.config import TrainConfig
 from trainers.metrics import EvalMetrics, TrainMetrics
 from trainers.names import by_pattern, dotted, names_of
@@ -147,7 +148,9 @@ def make_train_steps(
     def loss_of(params, rest, batch, key):
         # Without copies Dropout would count on a Variable of the outer trace.
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
-        loss = jnp.mean(loss_fn(model, batch, key))
+        # A dispatch takes many steps in one memory.
+        with rn.keep_activations():
+            loss = jnp.mean(loss_fn(model, batch, key))
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.Not(trainable)))
 
     def loss_and_grads(params, rest, batch, key):

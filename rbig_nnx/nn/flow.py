@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.stack import LayerStack
+from rbig_nnx.nn.stack import LayerStack, few_values
 from rbig_nnx.nn.standardize import Standardize
 
 
@@ -107,13 +107,13 @@ class GaussianizationFlow(nnx.Module):
         self, x: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
-        return _apply(self, *self._check("x", x, context), "forward_and_log_det")
+        return self._apply("forward_and_log_det", *self._check("x", x, context))
 
     def inverse_and_log_det(
         self, z: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
-        return _apply(self, *self._check("z", z, context), "inverse_and_log_det")
+        return self._apply("inverse_and_log_det", *self._check("z", z, context))
 
     def log_prob(
         self, x: ArrayLike, context: ArrayLike | None = None
@@ -157,6 +157,9 @@ class GaussianizationFlow(nnx.Module):
         x, log_det = self.inverse_and_log_det(z, context)
         return x, _log_normal(z) - log_det
 
+    def _apply(self, direction: str, x: Array, context: Array | None):
+        return _apply(self, x, context, direction, few_values())
+
     def _check(self, name: str, x: Any, context: Any) -> tuple[Array, Array | None]:
         x = _floating(name, x)
         if x.ndim == 0 or x.shape[-1] != self.num_features:
@@ -167,8 +170,8 @@ class GaussianizationFlow(nnx.Module):
         return x, check_context(self, context)
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _apply(flow, x, context, direction):
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _apply(flow, x, context, direction, _few_values):
     # One compiled program per structure: eager calls would re-trace the scan every time.
     return getattr(flow.bijector(context), direction)(x)
 

@@ -78,7 +78,7 @@ def test_samples_have_the_shape_and_the_density():
 WAYS = {
     "written out": {"_FEW_VALUES": 10**9},
     "scanned": {"_FEW_VALUES": 0},
-    "few rows at a time": {"_BLOCK_VALUES": 100},
+    "few rows at a time": {"_FEW_VALUES": 0, "_BLOCK_VALUES": 100},
 }
 
 
