@@ -13,7 +13,8 @@ LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "Standardize",
     "WarmStartReport", "bijectors", "coupling_flow", "diagonal_flow", "from_config",
-    "information", "output_kernel_magnitudes", "to_config", "warm_start",
+    "information", "keep_activations", "output_kernel_magnitudes", "to_config",
+    "warm_start",
 }  # fmt: skip
 TRAINERS = {
     "CheckpointError", "FitResult", "FlowDensity", "TrainConfig", "Trainer", "fit",

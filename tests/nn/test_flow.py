@@ -141,6 +141,22 @@ def test_blocks_have_the_gradients_of_those_written_out(way, monkeypatch):
     )
 
 
+def test_activations_are_kept_only_where_asked(monkeypatch):
+    choose("few rows at a time", monkeypatch)
+    flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (200, 3))
+
+    def is_written_out():
+        return "while" not in jax.jit(lambda x: flow.log_prob(x)).lower(x).as_text()
+
+    outside = is_written_out()  # the trace is cached
+    with rn.keep_activations():
+        inside = is_written_out()
+        with rn.keep_activations(1_000):
+            little = is_written_out()
+    assert (outside, inside, little, is_written_out()) == (False, True, False, False)
+
+
 def test_compiled_program_does_not_grow_with_depth():
     def size(num_blocks):
         flow = rn.coupling_flow(2, num_blocks, hidden=(8,), rngs=nnx.Rngs(0))
