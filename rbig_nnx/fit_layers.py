@@ -4,7 +4,6 @@ A new kind registers a function with `fit_layer`; a user's layer has a method `w
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -25,8 +24,8 @@ from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize
 
 # Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
-# choose between; infinity is the identity.
-_SHRINKAGES = (0.0, 0.1, 0.5, float("inf"))
+# choose between, and from the identity.
+_SHRINKAGES = (0.0, 0.1, 0.5)
 _ROUND = 4_096  # held-out rows are gathered in multiples of this
 _STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
 
@@ -212,32 +211,28 @@ def _fit_mixtures(block: Block, num_components, family, anchor_weight) -> Mixtur
         "family": family,
         "anchor_weight": anchor_weight,
     }
-    fit: Callable[..., MixtureParams]
+    strengths: tuple[float, ...] = (0.0,)
     if options.backend == "sklearn":
-        fit = functools.partial(_fit_by_sklearn, x, rows, key, **kind)
+        fits = _fit_by_sklearn(x, rows, key, **kind)
+        fits = MixtureParams(*(p[None] for p in fits))
     else:
+        if rows.holds_out:
+            strengths = _SHRINKAGES
         sketch_key, key = jax.random.split(key)
         binned = sketch(x, rows.fit, sketch_key)
         binned = binned._replace(variances=binned.variances + options.smoothing**2)
-        fit = functools.partial(gmm.fit_sketch, binned, key=key, **kind)
+        fits = gmm.fit_sketch(binned, key=key, prior_weight=strengths, **kind)
     if not rows.holds_out:
-        return Mixtures(_on_host(fit()), np.zeros(x.shape[1]))
-
+        return Mixtures(_on_host(fits, 0), np.zeros(x.shape[1]))
     identity = identity_params(num_components, family)
-    shape = x.shape[1], num_components
-    identity = MixtureParams(*(np.broadcast_to(p, shape) for p in identity))
-    strengths = _SHRINKAGES if options.backend == "jax" else (0.0, np.inf)
-    candidates = tuple(
-        identity if np.isinf(s) else fit(prior_weight=s) if s else fit()
-        for s in strengths
-    )
     judges = _held_out(x, rows.judge)
-    params, chosen = _choose(candidates, *judges, family, anchor_weight)
+    params, chosen = _choose(fits, identity, *judges, family, anchor_weight)
+    strengths = (*strengths, np.inf)
     return Mixtures(_on_host(params), np.asarray(strengths)[np.asarray(chosen)])
 
 
-def _on_host(params: MixtureParams) -> MixtureParams:
-    return MixtureParams(*map(np.asarray, params))
+def _on_host(params: MixtureParams, at: Any = ...) -> MixtureParams:
+    return MixtureParams(*(np.asarray(p)[at] for p in params))
 
 
 def _held_out(x: Array, weights: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -251,15 +246,19 @@ def _held_out(x: Array, weights: Array) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(x)[padded], kept
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _choose(candidates, x, weights, family, anchor_weight):
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _choose(fits, identity, x, weights, family, anchor_weight):
     """Each feature's most shrunk candidate that is not clearly behind the best.
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
-    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are [d, K], from
-    the least shrunk to the most.
+    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are the fits,
+    [s, d, K], from the least shrunk to the most, and after them the identity, [K].
     """
-    candidates = jax.tree.map(lambda *p: jnp.stack(p), *candidates)
+    candidates = jax.tree.map(
+        lambda f, i: jnp.concatenate([f, jnp.broadcast_to(i, (1, *f.shape[1:]))]),
+        fits,
+        identity,
+    )
     shares = weights[:, None] / jnp.sum(weights)
 
     def log_density(params: MixtureParams) -> Array:

@@ -117,36 +117,46 @@ def _extrapolate(start, first, second, data: Points) -> Mixture:
 def best_of(
     starts: Mixture,
     data: Points,
-    num_cycles: tuple[int, int],
+    num_cycles: tuple[int, int, int],
     family: str,
     anchor_weight: float,
 ) -> Mixture:
     """Runs every start briefly, and from the best of each feature to the end.
 
-    One loop for all runs, so that a run is compiled once.
+    On the data sets after the first each run goes on from the end of the one before. One
+    loop for all runs, so that a run is compiled once.
 
     Args:
       starts: initial mixtures, each array [S, K, d].
-      data: what is fitted.
-      num_cycles: of the brief runs and of the last one.
+      data: what is fitted, each array with a leading axis of P data sets, each similar to
+        the one before. The brief runs are on the first.
+      num_cycles: of the brief runs, of the run to the end, and of those on further sets.
       family: "gaussian" or "logistic".
       anchor_weight: of the fixed N(0, 1) component.
+
+    Returns:
+      The mixtures, each array [P, K, d].
     """
     count = len(starts.means)
 
     def step(number, carry):
-        best, highest = carry
-        brief = number < count
+        best, highest, ends = carry
+        brief, own = number < count, jnp.maximum(number - count, 0)
         start = jax.tree.map(lambda s, b: jnp.where(brief, s[number], b), starts, best)
-        length = jnp.where(brief, *num_cycles)
-        found, value = _run(start, data, length, family, anchor_weight)
+        rows = jax.tree.map(lambda a: a[own], data)
+        length = jnp.asarray(num_cycles)[jnp.where(brief, 0, 1 + (own > 0))]
+        found, value = _run(start, rows, length, family, anchor_weight)
         better = ~brief | (value > highest)  # false for NaN
         best = jax.tree.map(functools.partial(jnp.where, better), found, best)
-        return best, jnp.where(better, value, highest)
+        highest = jnp.where(better, value, highest)
+        ends = jax.tree.map(lambda e, f: e.at[own].set(f), ends, found)
+        return best, highest, ends
 
     first = jax.tree.map(lambda s: s[0], starts)
     lowest = jnp.full(first.means.shape[1:], -jnp.inf)
-    return jax.lax.fori_loop(0, count + 1, step, (first, lowest))[0]
+    num_sets = len(data.points)
+    ends = jax.tree.map(lambda a: jnp.zeros((num_sets, *a.shape), a.dtype), first)
+    return jax.lax.fori_loop(0, count + num_sets, step, (first, lowest, ends))[2]
 
 
 def _run(mixture, data, num_cycles, family, anchor_weight):

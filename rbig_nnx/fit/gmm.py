@@ -19,20 +19,21 @@ from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, check_options
 
 _BRIEF_CYCLES = 10
 _NUM_CYCLES = 60
+_MORE_CYCLES = 30  # under a further prior, from the end under the one before
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
-def _fit(data, prior_weight, key, num_components, family, anchor_weight, num_cycles):
-    data = with_prior(data, jnp.asarray(prior_weight, jnp.float32))
-    data = em.Points(*data, min_scale=em.MIN_SCALE * spread(data))
-    mixture = em.best_of(
-        starts(data, key, num_components, family),
+def _fit(data, prior_weights, key, num_components, family, anchor_weight, num_cycles):
+    data = jax.vmap(with_prior, in_axes=(None, 0))(data, prior_weights)
+    data = em.Points(*data, min_scale=em.MIN_SCALE * jax.vmap(spread)(data))
+    mixtures = em.best_of(
+        starts(jax.tree.map(lambda a: a[0], data), key, num_components, family),
         data,
-        (_BRIEF_CYCLES, num_cycles),
+        (_BRIEF_CYCLES, num_cycles, min(_MORE_CYCLES, num_cycles)),
         family,
         anchor_weight,
     )
-    return MixtureParams(*(p.T for p in mixture))
+    return MixtureParams(*(jnp.swapaxes(p, -1, -2) for p in mixtures))
 
 
 def fit_sketch(
@@ -45,17 +46,23 @@ def fit_sketch(
     prior_weight: ArrayLike = 0.0,
     num_iterations: int = _NUM_CYCLES,
 ) -> MixtureParams:
-    """`fit_mixtures` from a sketch; `prior_weight` may be traced or vmapped over."""
+    """`fit_mixtures` from a sketch.
+
+    `prior_weight` may be traced or vmapped over. Of several in order, [p], the result is
+    [p, d, K], and each fit goes on from the one before.
+    """
     check_options(num_components, family, anchor_weight)
-    return _fit(
+    weights = jnp.asarray(prior_weight, jnp.float32)
+    params = _fit(
         data,
-        prior_weight,
+        jnp.atleast_1d(weights),
         key,
         int(num_components),
         family,
         float(anchor_weight),
         int(num_iterations),
     )
+    return params if weights.ndim else MixtureParams(*(p[0] for p in params))
 
 
 def fit_mixtures(

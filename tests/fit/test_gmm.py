@@ -1,3 +1,4 @@
+import functools
 import time
 
 import jax
@@ -269,6 +270,27 @@ def test_prior_weight_shrinks_to_the_identity(family):
     values = jax.vmap(divergence)(jnp.array([0.0, 0.3, 3.0, jnp.inf]))
     assert (np.diff(values) < 0).all()
     assert values[-1] < 1e-3
+
+
+def test_fits_under_several_priors_are_as_good_as_one_by_one():
+    names, x = _ten_shapes(3000)
+    data = sketch.sketch(x, None, KEY)
+    fit = functools.partial(gmm.fit_sketch, data, num_components=8, key=KEY)
+    weights = (0.0, 0.1, 0.5)
+    together = fit(prior_weight=weights)
+    levels = (jnp.arange(4_000) + 0.5) / 4_000
+    normal = jnp.broadcast_to(
+        jax.scipy.stats.norm.ppf(levels)[:, None], (4_000, len(names))
+    )
+    for i, weight in enumerate(weights):
+
+        def goal(params, weight=weight):
+            return _mean_log_pdf(x, params) + weight * _mean_log_pdf(normal, params)
+
+        one, alone = MixtureParams(*(p[i] for p in together)), fit(prior_weight=weight)
+        short = goal(one) - goal(alone)
+        assert np.min(short) > -0.01, dict(zip(names, short, strict=True))
+        assert np.mean(short) > -0.002
 
 
 def test_scikit_learn_reference_has_the_same_likelihood_and_layout():
