@@ -179,17 +179,18 @@ class Conditioner(nnx.Module):
         if context is not None:
             context = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
             inputs = jnp.concatenate([features, context.T.astype(x.dtype)])
-        hidden = self.trunk(inputs.T).T * _fade(features)
-        return self._output(hidden, x.dtype).T
+        return self._output(self.trunk(inputs.T).T, _fade(features), x.dtype).T
 
-    def _output(self, hidden: Float[Array, " h *b"], dtype: Any) -> Array:
+    def _output(
+        self, hidden: Float[Array, " h *b"], fade: Float[Array, "*b"], dtype: Any
+    ) -> Array:
+        def affine(hidden, fade):
+            return _affine(self.out, hidden * fade, dtype)
+
         if _compute_dtype(self.out, hidden) != dtype:
-            return _affine(self.out, hidden, dtype)
-        return jax.lax.platform_dependent(
-            hidden,
-            cpu=functools.partial(_affine_as_one_product, self.out),
-            default=functools.partial(_affine, self.out),
-        )
+            return affine(hidden, fade)
+        one_product = functools.partial(_affine_as_one_product, self.out)
+        return jax.lax.platform_dependent(hidden, fade, cpu=one_product, default=affine)
 
     def make_constant(self, bias: Float[Array, " o"]) -> None:
         """Zeroes the output kernel and writes the bias: the output ignores the input.
@@ -233,28 +234,32 @@ def _affine(
 
 
 def _affine_as_one_product(
-    layer: nnx.Linear, x: Float[Array, " i *b"]
+    layer: nnx.Linear, x: Float[Array, " i *b"], fade: Float[Array, "*b"]
 ) -> Float[Array, " o *b"]:
-    """The bias as a row of the kernel: mixtures then read what the product wrote.
+    """`_affine` of x · fade with the bias as a row of the kernel.
 
-    XLA would add a bias again for each of the kernels that read its sum. Not where
-    products round to bfloat16: the bias holds the fitted mixtures.
+    So mixtures read what the product wrote; XLA would add a bias again for each of the
+    kernels that read its sum. Not where products round to bfloat16: the bias holds the fitted
+    mixtures.
     """
-    return _one_product(layer.kernel[...], layer.bias[...], x)
+    return _one_product(layer.kernel[...], layer.bias[...], x, fade)
 
 
 @jax.custom_jvp
-def _one_product(kernel: Array, bias: Array, x: Array) -> Array:
+def _one_product(kernel: Array, bias: Array, x: Array, fade: Array) -> Array:
     kernel = jnp.concatenate([kernel, bias[None]])
     ones = jnp.ones((1, *x.shape[1:]), x.dtype)
-    return jnp.tensordot(kernel.T, jnp.concatenate([x, ones]), axes=1)
+    return jnp.tensordot(kernel.T, jnp.concatenate([x * fade, ones]), axes=1)
 
 
 @_one_product.defjvp
 def _one_product_jvp(primals, tangents):
     """Without the row: products for the gradient with one row more take twice as long."""
-    kernel, bias, x = primals
-    dkernel, dbias, dx = tangents
-    moved = jnp.tensordot(kernel.T, dx, axes=1) + jnp.tensordot(dkernel.T, x, axes=1)
+    kernel, bias, x, fade = primals
+    dkernel, dbias, dx, dfade = tangents
+    # A product, so that the gradient is one: a sum over a leading axis is slow on CPUs.
+    dfade = jnp.tensordot(jnp.ones((len(x), 1), x.dtype), dfade[None], axes=1)
+    moved = jnp.tensordot(kernel.T, dx * fade + x * dfade, axes=1)
+    moved += jnp.tensordot(dkernel.T, x * fade, axes=1)
     dbias = dbias.reshape(-1, *[1] * (x.ndim - 1))
-    return _one_product(kernel, bias, x), moved + dbias
+    return _one_product(*primals), moved + dbias
