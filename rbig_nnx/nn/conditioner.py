@@ -255,7 +255,7 @@ def _one_product(kernel: Array, bias: Array, x: Array, fade: Array) -> Array:
 @_one_product.defjvp
 def _one_product_jvp(primals, tangents):
     """Without the row: products for the gradient with one row more take twice as long."""
-    kernel, bias, x, fade = primals
+    kernel, _, x, fade = primals
     dkernel, dbias, dx, dfade = tangents
     # A product, so that the gradient is one: a sum over a leading axis is slow on CPUs.
     dfade = jnp.tensordot(jnp.ones((len(x), 1), x.dtype), dfade[None], axes=1)
