@@ -189,7 +189,9 @@ class Conditioner(nnx.Module):
 
         if _compute_dtype(self.out, hidden) != dtype:
             return affine(hidden, fade)
-        one_product = functools.partial(_affine_as_one_product, self.out)
+        one_product = functools.partial(
+            _one_product, self.out.kernel[...], self.out.bias[...]
+        )
         return jax.lax.platform_dependent(hidden, fade, cpu=one_product, default=affine)
 
     def make_constant(self, bias: Float[Array, " o"]) -> None:
@@ -233,20 +235,19 @@ def _affine(
     return product + bias.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _affine_as_one_product(
-    layer: nnx.Linear, x: Float[Array, " i *b"], fade: Float[Array, "*b"]
+@jax.custom_jvp
+def _one_product(
+    kernel: Float[Array, "i o"],
+    bias: Float[Array, " o"],
+    x: Float[Array, " i *b"],
+    fade: Float[Array, "*b"],
 ) -> Float[Array, " o *b"]:
-    """`_affine` of x · fade with the bias as a row of the kernel.
+    """kernelᵀ (x · fade) plus the bias, as a row of the kernel.
 
     So mixtures read what the product wrote; XLA would add a bias again for each of the
     kernels that read its sum. Not where products round to bfloat16: the bias holds the fitted
     mixtures.
     """
-    return _one_product(layer.kernel[...], layer.bias[...], x, fade)
-
-
-@jax.custom_jvp
-def _one_product(kernel: Array, bias: Array, x: Array, fade: Array) -> Array:
     kernel = jnp.concatenate([kernel, bias[None]])
     ones = jnp.ones((1, *x.shape[1:]), x.dtype)
     return jnp.tensordot(kernel.T, jnp.concatenate([x * fade, ones]), axes=1)

@@ -107,13 +107,15 @@ class GaussianizationFlow(nnx.Module):
         self, x: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
-        return self._apply("forward_and_log_det", *self._check("x", x, context))
+        args = self._check("x", x, context)
+        return _apply(self, *args, "forward_and_log_det", few_values())
 
     def inverse_and_log_det(
         self, z: ArrayLike, context: ArrayLike | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
-        return self._apply("inverse_and_log_det", *self._check("z", z, context))
+        args = self._check("z", z, context)
+        return _apply(self, *args, "inverse_and_log_det", few_values())
 
     def log_prob(
         self, x: ArrayLike, context: ArrayLike | None = None
@@ -156,9 +158,6 @@ class GaussianizationFlow(nnx.Module):
         z = jax.random.normal(key, (*shape, self.num_features))
         x, log_det = self.inverse_and_log_det(z, context)
         return x, _log_normal(z) - log_det
-
-    def _apply(self, direction: str, x: Array, context: Array | None):
-        return _apply(self, x, context, direction, few_values())
 
     def _check(self, name: str, x: Any, context: Any) -> tuple[Array, Array | None]:
         x = _floating(name, x)

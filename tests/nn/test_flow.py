@@ -1,3 +1,4 @@
+import contextvars
 import json
 
 import distrax
@@ -74,11 +75,15 @@ def test_samples_have_the_shape_and_the_density():
     np.testing.assert_array_equal(flow.sample(jax.random.key(0), 200), x)
 
 
+def few(values):
+    return contextvars.ContextVar("few_values", default=values)
+
+
 # How equal blocks are applied, whatever their size.
 WAYS = {
-    "written out": {"_FEW_VALUES": 10**9},
-    "scanned": {"_FEW_VALUES": 0},
-    "few rows at a time": {"_FEW_VALUES": 0, "_BLOCK_VALUES": 100},
+    "written out": {"_few_values": few(10**9)},
+    "scanned": {"_few_values": few(0)},
+    "few rows at a time": {"_few_values": few(0), "_BLOCK_VALUES": 100},
 }
 
 
