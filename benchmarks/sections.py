@@ -19,6 +19,7 @@ from benchmarks.report import Row
 from benchmarks.timing import compile_seconds, interleaved
 
 OURS, NAIVE = "rbig-nnx", "naive (FlowJAX)"
+_IN_A_LIST = "rbig-nnx, in a list"
 NUM_BLOCKS = 4
 
 
@@ -147,25 +148,41 @@ def sampling(dims, batches) -> list[Row]:
 
 
 def depth(depths, d: int = 8, batch: int = 512) -> list[Row]:
-    """Compilation of the training step over the number of blocks."""
+    """The training step and its compilation over the number of blocks.
+
+    Ours as it is built by default, from nine blocks on with stacked parameters, and as a
+    list of layers throughout.
+    """
+    builds = {
+        OURS: ENTRANTS[OURS],
+        _IN_A_LIST: functools.partial(ENTRANTS[OURS], scan_blocks=False),
+        NAIVE: ENTRANTS[NAIVE],
+    }
     x = jnp.asarray(rows_of(batch, d))
-    rows = []
+    compilation, steps = [], []
     for num_blocks in depths:
-        compiled = {}
-        for name in (OURS, NAIVE):
-            entrant = ENTRANTS[name](d, num_blocks)
+
+        def build(name, num_blocks=num_blocks):
+            entrant = builds[name](d, num_blocks)
             step, opt_state = train_step(entrant)
-            _, compiled[name] = compile_seconds(step, entrant.params, opt_state, x)
-        rows.append(
+            return step, (entrant.params, opt_state, x)
+
+        compiled, seconds = compared(list(builds), build)
+        size = {"d": d, "blocks": num_blocks}
+        compilation.append(
             {
                 "what": "compile the training step",
-                "d": d,
-                "blocks": num_blocks,
+                **size,
                 "compile_seconds": compiled,
-                "ratio": {NAIVE: compiled[NAIVE] / compiled[OURS]},
+                "ratio": {
+                    name: s / compiled[OURS]
+                    for name, s in compiled.items()
+                    if name != OURS
+                },
             }
         )
-    return rows
+        steps.append(row_of("training step over depth", seconds, batch, **size))
+    return compilation + steps
 
 
 def memory(batches, d: int = 8, num_blocks: int = NUM_BLOCKS) -> list[Row]:

@@ -14,6 +14,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
 from rbig_nnx.nn.recipes import coupling_flow as coupling_flow
 from rbig_nnx.nn.recipes import diagonal_flow as diagonal_flow
 from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
+from rbig_nnx.nn.stack import ScannedBlocks as ScannedBlocks
 from rbig_nnx.nn.stack import keep_activations as keep_activations
 from rbig_nnx.nn.standardize import Standardize as Standardize
 from rbig_nnx.report import LayerReport as LayerReport

@@ -11,7 +11,7 @@ from rich.table import Table
 class LayerReport:
     """What the warm start did to one layer."""
 
-    index: int
+    index: int  # in the order of application, through every block
     name: str
     log_prob: (
         float  # nats, mean over the held-out rows, of the flow cut after this layer

@@ -34,7 +34,7 @@ from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.stack import as_bijector
+from rbig_nnx.nn.stack import ScannedBlocks, as_bijector, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport, WarmStartReport
 
@@ -114,12 +114,14 @@ def warm_start(
     model = nnx.clone(model)
     flow = _only_flow(model)
     context = check_context(flow, context)
-    x = _check_rows(flow, x, context, weights, max_rows)
+    opened = [blocks_of(layer) for layer in flow.layers]
+    layers = [layer for blocks in opened for block in blocks for layer in block]
+    x = _check_rows(layers, flow.num_features, x, context, weights, max_rows)
     rows = _split(jax.random.fold_in(key, 0), x, weights, holdout)
     # The standardisers of the input know every row.
     if flow.standardize_context is not None:
         fit_standardize(flow.standardize_context, context, rows.fit, "context")
-    if isinstance(first := flow.layers[0], Standardize):
+    if isinstance(first := layers[0], Standardize):
         fit_standardize(first, x, rows.fit, "x")
     x, context, rows = _sample(key, x, context, rows, max_rows)
     if flow.standardize_context is not None:
@@ -130,7 +132,7 @@ def warm_start(
     state = _State(x, jnp.zeros(x.shape[0], x.dtype))
     log_prob = _log_prob(state, rows)
     reports = []
-    for index, layer in enumerate(flow.layers):
+    for index, layer in enumerate(layers):
         start = time.perf_counter()
         if not all(isinstance(la, MixtureCDFCoupling) for la in (previous, layer)):
             # One key for all couplings of a block: what a marginal layer in their place
@@ -159,6 +161,9 @@ def warm_start(
                 seconds=time.perf_counter() - start,
             )
         )
+    for layer, blocks in zip(flow.layers, opened, strict=True):
+        if isinstance(layer, ScannedBlocks):
+            layer.set_blocks(blocks)
     return model, WarmStartReport(tuple(reports), holdout)
 
 
@@ -248,9 +253,8 @@ def _summary(x: Array) -> tuple[Array, Array, Array]:
     return jnp.sum(~finite), first, jnp.max(x, axis=0) == jnp.min(x, axis=0)
 
 
-def _check_rows(flow, x, context, weights, max_rows) -> Array:
+def _check_rows(layers, d, x, context, weights, max_rows) -> Array:
     x = jnp.asarray(x)
-    d = flow.num_features
     if x.ndim != 2 or x.shape[1] != d:
         raise ValueError(
             f"`x` must be [rows, {d}], the flow's number of features; got {x.shape}."
@@ -259,7 +263,7 @@ def _check_rows(flow, x, context, weights, max_rows) -> Array:
         x = x.astype(jnp.float32)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"`x` must be real; got dtype {x.dtype}.")
-    needed = 1 + max(getattr(la, "num_components", 1) for la in flow.layers)
+    needed = 1 + max(getattr(la, "num_components", 1) for la in layers)
     if x.shape[0] < needed:
         raise ValueError(
             f"`x` must have more rows than `num_components`; got {x.shape[0]} rows and"

@@ -11,7 +11,8 @@ import trainers
 
 LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
-    "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "Standardize",
+    "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
+    "Standardize",
     "WarmStartReport", "bijectors", "coupling_flow", "diagonal_flow", "from_config",
     "information", "keep_activations", "output_kernel_magnitudes", "to_config",
     "warm_start",

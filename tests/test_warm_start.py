@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import re
 
@@ -54,6 +55,23 @@ def test_output_kernels_are_exactly_zero_and_the_input_model_is_untouched():
             ):
                 np.testing.assert_array_equal(p, q)
     assert len(report.layers) == len(flow.layers)
+
+
+def test_scanned_blocks_are_fitted_like_a_list():
+    x, (listed, scanned) = data(3), (coupling_flow(3, scan_blocks=s) for s in (0, 1))
+    (warm, report), (scanned_warm, scanned_report) = (
+        rn.warm_start(flow, x, key=KEY) for flow in (listed, scanned)
+    )
+    apart = [la for block in scanned_warm.layers[1].blocks() for la in block]
+    for a, b in zip(
+        leaves(nnx.List(warm.layers[1:])), leaves(nnx.List(apart)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert [dataclasses.replace(la, seconds=0) for la in scanned_report.layers] == [
+        dataclasses.replace(la, seconds=0) for la in report.layers
+    ]
+    assert rn.output_kernel_magnitudes(scanned_warm) == (0.0,) * 4
+    assert min(rn.output_kernel_magnitudes(scanned)) > 0  # untouched
 
 
 def test_biases_unpack_to_the_fit_to_the_last_bit():

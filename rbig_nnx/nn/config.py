@@ -10,6 +10,7 @@ from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
+from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize
 
 _LAYERS = {
@@ -40,20 +41,24 @@ def to_config(flow: GaussianizationFlow) -> dict[str, Any]:
         raise ValueError(
             f"only a GaussianizationFlow can be described; got {type(flow).__name__}."
         )
-    layers = []
-    for layer in flow.layers:
-        name = type(layer).__name__
-        if _LAYERS.get(name) is not type(layer):
-            raise ValueError(
-                f"a layer of type {name} cannot be described as JSON; build the model in"
-                " code and restore its parameters."
-            )
-        layers.append({"type": name, **layer.config()})
     return {
         "num_features": flow.num_features,
         "context_features": flow.context_features,
-        "layers": layers,
+        "layers": [_layer_to_config(layer) for layer in flow.layers],
     }
+
+
+def _layer_to_config(layer: Any) -> dict[str, Any]:
+    name = type(layer).__name__
+    if type(layer) is ScannedBlocks:
+        unit = [_layer_to_config(part) for part in layer.layers]
+        return {"type": name, "num_blocks": layer.num_blocks, "layers": unit}
+    if _LAYERS.get(name) is not type(layer):
+        raise ValueError(
+            f"a layer of type {name} cannot be described as JSON; build the model in"
+            " code and restore its parameters."
+        )
+    return {"type": name, **layer.config()}
 
 
 def from_config(config: dict[str, Any], *, rngs: nnx.Rngs) -> GaussianizationFlow:
@@ -62,24 +67,30 @@ def from_config(config: dict[str, Any], *, rngs: nnx.Rngs) -> GaussianizationFlo
     Raises:
       ValueError: for an unknown layer type.
     """
-    layers = []
-    for entry in config["layers"]:
-        arguments = dict(entry)
-        name = arguments.pop("type")
-        if name not in _LAYERS:
-            raise ValueError(
-                f"`type` must be one of {sorted(_LAYERS)}; got {name!r}. The"
-                " configuration may be of a newer version of rbig-nnx."
-            )
-        if arguments.get("activation"):
-            arguments["activation"] = getattr(jax.nn, arguments["activation"])
-        if arguments.get("dtype"):
-            arguments["dtype"] = jnp.dtype(arguments["dtype"])
-        layers.append(
-            _LAYERS[name](arguments.pop("num_features"), **arguments, rngs=rngs)
-        )
     return GaussianizationFlow(
-        layers,
+        [_layer_from_config(entry, rngs) for entry in config["layers"]],
         num_features=config["num_features"],
         context_features=config["context_features"],
     )
+
+
+def _layer_from_config(entry: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
+    arguments = dict(entry)
+    name = arguments.pop("type")
+    if name == ScannedBlocks.__name__:
+        return ScannedBlocks(
+            [
+                [_layer_from_config(part, rngs) for part in entry["layers"]]
+                for _ in range(entry["num_blocks"])
+            ]
+        )
+    if name not in _LAYERS:
+        raise ValueError(
+            f"`type` must be one of {sorted([*_LAYERS, ScannedBlocks.__name__])}; got"
+            f" {name!r}. The configuration may be of a newer version of rbig-nnx."
+        )
+    if arguments.get("activation"):
+        arguments["activation"] = getattr(jax.nn, arguments["activation"])
+    if arguments.get("dtype"):
+        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+    return _LAYERS[name](arguments.pop("num_features"), **arguments, rngs=rngs)

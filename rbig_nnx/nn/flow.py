@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.stack import LayerStack, few_values
+from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of, few_values
 from rbig_nnx.nn.standardize import Standardize
 
 
@@ -62,7 +62,8 @@ class GaussianizationFlow(nnx.Module):
         del rngs
         if len(layers) == 0:
             raise ValueError("`layers` must hold at least one layer; got none.")
-        widths = [w for la in layers if (w := getattr(la, "num_features", None))]
+        parts = _written_out(layers)
+        widths = [w for la in parts if (w := getattr(la, "num_features", None))]
         if num_features is None and not widths:
             raise ValueError(
                 "`num_features` must be given when no layer has an attribute of that name."
@@ -73,7 +74,7 @@ class GaussianizationFlow(nnx.Module):
                 f"`layers` must agree on the number of features, {num_features}; got"
                 f" layers of {widths}."
             )
-        contexts = {c for la in layers if (c := getattr(la, "context_features", 0))}
+        contexts = {c for la in parts if (c := getattr(la, "context_features", 0))}
         if context_features is None:
             context_features = max(contexts, default=0)
         if contexts - {context_features}:
@@ -81,7 +82,7 @@ class GaussianizationFlow(nnx.Module):
                 f"`layers` must agree on the context's width, {context_features}; got"
                 f" layers of {sorted(contexts)}."
             )
-        check_cover(layers)
+        check_cover(parts)
         self.num_features = num_features
         self.context_features = context_features
         self.layers = nnx.List(list(layers))
@@ -239,6 +240,19 @@ def check_cover(layers: Sequence[Any]) -> None:
         block = []
 
 
+def _written_out(layers: Sequence[Any]) -> list[Any]:
+    """The layers, those of scanned blocks as often as they are applied."""
+    return [
+        part
+        for layer in layers
+        for part in (
+            list(layer.layers) * layer.num_blocks
+            if isinstance(layer, ScannedBlocks)
+            else [layer]
+        )
+    ]
+
+
 def find_flows(model: nnx.Module) -> list[tuple[tuple, GaussianizationFlow]]:
     """The flows in a model with their paths; the model itself if it is one."""
     if isinstance(model, GaussianizationFlow):
@@ -266,6 +280,8 @@ def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
     return tuple(
         float(jnp.max(jnp.abs(layer.conditioner.out.kernel[...])))
         for _, flow in find_flows(model)
-        for layer in flow.layers
+        for outer in flow.layers
+        for block in blocks_of(outer)
+        for layer in block
         if isinstance(layer, MixtureCDFCoupling)
     )

@@ -32,10 +32,10 @@ def mesh_of(*shape: int) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, ("data", "model")[: len(shape)])
 
 
-def flow(**options) -> rn.GaussianizationFlow:
-    """One block in two dimensions."""
+def flow(num_blocks: int = 1, **options) -> rn.GaussianizationFlow:
+    """A small flow in two dimensions."""
     options = {"num_components": 2, "hidden": (8,), **options}
-    return rn.coupling_flow(2, 1, rngs=nnx.Rngs(0), **options)
+    return rn.coupling_flow(2, num_blocks, rngs=nnx.Rngs(0), **options)
 
 
 MODELS = {"tiny": Tiny, "flow": flow}

@@ -59,6 +59,14 @@ def test_a_flow_comes_back_bit_for_bit(saved):
     np.testing.assert_array_equal(flow.log_prob(x), build(seed=3).log_prob(x))
 
 
+def test_scanned_blocks_come_back(tmp_path):
+    scanned = build(seed=3, scan_blocks=True)
+    save(tmp_path / "flow", scanned)
+    assert_same(load_flow(tmp_path / "flow"), scanned)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.layers\.0\.vectors"):
+        restore(tmp_path / "flow", build(scan_blocks=False))
+
+
 def test_a_restored_model_is_bound_to_no_device(saved):
     flow = load_flow(saved)
     other = jax.device_put(jnp.ones((1, 2)), jax.devices()[-1])

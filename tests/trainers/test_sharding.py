@@ -134,6 +134,15 @@ def test_flows_pass_the_metadata_on():
     }
 
 
+def test_scanned_blocks_train_like_a_list_on_any_mesh():
+    listed, *scanned = (
+        fit(flow(3, scan_blocks=scan), X, VALID, config=QUICK, mesh=mesh)
+        for scan, mesh in ((False, None), (True, None), (True, mesh_of(4, 2)))
+    )
+    for run_ in scanned:
+        assert_same_run(listed.history, run_.history, rtol=2e-5)
+
+
 def test_parameters_can_lie_over_the_data_axis_too(tiny_run):
     everything = (("trunk.kernel", (None, "data")), ("*.bias", ("data",)))
     many = fit(Tiny(), X, VALID, config=QUICK, mesh=mesh_of(4), partition=everything)
