@@ -25,47 +25,55 @@ class EpochOrder:
       batch_size: rows a step; at most `num_rows`.
       seed: chooses the permutations.
       starts: first row of each stratum, ascending from 0.
+      own: the strata whose part of every batch is wanted; others are not drawn.
 
     Raises:
       ValueError: more rows than there are, or not equally many of every stratum.
     """
 
     def __init__(
-        self, num_rows: int, batch_size: int, *, seed: int, starts: Sequence[int] = (0,)
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        starts: Sequence[int] | np.ndarray = (0,),
+        own: slice = slice(None),
     ):
         if not 1 <= batch_size <= num_rows:
             raise ValueError(
                 f"`batch_size` must be from 1 to the {num_rows} rows; got {batch_size}."
             )
         self.batch_size, self._seed = batch_size, seed
-        self._starts, self._sizes = starts, np.diff([*starts, num_rows])
+        sizes = np.diff([*starts, num_rows])
         self._each, rest = divmod(batch_size, len(starts))
-        if rest or self._each > min(self._sizes):
+        if rest or self._each > min(sizes):
             raise ValueError(
                 f"`strata` must divide the {batch_size} rows of a step, and each of them"
-                f" hold its part of those; got {len(starts)} of {min(self._sizes)} rows or"
+                f" hold its part of those; got {len(starts)} of {min(sizes)} rows or"
                 " one more. Use fewer."
             )
-        self._steps = min(self._sizes) // self._each
+        self._steps = min(sizes) // self._each
+        self._own = list(enumerate(zip(starts, sizes, strict=True)))[own]
         self._epoch, self._order = -1, np.empty((0, 0), np.int32)
 
     def indices(self, step: int, count: int) -> np.ndarray:
-        """Row numbers of `count` batches from `step` on, [count, batch_size]."""
+        """Row numbers of `count` batches from `step` on, or of their own part, [count, n]."""
         return np.stack([self._batch(s) for s in range(step, step + count)])
 
     def _batch(self, step: int) -> np.ndarray:
         epoch, number = divmod(step, self._steps)
         if epoch != self._epoch:
-            random = np.random.default_rng([self._seed, epoch])
-            used = self._steps * self._each
-            self._order = np.stack(
-                [
-                    (start + random.permutation(size)[:used]).astype(np.int32)
-                    for start, size in zip(self._starts, self._sizes, strict=True)
-                ]
-            )
+            self._order = np.stack([self._drawn(epoch, *own) for own in self._own])
             self._epoch = epoch
         return self._order[:, number * self._each :][:, : self._each].ravel()
+
+    def _drawn(self, epoch: int, stratum: int, rows: tuple[int, int]) -> np.ndarray:
+        start, size = rows
+        # Each from a seed of its own, so that nobody needs to draw them all.
+        random = np.random.default_rng([self._seed, epoch, stratum])
+        chosen = random.permutation(size)[: self._steps * self._each]
+        return (start + chosen).astype(np.int32)
 
 
 def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:

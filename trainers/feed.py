@@ -1,5 +1,6 @@
 """The rows of each dispatch: from the devices' memory, or from a source outside of it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -40,10 +41,16 @@ class ResidentFeed:
         self.sample, self.num_rows = rows.own, rows.num_rows
         self.rows_move = strata == 1
         self._everywhere = sharding.replicated(strategy.mesh)
+        # Of strata each device is told its own rows.
+        self._told = self._everywhere if self.rows_move else strategy.by_device
         self._rows = strategy.place_rows(rows.padded())
         self._positions = rows.positions
         self._order = data.EpochOrder(
-            rows.num_rows, batch_size, seed=seed, starts=rows.strata(strata)
+            rows.num_rows,
+            batch_size,
+            seed=seed,
+            starts=rows.strata(strata),
+            own=rows.own_strata(strata),
         )
 
     def example(self, num_steps: int) -> tuple[Any, Any, Any]:
@@ -52,9 +59,15 @@ class ResidentFeed:
 
     def __call__(self, step: int, count: int, num_steps: int) -> tuple[Any, Any, Any]:
         """Rows, their numbers by step, and how many steps: `count` of `num_steps` lines."""
-        indices = np.zeros((num_steps, self._order.batch_size), np.int32)
-        indices[:count] = self._positions(self._order.indices(step, count))
-        return self._rows, *sharding.place((indices, np.int32(count)), self._everywhere)
+        found = self._positions(self._order.indices(step, count))
+        indices = np.zeros((num_steps, found.shape[1]), np.int32)
+        indices[:count] = found
+        shape = num_steps, self._order.batch_size
+        return (
+            self._rows,
+            sharding.place_own(indices, self._told, shape),
+            sharding.place(np.int32(count), self._everywhere),
+        )
 
 
 class StreamFeed:
@@ -80,7 +93,11 @@ class StreamFeed:
         self.sample, self.num_rows = sample, source.num_rows
         self._source, self._strategy = source, strategy
         self._batch_size = batch_size
-        self._everywhere = sharding.replicated(strategy.mesh)
+        mesh = strategy.mesh
+        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        self._parts = devices, batch_size // devices  # of a batch, and rows of each
+        self._everywhere = sharding.replicated(mesh)
+        self._indices = functools.cache(self._make_indices)
 
     def example(self, num_steps: int) -> tuple[Any, Any, Any]:
         """Arguments like those of a dispatch of at most `num_steps`; nothing is read."""
@@ -96,18 +113,22 @@ class StreamFeed:
         return self._placed(batches, count, num_steps)
 
     def _placed(self, batches, count, num_steps):
-        mesh = self._strategy.mesh
-        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
-        # A device's rows of all steps lie together.
-        shape = devices, num_steps, self._batch_size // devices
+        devices, each = self._parts
+        shape = devices, num_steps, each  # a device's rows of all steps lie together
 
         def padded(leaf):
             rows = np.zeros((*shape, *leaf.shape[2:]), leaf.dtype)
-            parts = leaf.reshape(-1, devices, shape[-1], *leaf.shape[2:])
+            parts = leaf.reshape(-1, devices, each, *leaf.shape[2:])
             rows[:, :count] = parts.swapaxes(0, 1)
             return rows.reshape(-1, *leaf.shape[2:])
 
         rows = self._strategy.place_rows(jax.tree.map(padded, batches))
+        count = sharding.place(np.int32(count), self._everywhere)
+        return rows, self._indices(num_steps), count
+
+    def _make_indices(self, num_steps: int) -> jax.Array:
+        """Where the rows of each step lie: the same in every dispatch."""
+        devices, each = self._parts
         indices = np.arange(num_steps * self._batch_size, dtype=np.int32)
-        indices = indices.reshape(shape).swapaxes(0, 1).reshape(num_steps, -1)
-        return rows, *sharding.place((indices, np.int32(count)), self._everywhere)
+        indices = indices.reshape(devices, num_steps, each).swapaxes(0, 1)
+        return sharding.place(indices.reshape(num_steps, -1), self._strategy.by_device)

@@ -44,8 +44,9 @@ class ResidentRows:
         self._starts = self._runs(1)
         self._size = int(np.diff([*self._starts, self.num_rows]).max())
         before = sum(map(len, self._parts[: jax.process_index()]))
-        own = self._starts[before:][: len(self._parts[jax.process_index()])]
-        self._inner = own[1:] - self._first  # where the own rows change devices
+        self._own = slice(before, before + len(self._parts[jax.process_index()]))
+        # Where the own rows change devices.
+        self._inner = self._starts[self._own][1:] - self._first
 
     def _runs(self, num: int) -> np.ndarray:
         """First rows of `num` equal runs of the rows of each part."""
@@ -73,6 +74,11 @@ class ResidentRows:
                 f" got {num}. Use 1 or {max(num // parts, 1) * parts}."
             )
         return self._runs(num // parts)
+
+    def own_strata(self, num: int) -> slice:
+        """Which of `strata(num)` lie with this process; all, if there is but one."""
+        each = num // len(self._order)
+        return slice(self._own.start * each, self._own.stop * each if each else None)
 
     def padded(self) -> data.Rows:
         """The own rows, those of each part filled with zeros to equally many."""

@@ -75,6 +75,11 @@ def over_rows(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def over_columns(mesh: Mesh | None) -> NamedSharding | None:
+    """The second axis spread over the data axis of the mesh."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+
+
 def place(tree: Any, shardings: Any) -> Any:
     """Puts arrays that every process has alike on the device, or the devices of a mesh.
 
@@ -109,6 +114,15 @@ def place_like(tree: Any, like: Any) -> Any:
         return jax.device_put(new, old.sharding if old.committed else None)
 
     return jax.tree.map(one, tree, like)
+
+
+def place_own(
+    array: np.ndarray, where: NamedSharding | None, shape: tuple[int, ...]
+) -> jax.Array:
+    """An array of this shape, of which every process gives what lies on its devices."""
+    if where is None:
+        return jax.numpy.asarray(array)
+    return jax.make_array_from_process_local_data(where, array, shape)
 
 
 def place_rows(rows: Any, mesh: Mesh | None) -> Any:

@@ -19,10 +19,14 @@ class Jit:
 
     Args:
       mesh: devices, or None for one.
+
+    Attributes:
+      by_device: where [steps, batch] lies, if each device needs its part of a batch alone.
     """
 
     def __init__(self, mesh: Mesh | None):
         self.mesh = mesh
+        self.by_device = sharding.over_columns(mesh)
         self._rows = sharding.over_rows(mesh)
 
     def initial(self, make: Callable, arguments: tuple, shardings: Any) -> Any:
@@ -94,6 +98,9 @@ class Pmap:
     Args:
       mesh: devices, its only axis "data"; None for all of this process.
 
+    Attributes:
+      by_device: as of `Jit`.
+
     Raises:
       ValueError: a mesh with more axes, or several processes.
     """
@@ -113,6 +120,8 @@ class Pmap:
                 " Use strategy='jit'."
             )
         self.mesh = mesh
+        # `pmap` gives every device the same second and later arguments.
+        self.by_device = sharding.replicated(mesh)
         self._devices = list(mesh.devices.flat)
         self._copies = sharding.over_rows(mesh)
         self._first = jax.jit(

@@ -121,10 +121,10 @@ class Run(NamedTuple):
     """A unit of layers, applied once or several times in a row.
 
     Either `repeats` holds one tuple of layers per repetition, or, of blocks that are stored
-    stacked, `stacked` holds the unit with arrays [count, ...].
+    stacked, `stacked` holds the unit with arrays [num_blocks, ...].
     """
 
-    count: int
+    num_blocks: int
     repeats: tuple[tuple, ...] = ()
     stacked: tuple = ()
 
@@ -152,7 +152,7 @@ def _run(
     carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
     for run in runs[::order]:
         keeps = keep_all and _are_few(x, run)
-        if run.count == 1 and not run.stacked:
+        if run.num_blocks == 1 and not run.stacked:
             carry, _ = step(carry, run.repeats[0])
         elif keeps and not run.stacked:
             # Traced once. XLA compiles a kernel once for all the equal blocks.
@@ -181,8 +181,8 @@ def _columns(run: Run) -> int:
 def _are_few(x: Array, run: Run) -> bool:
     """Whether all blocks keep few values, and are not too many to be written out."""
     rows = math.prod(x.shape[:-1])
-    few_blocks = run.stacked or run.count <= FEW_BLOCKS
-    return few_blocks and rows * run.count * _columns(run) <= few_values()
+    few_blocks = bool(run.stacked) or run.num_blocks <= FEW_BLOCKS
+    return few_blocks and rows * run.num_blocks * _columns(run) <= few_values()
 
 
 def _num_row_blocks(x: Array, context: Array | None, runs: Sequence[Run]) -> int:
@@ -190,7 +190,7 @@ def _num_row_blocks(x: Array, context: Array | None, runs: Sequence[Run]) -> int
 
     A power of two, which divides the usual batches.
     """
-    many = [run for run in runs if run.count > 1]
+    many = [run for run in runs if run.num_blocks > 1]
     if all(_are_few(x, run) for run in many):
         return 1
     widest = max(map(_columns, many))

@@ -103,7 +103,7 @@ def way(request, monkeypatch):
 
 def test_equal_blocks_give_the_numbers_of_the_layers(way):
     flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
-    assert [run.count for run in runs_of(flow.layers)] == [1, 4]
+    assert [run.num_blocks for run in runs_of(flow.layers)] == [1, 4]
     x = jax.random.normal(jax.random.key(0), (7, 3))
     is_scanned = "while" in jax.jit(lambda x: flow.log_prob(x)).lower(x).as_text()
     assert is_scanned == (way != "written out")
@@ -191,7 +191,7 @@ def test_scanned_blocks_are_a_bijection(nnx_mode):
     # Not at the ends of a flow only, and twice in one.
     flow = rn.GaussianizationFlow([blocks, Doubled(), blocks], num_features=3)
     check_bijector(flow.bijector(), x)
-    assert [run.count for run in runs_of(flow.layers)] == [3, 1, 3]
+    assert [run.num_blocks for run in runs_of(flow.layers)] == [3, 1, 3]
 
 
 def test_many_blocks_are_scanned_unless_told_otherwise():

@@ -33,6 +33,14 @@ def test_a_batch_has_equally_many_rows_of_every_stratum_in_order():
     )
 
 
+def test_a_process_draws_its_own_strata_alone():
+    options = {"seed": 0, "starts": [0, 4, 9]}
+    whole = data.EpochOrder(13, 6, **options).indices(0, 9)
+    own = data.EpochOrder(13, 6, **options, own=slice(1, 3))
+    np.testing.assert_array_equal(own.indices(0, 9), whole[:, 2:])
+    assert own._order.shape == (2, 4)
+
+
 @pytest.mark.parametrize("starts", [range(5), range(0, 12, 2)])
 def test_strata_must_fill_a_batch(starts):
     with pytest.raises(ValueError, match="`strata` must divide the 18 rows of a step"):

@@ -23,11 +23,12 @@ from tests.trainers.layouts import (
 from tests.trainers.tiny import Tiny
 from trainers import fit, sharding
 from trainers.data import EpochOrder
-from trainers.feed import ResidentFeed
+from trainers.feed import ResidentFeed, StreamFeed
 from trainers.program import Program
 from trainers.resident import ResidentRows
 from trainers.step import negative_log_prob
 from trainers.strategy import make_strategy
+from trainers.streaming import as_source
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 
@@ -164,6 +165,22 @@ def test_rows_of_strata_stay_on_their_device():
     moves = ("reduce-scatter", "all-gather", "all-to-all", "collective-permute")
     assert not [name for name in moves if name in text]
     assert "all-reduce" in text  # of the gradients
+
+
+@pytest.mark.parametrize("source", ["rows", "a file"])
+def test_a_device_is_told_its_own_rows_alone(source, tmp_path):
+    strategy, batch = make_strategy("jit", mesh_of(4, 2)), STRATA.batch_size
+    if source == "rows":
+        resident = ResidentRows(X, strategy.mesh)
+        feed = ResidentFeed(resident, strategy, batch_size=batch, seed=0, strata=8)
+    else:
+        np.save(tmp_path / "x.npy", X)
+        rows = as_source(tmp_path / "x.npy", seed=0)
+        feed = StreamFeed(rows, X[:2], strategy, batch_size=batch)
+    _, indices, _ = feed(0, 2, 3)
+    assert indices.shape == (3, batch)
+    assert indices.sharding.spec == PartitionSpec(None, "data")
+    assert {s.data.shape for s in indices.addressable_shards} == {(3, batch // 4)}
 
 
 def test_fewer_rows_than_devices_lie_where_they_are_looked_for():
