@@ -123,13 +123,10 @@ def coupling_flow(
             rngs=rngs,
         )
 
+    first = Standardize(num_features, param_dtype=param_dtype)
     blocks = [list(block()) for _ in range(num_blocks)]
-    return GaussianizationFlow(
-        [
-            Standardize(num_features, param_dtype=param_dtype),
-            *_in_order(blocks, scan_blocks=scan_blocks),
-        ],
-        context_features=context_features,
+    return _flow(
+        first, blocks, scan_blocks=scan_blocks, context_features=context_features
     )
 
 
@@ -180,21 +177,25 @@ def diagonal_flow(
             bias_metadata=bias_metadata,
         )
 
+    first = Standardize(num_features, param_dtype=param_dtype)
     blocks = [list(block()) for _ in range(num_blocks)]
-    return GaussianizationFlow(
-        [
-            Standardize(num_features, param_dtype=param_dtype),
-            *_in_order(blocks, scan_blocks=scan_blocks),
-        ]
-    )
+    return _flow(first, blocks, scan_blocks=scan_blocks)
 
 
-def _in_order(
-    blocks: Sequence[Sequence[nnx.Module]], *, scan_blocks: bool | None
-) -> list[nnx.Module]:
-    if len(blocks) > FEW_BLOCKS if scan_blocks is None else scan_blocks:
-        return [ScannedBlocks(blocks)]
-    return [layer for block in blocks for layer in block]
+def _flow(
+    first: nnx.Module,
+    blocks: Sequence[Sequence[nnx.Module]],
+    *,
+    scan_blocks: bool | None,
+    context_features: int | None = None,
+) -> GaussianizationFlow:
+    if scan_blocks is None:
+        scan_blocks = len(blocks) > FEW_BLOCKS
+    if scan_blocks:
+        layers = [ScannedBlocks(blocks)]
+    else:
+        layers = [layer for block in blocks for layer in block]
+    return GaussianizationFlow([first, *layers], context_features=context_features)
 
 
 def _check_sizes(num_features: int, num_blocks: int) -> None:
