@@ -59,7 +59,7 @@ def coupling_flow(
       vectors_metadata: metadata of every rotation's vectors.
       scan_blocks: keep the blocks' parameters stacked, in one `ScannedBlocks`: the same
         flow, whose compilation does not grow with its depth. None for more than eight
-        blocks: fewer compile about as fast, and run faster, as layers in a list.
+        blocks: the steps of fewer are faster as layers in a list.
       rngs: source of the initial parameters.
 
     Returns:
@@ -124,9 +124,8 @@ def coupling_flow(
         )
 
     first = Standardize(num_features, param_dtype=param_dtype)
-    blocks = [list(block()) for _ in range(num_blocks)]
     return _flow(
-        first, blocks, scan_blocks=scan_blocks, context_features=context_features
+        first, block, num_blocks, scan_blocks, context_features=context_features
     )
 
 
@@ -178,19 +177,20 @@ def diagonal_flow(
         )
 
     first = Standardize(num_features, param_dtype=param_dtype)
-    blocks = [list(block()) for _ in range(num_blocks)]
-    return _flow(first, blocks, scan_blocks=scan_blocks)
+    return _flow(first, block, num_blocks, scan_blocks)
 
 
 def _flow(
     first: nnx.Module,
-    blocks: Sequence[Sequence[nnx.Module]],
+    block: Callable[[], Iterator[nnx.Module]],
+    num_blocks: int,
+    scan_blocks: bool | None,  # noqa: FBT001
     *,
-    scan_blocks: bool | None,
     context_features: int | None = None,
 ) -> GaussianizationFlow:
+    blocks = [list(block()) for _ in range(num_blocks)]
     if scan_blocks is None:
-        scan_blocks = len(blocks) > FEW_BLOCKS
+        scan_blocks = num_blocks > FEW_BLOCKS
     if scan_blocks:
         layers = [ScannedBlocks(blocks)]
     else:

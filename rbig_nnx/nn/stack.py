@@ -258,7 +258,7 @@ class ScannedBlocks(nnx.Module):
     """Equal blocks of layers, applied in order, whose parameters are stored stacked.
 
     The same map as the blocks' layers in a list, with as many arrays as one block has, each
-    [n, ...]: compilation, of the optimiser too, takes as long for 32 blocks as for four.
+    [n, ...]: the program, that of the optimiser too, does not grow with their number.
 
     Args:
       blocks: n blocks, each the same number of layers of the same structure and shapes.
