@@ -22,17 +22,9 @@ _NUM_CYCLES = 60
 _MORE_CYCLES = 30  # under a further prior, from the end under the one before
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
-def _fit(data, prior_weights, key, num_components, family, anchor_weight, num_cycles):
-    data = jax.vmap(with_prior, in_axes=(None, 0))(data, prior_weights)
-    data = em.Points(*data, min_scale=em.MIN_SCALE * jax.vmap(spread)(data))
-    mixtures = em.best_of(
-        starts(jax.tree.map(lambda a: a[0], data), key, num_components, family),
-        data,
-        (_BRIEF_CYCLES, num_cycles, min(_MORE_CYCLES, num_cycles)),
-        family,
-        anchor_weight,
-    )
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _fit(data, starts, num_cycles, family, anchor_weight):
+    mixtures = em.best_of(starts, data, num_cycles, family, anchor_weight)
     return MixtureParams(*(jnp.swapaxes(p, -1, -2) for p in mixtures))
 
 
@@ -48,21 +40,23 @@ def fit_sketch(
 ) -> MixtureParams:
     """`fit_mixtures` from a sketch.
 
-    `prior_weight` may be traced or vmapped over. Of several in order, [p], the result is
-    [p, d, K], and each fit goes on from the one before.
+    Of several values of `prior_weight` in order, [p], the result is [p, d, K], and each fit
+    goes on from the one before.
     """
     check_options(num_components, family, anchor_weight)
-    weights = jnp.asarray(prior_weight, jnp.float32)
+    data = Sketch(*(np.asarray(a, np.float64) for a in data))
+    sets = []
+    for weight in np.atleast_1d(prior_weight):
+        own = with_prior(data, weight)
+        sets.append(em.Points(*own, min_scale=em.MIN_SCALE * spread(own)))
     params = _fit(
-        data,
-        jnp.atleast_1d(weights),
-        key,
-        int(num_components),
+        em.Points(*(np.stack(a).astype(np.float32) for a in zip(*sets, strict=True))),
+        starts(sets[0], key, num_components, family),
+        (_BRIEF_CYCLES, num_iterations, min(_MORE_CYCLES, num_iterations)),
         family,
-        float(anchor_weight),
-        int(num_iterations),
+        anchor_weight,
     )
-    return params if weights.ndim else MixtureParams(*(p[0] for p in params))
+    return params if np.ndim(prior_weight) else MixtureParams(*(p[0] for p in params))
 
 
 def fit_mixtures(

@@ -82,32 +82,6 @@ def _edges(x, weights, key) -> Array:
     return jnp.concatenate([low - step[:, ::-1], inner, high + step], axis=-1)
 
 
-def _cumulative(masses: Array) -> Array:
-    """Sums up to each entry along the last axis, as two triangular products.
-
-    `jnp.cumsum` unrolls to a logarithmic tree, which took most of the compile time.
-    """
-    num, block = masses.shape[-1], 64
-    pad = [(0, 0)] * (masses.ndim - 1) + [(0, -num % block)]
-    blocks = jnp.pad(masses, pad).reshape(*masses.shape[:-1], -1, block)
-    matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    within = matmul(blocks, np.triu(np.ones((block, block), np.float32)))
-    before = np.triu(np.ones((blocks.shape[-2],) * 2, np.float32), 1)
-    within = within + matmul(within[..., -1], before)[..., None]
-    return within.reshape(*masses.shape[:-1], -1)[..., :num]
-
-
-def at_level(values: Array, masses: Array, levels: Array) -> Array:
-    """Weighted quantiles: values, masses [d, M] sorted, levels [L] or [d, L]."""
-    cumulative = _cumulative(masses)
-    # Never 0: a leading entry without mass must not be chosen.
-    levels = jnp.maximum(levels, 1e-7) * cumulative[:, -1:]
-    method = "compare_all" if levels.shape[-1] <= 64 else "scan"
-    search = functools.partial(jnp.searchsorted, method=method)
-    rows = jnp.minimum(jax.vmap(search)(cumulative, levels), values.shape[-1] - 1)
-    return jnp.take_along_axis(values, rows, axis=-1)
-
-
 @jax.jit
 def _sketch(x, weights, key) -> Sketch:
     n, d = x.shape
@@ -176,38 +150,54 @@ def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:
     weighted = np.array([0.0, *inner, 0.0]) * density
     means = (density[:-1] - density[1:]) * num
     variances = 1 + (weighted[:-1] - weighted[1:]) * num - means**2
-    return means.astype(np.float32), variances.astype(np.float32)
+    return means, variances
 
 
-def with_prior(data: Sketch, prior_weight: Array) -> Sketch:
-    """Adds pseudo-observations of N(0, 1), in order; at weight inf, nothing else counts."""
+def with_prior(data: Sketch, prior_weight: float) -> Sketch:
+    """Adds pseudo-observations of N(0, 1), in order; at weight inf, nothing else counts.
+
+    On the host, as what follows: arrays are NumPy's.
+    """
     share = 1 - 1 / (1 + prior_weight)  # 1 at infinity
-    total = jnp.sum(data.masses, axis=-1, keepdims=True)
+    total = np.sum(data.masses, axis=-1, keepdims=True)
     means, variances = _normal_cells(_NUM_PRIOR_POINTS)
     shape = (data.points.shape[0], _NUM_PRIOR_POINTS)
-    joined = (
-        jnp.concatenate([data.points, jnp.broadcast_to(means, shape)], axis=-1),
-        jnp.concatenate(
-            [
-                data.masses * ((1 - share) / jnp.where(total > 0, total, 1)),
-                jnp.broadcast_to(share / _NUM_PRIOR_POINTS, shape),
-            ],
-            axis=-1,
-        ),
-        jnp.concatenate([data.variances, jnp.broadcast_to(variances, shape)], axis=-1),
+    own = data.masses * ((1 - share) / np.where(total > 0, total, 1))
+    points = np.concatenate([data.points, np.broadcast_to(means, shape)], axis=-1)
+    masses = np.concatenate([own, np.full(shape, share / _NUM_PRIOR_POINTS)], axis=-1)
+    variances = np.concatenate(
+        [data.variances, np.broadcast_to(variances, shape)], axis=-1
     )
-    return Sketch(*jax.lax.sort(joined, dimension=-1, num_keys=1))
+    order = np.argsort(points, axis=-1, kind="stable")
+    joined = points, masses, variances
+    return Sketch(*(np.take_along_axis(a, order, axis=-1) for a in joined))
 
 
-def spread(data: Sketch) -> Array:
+def search(columns: np.ndarray, values: np.ndarray, side: str) -> np.ndarray:
+    """`np.searchsorted` for each of d sorted columns [d, M], values [d, L]."""
+    return np.stack(
+        [np.searchsorted(c, v, side) for c, v in zip(columns, values, strict=True)]
+    )
+
+
+def at_level(values: np.ndarray, masses: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Weighted quantiles: values, masses [d, M] sorted, levels [d, L] or [1, L]."""
+    cumulative = np.cumsum(masses, axis=-1)
+    # Never 0: a leading entry without mass must not be chosen.
+    levels = np.maximum(levels, 1e-7) * cumulative[:, -1:]
+    rows = np.minimum(search(cumulative, levels, "left"), values.shape[-1] - 1)
+    return np.take_along_axis(values, rows, axis=-1)
+
+
+def spread(data: Sketch) -> np.ndarray:
     """Standard deviation [d], without the outermost 0.1 % that outliers rule."""
     points, masses, variances = data
-    bounds = at_level(points, masses, jnp.array([1e-3, 1 - 1e-3]))
+    bounds = at_level(points, masses, np.array([[1e-3, 1 - 1e-3]]))
     inside = (points >= bounds[:, :1]) & (points <= bounds[:, 1:])
-    masses = jnp.where(inside, masses, 0)
-    total = jnp.sum(masses, axis=-1, keepdims=True)
-    mean = jnp.sum(masses * points, axis=-1, keepdims=True) / total
-    square = jnp.where(inside, (points - mean) ** 2 + variances, 0)
-    value = jnp.sqrt(jnp.sum(masses * square, axis=-1) / total[:, 0])
+    masses = np.where(inside, masses, 0)
+    total = np.sum(masses, axis=-1, keepdims=True)
+    mean = np.sum(masses * points, axis=-1, keepdims=True) / total
+    square = np.where(inside, (points - mean) ** 2 + variances, 0)
+    value = np.sqrt(np.sum(masses * square, axis=-1) / total[:, 0])
     # A constant column: any finite scale is a fit.
-    return jnp.where(value > 1e-6 * jnp.abs(mean[:, 0]), value, 1.0)
+    return np.where(value > 1e-6 * np.abs(mean[:, 0]), value, 1.0)

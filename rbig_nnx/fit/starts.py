@@ -1,109 +1,125 @@
-"""Where expectation-maximisation starts: smooth, clustered and spiky mixtures."""
+"""Where expectation-maximisation starts: smooth, clustered and spiky mixtures.
 
-import functools
+In NumPy on the host: some thousand bins are read once, which compiling would take far
+longer for. Columns are sorted, so that clusters are intervals and sums differences.
+"""
+
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Float, PRNGKeyArray
 
 from rbig_nnx.fit.em import MIN_SCALE, MIN_WEIGHT, Mixture, Points
-from rbig_nnx.fit.sketch import at_level
+from rbig_nnx.fit.sketch import at_level, search
+
+_NUM_RANDOM = 2  # starts whose means are drawn
+_NUM_STEPS = 11  # of k-means
 
 
-def _plus_plus(data: Points, key, num_components: int) -> Array:
+def _plus_plus(data: Points, draws: Float[np.ndarray, "K d"]) -> np.ndarray:
     """Means [K, d] drawn by squared distance (Arthur and Vassilvitskii, 2007)."""
-    # Draws by inverse CDF: rows without mass do not change them.
-    draws = jax.random.uniform(key, (num_components, data.points.shape[0], 1))
-
-    def draw(nearest, level):
-        mean = at_level(data.points, data.masses * nearest, level)
-        distance = (data.points - mean) ** 2 + 1e-12
-        return jnp.minimum(nearest, distance), mean[:, 0]
-
-    # The first is drawn by mass alone: every distance is capped by the same large one.
-    far = jnp.full_like(data.points, 1e20)
-    return jax.lax.scan(draw, far, draws)[1]
+    # Draws by inverse CDF: rows without mass do not change them. The first is drawn by mass
+    # alone: every distance is capped by the same large one.
+    nearest, means = np.full_like(data.points, 1e20), []
+    for level in draws:
+        mean = at_level(data.points, data.masses * nearest, level[:, None])
+        nearest = np.minimum(nearest, (data.points - mean) ** 2 + 1e-12)
+        means.append(mean[:, 0])
+    return np.stack(means)
 
 
-def _clusters(data: Points, means: Array, num_steps: int = 11) -> Mixture:
-    """k-means from `means` [K, d], as a mixture: sharp where EM's start is smooth."""
-    num_components = means.shape[0]
-    labels = jnp.arange(num_components)[:, None, None]
-
-    def moments(carry, _):
-        means = carry[1]
-        distance = (data.points - means[..., None]) ** 2
-        own = jnp.argmin(distance, axis=0) == labels
-        masses = jnp.where(own, data.masses, 0)
-        mass = jnp.sum(masses, axis=-1)
-        safe = jnp.where(mass > 0, mass, 1)
-        shift = jnp.sum(masses * (data.points - means[..., None]), axis=-1) / safe
-        square = jnp.sum(masses * (distance + data.variances), axis=-1) / safe
-        return (mass, means + shift, jnp.maximum(square - shift**2, 0)), None
-
-    start = jnp.zeros_like(means), means, jnp.zeros_like(means)
-    (mass, means, variances), _ = jax.lax.scan(moments, start, length=num_steps)
-    weights = jnp.maximum(mass, MIN_WEIGHT)
-    weights = weights / jnp.sum(weights, axis=0)
-    scales = jnp.maximum(jnp.sqrt(variances), data.min_scale)
-    return Mixture(jnp.log(weights), means, jnp.log(scales))
+def _clusters(data: Points, means: Float[np.ndarray, "K d"]) -> Mixture:
+    """k-means from `means`, as a mixture: sharp where EM's start is smooth."""
+    values = np.stack(
+        [
+            data.masses,
+            data.masses * data.points,
+            data.masses * (data.points**2 + data.variances),
+        ]
+    )
+    sums = np.pad(np.cumsum(values, axis=-1), ((0, 0), (0, 0), (1, 0)))
+    means = np.sort(means.T)
+    for _ in range(_NUM_STEPS):
+        between = search(data.points, 0.5 * (means[:, 1:] + means[:, :-1]), "right")
+        ends = np.pad(between, ((0, 0), (1, 1)))
+        ends[:, -1] = data.points.shape[-1]
+        own = np.diff(np.take_along_axis(sums, ends[None], axis=-1), axis=-1)
+        mass, first, second = own
+        safe = np.where(mass > 0, mass, 1)
+        means = np.where(mass > 0, first / safe, means)
+    variances = np.where(mass > 0, np.maximum(second / safe - means**2, 0), 0)
+    weights = np.maximum(mass, MIN_WEIGHT)
+    weights = weights / np.sum(weights, axis=-1, keepdims=True)
+    scales = np.maximum(np.sqrt(variances), data.min_scale[:, None])
+    return Mixture(np.log(weights).T, means.T, np.log(scales).T)
 
 
 def _spikes(data: Points, num_components: int) -> Mixture:
     """The heaviest values, sharp, beside one wide component: for columns of repeats."""
     points, masses = data.points, data.masses
-    first = jax.vmap(jnp.searchsorted)(points, points)
-    heavy = jax.vmap(lambda f, m: jnp.zeros_like(m).at[f].add(m))(first, masses)
-    heavy, rows = jax.lax.top_k(heavy, num_components - 1)
-    total = jnp.sum(masses, axis=-1, keepdims=True)
-    center = jnp.sum(masses * points, axis=-1, keepdims=True) / total
-    means = jnp.concatenate([jnp.take_along_axis(points, rows, -1), center], axis=-1)
-    weights = jnp.concatenate([heavy, total - jnp.sum(heavy, -1, keepdims=True)], -1)
-    weights = jnp.maximum(weights / total, 1e-2 / num_components)
-    wide = jnp.log(data.min_scale / MIN_SCALE)
-    scales = jnp.broadcast_to(jnp.log(data.min_scale), (num_components, wide.shape[0]))
-    return Mixture(
-        jnp.log(weights / jnp.sum(weights, axis=-1, keepdims=True)).T,
-        means.T,
-        scales.at[-1].set(wide),
+    first = (
+        search(points, points, "left")
+        + np.arange(len(points))[:, None] * (points.shape[-1])
     )
+    heavy = np.bincount(first.ravel(), masses.ravel(), points.size).reshape(
+        points.shape
+    )
+    rows = np.argsort(-heavy, axis=-1, kind="stable")[:, : num_components - 1]
+    heavy = np.take_along_axis(heavy, rows, axis=-1)
+    total = np.sum(masses, axis=-1, keepdims=True)
+    center = np.sum(masses * points, axis=-1, keepdims=True) / total
+    means = np.concatenate([np.take_along_axis(points, rows, -1), center], axis=-1)
+    rest = total - np.sum(heavy, axis=-1, keepdims=True)
+    weights = np.concatenate([heavy, rest], axis=-1) / total
+    weights = np.maximum(weights, 1e-2 / num_components)
+    weights = weights / np.sum(weights, axis=-1, keepdims=True)
+    scales = np.repeat(data.min_scale[None], num_components, axis=0)
+    scales[-1] = data.min_scale / MIN_SCALE
+    return Mixture(np.log(weights).T, means.T, np.log(scales))
 
 
-def starts(data: Points, key, num_components: int, family: str) -> Mixture:
-    """Several initial mixtures, each array [S, K, d]."""
+def starts(
+    data: Points, key: PRNGKeyArray, num_components: int, family: str
+) -> Mixture:
+    """Several initial mixtures, each array [S, K, d] in float32.
+
+    Args:
+      data: on the host, in float64.
+      key: of the starts that are drawn.
+      num_components: K.
+      family: "gaussian" or "logistic".
+    """
     levels = (np.arange(num_components) + 0.5) / num_components
     outer = 0.5 - 0.5 * np.cos(np.pi * levels)  # pushed outwards: heavy tails
-    wanted = np.concatenate([levels, outer, [0.005, 0.995]]).astype(np.float32)
-    found = at_level(data.points, data.masses, jnp.asarray(wanted)).T
+    wanted = np.concatenate([levels, outer, [0.005, 0.995]])[None]
+    found = at_level(data.points, data.masses, wanted).T
     quantiles, tails = found[:num_components], found[num_components:-2]
     low, high = found[-2], found[-1]
-    even = low + jnp.asarray(levels, jnp.float32)[:, None] * (high - low)
-    keys = jax.random.split(key, 2)
-    random = jax.vmap(lambda k: _plus_plus(data, k, num_components))(keys)
-    means = jnp.stack([quantiles, even, tails])
+    even = low + levels[:, None] * (high - low)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    draws = rng.random((_NUM_RANDOM, num_components, len(data.points)))
+    random = [_plus_plus(data, levels) for levels in draws]
+    means = np.stack([quantiles, even, tails])
 
     spread = data.min_scale / MIN_SCALE
     if num_components > 1:
-        gaps = jnp.diff(means, axis=1)
-        gaps = jnp.pad(gaps, ((0, 0), (1, 1), (0, 0)), mode="edge")
+        gaps = np.diff(means, axis=1)
+        gaps = np.pad(gaps, ((0, 0), (1, 1), (0, 0)), mode="edge")
         scales = 0.5 * (gaps[:, 1:] + gaps[:, :-1])
     else:
-        scales = jnp.broadcast_to(spread, means.shape)
-    scales = jnp.clip(scales, 1e-2 * spread, spread)
+        scales = np.broadcast_to(spread, means.shape)
+    scales = np.clip(scales, 1e-2 * spread, spread)
     # Means that coincide would stay together.
-    jitter = np.linspace(-1e-2, 1e-2, num_components, dtype=np.float32)
+    jitter = np.linspace(-1e-2, 1e-2, num_components)
     means = means + jitter[:, None] * spread
-    log_weights = jnp.full(means.shape, -math.log(num_components), jnp.float32)
-    smooth = Mixture(log_weights, means, jnp.log(scales))
-    sharp = jax.vmap(functools.partial(_clusters, data))(
-        jnp.concatenate([quantiles[None], random])
-    )
-    spikes = jax.tree.map(lambda p: p[None], _spikes(data, num_components))
-    every = jax.tree.map(lambda *a: jnp.concatenate(a), smooth, sharp, spikes)
+    log_weights = np.full(means.shape, -math.log(num_components))
+    every = [Mixture(*s) for s in zip(log_weights, means, np.log(scales), strict=True)]
+    every += [_clusters(data, m) for m in (quantiles, *random)]
+    every.append(_spikes(data, num_components))
+    stacked = Mixture(*(np.stack(p) for p in zip(*every, strict=True)))
     if family == "logistic":
-        log_scales = every.log_scales + math.log(0.55)  # of a logistic of variance 1
-        log_scales = jnp.maximum(log_scales, jnp.log(data.min_scale))
-        every = every._replace(log_scales=log_scales)
-    return every
+        log_scales = stacked.log_scales + math.log(0.55)  # of a logistic of variance 1
+        log_scales = np.maximum(log_scales, np.log(data.min_scale))
+        stacked = stacked._replace(log_scales=log_scales)
+    return Mixture(*(p.astype(np.float32) for p in stacked))

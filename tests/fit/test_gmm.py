@@ -97,7 +97,7 @@ def test_em_steps_never_lower_the_likelihood(family, anchor_weight):
     x = _ten_shapes(1000)[1]
     data = sketch.sketch(x, None, KEY)
     data = data._replace(masses=data.masses / 1000)
-    data = em.Points(*data, min_scale=jnp.full(10, 1e-3))
+    data = em.Points(*map(np.asarray, data), min_scale=np.full(10, 1e-3))
     mixture = jax.tree.map(lambda p: p[0], starts(data, KEY, 4, family))
     step = jax.jit(lambda m: em.em_step(m, data, family, anchor_weight))
     values = []
@@ -267,7 +267,7 @@ def test_prior_weight_shrinks_to_the_identity(family):
         log_ratio = normal - log_pdf(grid, params, family=family, anchor_weight=0.0)
         return jnp.sum(jnp.exp(normal) * log_ratio) * 0.01
 
-    values = jax.vmap(divergence)(jnp.array([0.0, 0.3, 3.0, jnp.inf]))
+    values = [float(divergence(weight)) for weight in (0.0, 0.3, 3.0, np.inf)]
     assert (np.diff(values) < 0).all()
     assert values[-1] < 1e-3
 
