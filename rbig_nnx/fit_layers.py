@@ -165,21 +165,19 @@ def _(layer: HouseholderRotation, block: Block) -> str:
         return f"kept ({layer.num_reflections} of {d} reflections)"
     method = block.options.rotation
     q = fit_rotation(block.x, method=method, key=block.key, weights=block.rows.fit)
-    layer.vectors[...] = _reflections(q, layer.num_reflections).astype(
-        layer.vectors.dtype
-    )
+    vectors = _reflections(np.asarray(q), layer.num_reflections)
+    layer.vectors[...] = vectors.astype(layer.vectors.dtype)
     return method
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _reflections(q: Array, num_reflections: int) -> Array:
-    d = q.shape[0]
+def _reflections(q: np.ndarray, num_reflections: int) -> np.ndarray:
+    d = len(q)
     # d reflections have determinant (−1)^d; the sign of an axis is free.
-    flip = jnp.sign(jnp.linalg.det(q)) * (-1.0) ** d
-    vectors = householder.factorize(q.at[:, -1].multiply(flip))
+    if np.linalg.det(q) * (-1) ** d < 0:
+        q = np.concatenate([q[:, :-1], -q[:, -1:]], axis=1)
     # Pairs of equal reflections cancel; a single one more flips the first axis.
-    extra = jnp.broadcast_to(jnp.eye(d, dtype=q.dtype)[0], (num_reflections - d, d))
-    return jnp.concatenate([vectors, extra])
+    extra = np.repeat(np.eye(d, dtype=q.dtype)[:1], num_reflections - d, axis=0)
+    return np.concatenate([householder.factorize(q), extra])
 
 
 @fit_layer.register
@@ -218,10 +216,10 @@ def _fit_mixtures(block: Block, num_components, family, anchor_weight) -> Mixtur
     else:
         if rows.holds_out:
             strengths = _SHRINKAGES
-        sketch_key, key = jax.random.split(key)
-        binned = sketch(x, rows.fit, sketch_key)
+        binned = sketch(x, rows.fit, key)
         binned = binned._replace(variances=binned.variances + options.smoothing**2)
-        fits = gmm.fit_sketch(binned, key=key, prior_weight=strengths, **kind)
+        start_key = jax.random.fold_in(key, 1)
+        fits = gmm.fit_sketch(binned, key=start_key, prior_weight=strengths, **kind)
     if not rows.holds_out:
         return Mixtures(_on_host(fits, 0), np.zeros(x.shape[1]))
     identity = identity_params(num_components, family)

@@ -27,7 +27,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from rbig_nnx.fit.rotation import METHODS
-from rbig_nnx.fit.sample import row_numbers
+from rbig_nnx.fit.sample import (
+    everywhere,
+    generator,
+    on_host,
+    row_numbers,
+    row_taker,
+)
 from rbig_nnx.fit_layers import Block, Options, Rows, fit_layer, fit_standardize
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
@@ -219,31 +225,15 @@ def _sample(key: Array, x: Array, context: Array | None, rows: Rows, max_rows: i
     """
     per_row = x, context, rows.fit, rows.judge
     if len(x) > max_rows:
-        at = np.asarray(row_numbers(key, len(x), max_rows))
-        per_row = jax.tree.map(lambda a: _row_taker(_everywhere(a))(a, at), per_row)
+        at = row_numbers(generator(key), len(x), max_rows)
+        per_row = jax.tree.map(lambda a: row_taker(everywhere(a))(a, at), per_row)
     x, context, fit, judge = jax.tree.map(_local, per_row)
     return x, context, Rows(fit, judge, rows.holds_out)
 
 
-@functools.cache
-def _row_taker(sharding: NamedSharding | None) -> Any:
-    """(a, numbers of rows) to these rows; a second start compiles nothing new."""
-    return jax.jit(lambda a, at: a[at], out_shardings=sharding)
-
-
 def _local(a: Array) -> Array:
     """A whole copy on one device, if it lies on several."""
-    everywhere = _everywhere(a)
-    if everywhere is None:
-        return a
-    whole = jax.jit(lambda a: a, out_shardings=everywhere)(a)
-    return jnp.asarray(np.asarray(whole.addressable_data(0)))
-
-
-def _everywhere(a: Array) -> NamedSharding | None:
-    if not isinstance(a.sharding, NamedSharding):
-        return None
-    return NamedSharding(a.sharding.mesh, PartitionSpec())
+    return a if everywhere(a) is None else jnp.asarray(on_host(a))
 
 
 @jax.jit

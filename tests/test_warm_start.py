@@ -11,8 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from rbig_nnx import fit_layers
-from rbig_nnx.fit import gmm, rotation
-from rbig_nnx.fit.sketch import sketch
+from rbig_nnx.fit import gmm, rotation, sample, sketch
 
 KEY = jax.random.key(1)
 
@@ -79,8 +78,8 @@ def test_biases_unpack_to_the_fit_to_the_last_bit():
     layer = rn.MixtureCDFMarginal(2, num_components=4)
     warm, _ = rn.warm_start(rn.GaussianizationFlow([layer]), x, key=KEY, holdout=0.0)
     layer_key = jax.random.fold_in(KEY, 1)
-    sketch_key, fit_key = jax.random.split(layer_key)
-    binned = sketch(jnp.asarray(x), jnp.ones(len(x)), sketch_key)
+    binned = sketch.sketch(jnp.asarray(x), jnp.ones(len(x)), layer_key)
+    fit_key = jax.random.fold_in(layer_key, 1)
     fit = gmm.fit_sketch(binned, num_components=4, key=fit_key)
     for a, b in zip(warm.layers[0].mixture_params(), fit, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -279,12 +278,14 @@ def test_of_sharded_rows_only_the_sample_moves():
     n = 8 * 5_003
     x, weights = spread(data(3, n)), spread(np.ones(n, np.float32))
     warm_start = importlib.import_module("rbig_nnx.warm_start")
+    everywhere = sample.everywhere(x)
+    edges = np.zeros((3, 1_279), np.float32)
     programs = [
-        importlib.import_module("rbig_nnx.fit.sketch")._sketch.lower(x, weights, KEY),
-        rotation._fit.lower("nongaussian", x, weights, KEY),
+        sketch._binner(everywhere).lower(x, weights, edges),
+        rotation._fit.lower("nongaussian", x, weights, x[:4_096], KEY),
         fit_layers._moments.lower(x, weights),
         warm_start._summary.lower(x),
-        warm_start._row_taker(warm_start._everywhere(x)).lower(x, np.arange(0, n, 100)),
+        sample.row_taker(everywhere).lower(x, np.arange(0, n, 100)),
     ]
     for program in programs:
         # A device's program speaks of its own 5,003 rows, or of those it was sent.

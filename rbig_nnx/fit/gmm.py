@@ -44,7 +44,6 @@ def fit_sketch(
     goes on from the one before.
     """
     check_options(num_components, family, anchor_weight)
-    data = Sketch(*(np.asarray(a, np.float64) for a in data))
     sets = []
     for weight in np.atleast_1d(prior_weight):
         own = with_prior(data, weight)
@@ -97,11 +96,10 @@ def fit_mixtures(
       (2, 3)
     """
     check_options(num_components, family, anchor_weight)
-    edge_key, start_key = jax.random.split(key)
     return fit_sketch(
-        sketch(x, weights, edge_key),
+        sketch(x, weights, key),
         num_components=num_components,
-        key=start_key,
+        key=jax.random.fold_in(key, 1),
         family=family,
         anchor_weight=anchor_weight,
         prior_weight=prior_weight,

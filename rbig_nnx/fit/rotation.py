@@ -20,9 +20,9 @@ METHODS = ("pca", "random", "ica", "nongaussian")
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # TPUs would round the factors to bfloat16
 _TINY = 1e-30  # a variance above 0
-_ICA_ROWS = 16_384
+_SEARCH_ROWS = 16_384
 _ICA_STEPS = 100
-_ENTROPY_ROWS = 4096
+_ENTROPY_ROWS = 4096  # of those
 _NUM_SWEEPS = 2
 # Turns of a pair, over a quarter turn, after which the axes repeat. They are densest
 # around 0, which is one of them: beside a wide axis a narrow one may only turn a little.
@@ -61,15 +61,13 @@ def _principal_axes(covariance: Array) -> tuple[Array, Array]:
     return values, vectors * signs
 
 
-def _pca(x, weights, key):
-    del key
-    return _principal_axes(_covariance(x, weights)[1])[1]
+def _pca(rows, mean, covariance, key):
+    del rows, mean, key
+    return _principal_axes(covariance)[1]
 
 
-def _random(x, weights, key):
+def _random(key: Array, d: int) -> Array:
     """Haar measure (Mezzadri, How to generate random matrices, 2007)."""
-    del weights
-    d = x.shape[1]
     q, r = jnp.linalg.qr(jax.random.normal(key, (d, d)))
     return q * jnp.where(jnp.diagonal(r) < 0, -1, 1)
 
@@ -80,22 +78,19 @@ def _inverse_sqrt(symmetric: Array) -> Array:
     return _matmul(vectors * scale, vectors.T)
 
 
-def _ica(x, weights, key):
+def _ica(rows, mean, covariance, key):
     """Symmetric FastICA (Hyvärinen, 1999), tanh, of the ZCA-whitened rows.
 
     Whitening by ZCA keeps the axes, so the unmixing matrix is the rotation itself.
     """
-    row_key, start_key = jax.random.split(key)
-    mean, covariance = _covariance(x, weights)
-    z = sample_rows(x, weights, row_key, _ICA_ROWS) - mean
-    z = _matmul(z, _inverse_sqrt(covariance))
+    z = _matmul(rows - mean, _inverse_sqrt(covariance))
 
     def step(q, _):
         y = jnp.tanh(_matmul(z, q))
         q = _matmul(z.T, y) / z.shape[0] - q * jnp.mean(1 - y * y, axis=0)
         return _matmul(q, _inverse_sqrt(_matmul(q.T, q))), None
 
-    start = _random(x, None, start_key)
+    start = _random(key, len(covariance))
     q, _ = jax.lax.scan(step, start, None, length=_ICA_STEPS)
     return q
 
@@ -136,21 +131,21 @@ def _best_turn(pair: Array) -> Array:
     return jnp.asarray(_TURNS)[jnp.nanargmin(of_axis(cos, sin) + of_axis(-sin, cos))]
 
 
-def _nongaussian(x, weights, key):
+def _nongaussian(rows, mean, covariance, key):
     """Least sum of marginal entropies, by Jacobi sweeps over pairs of axes.
 
     After RADICAL (Learned-Miller and Fisher, 2003), from the best of the current,
     principal and independent axes. A rotation keeps Σ E[y²], so this is
     the largest sum of divergences of the outputs from N(0, 1).
     """
-    d = x.shape[1]
-    row_key, ica_key = jax.random.split(key)
-    mean, covariance = _covariance(x, weights)
-    rows = sample_rows(x, weights, row_key, _ENTROPY_ROWS) - mean
+    d = len(covariance)
     # Pairwise search alone gets lost where all axes mix many sources: offer it a start.
     principal = _principal_axes(covariance)[1]
-    starts = jnp.stack([jnp.eye(d), principal, _ica(x, weights, ica_key)])
-    outputs = jnp.swapaxes(_matmul(rows, starts), 1, 2)
+    independent = _ica(rows, mean, covariance, key)
+    starts = jnp.stack([jnp.eye(d), principal, independent])
+    few = min(_ENTROPY_ROWS, len(rows))
+    centered = rows[np.arange(few) * len(rows) // few] - mean
+    outputs = jnp.swapaxes(_matmul(centered, starts), 1, 2)
     scales = jnp.sqrt(jnp.mean(outputs**2, axis=-1, keepdims=True) + _TINY)
     totals = jnp.sum(
         entropy.of_rows(outputs / scales) + jnp.log(scales[..., 0]), axis=-1
@@ -175,19 +170,22 @@ def _nongaussian(x, weights, key):
     return q.T
 
 
-_FITS = {"pca": _pca, "random": _random, "ica": _ica, "nongaussian": _nongaussian}
+_FITS = {"pca": _pca, "ica": _ica, "nongaussian": _nongaussian}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fit(method, x, weights, key):
+def _fit(method, x, weights, rows, key):
+    d = x.shape[1]
+    if d == 1:
+        return jnp.ones((1, 1))
+    if method == "random":
+        return _polished(_random(key, d))
     x = x.astype(jnp.float32)
     if weights is not None:
         weights = weights.astype(jnp.float32)
         # A row of weight 0 may hold anything, NaN too.
         x = jnp.where(weights[:, None] > 0, x, 0)
-    if x.shape[1] == 1:
-        return jnp.ones((1, 1))
-    return _polished(_FITS[method](x, weights, key))
+    return _polished(_FITS[method](rows, *_covariance(x, weights), key))
 
 
 def fit_rotation(
@@ -233,4 +231,7 @@ def fit_rotation(
                 f"`weights` must have one value a row, shape ({x.shape[0]},), got "
                 f"{weights.shape}. Pass None for equal weights."
             )
-    return _fit(method, x, weights, key)
+    rows = None
+    if method in ("ica", "nongaussian"):
+        rows = sample_rows(x, weights, key, _SEARCH_ROWS).astype(np.float32)
+    return _fit(method, x, weights, rows, key)

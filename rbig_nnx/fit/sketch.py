@@ -6,16 +6,16 @@ same for ten thousand rows and for ten million.
 
 import functools
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from rbig_nnx.fit.sample import sample_rows
+from rbig_nnx.fit.sample import everywhere, on_host, sample_rows
 from rbig_nnx.math.sums import in_float64
 
 _NUM_BINS = 1_280  # bins of a sketch
@@ -27,9 +27,9 @@ _NUM_PRIOR_POINTS = 128
 class Sketch(NamedTuple):
     """Binned columns, each array [d, M]: bins in ascending order, empty ones of mass 0."""
 
-    points: Float[Array, "d m"]
-    masses: Float[Array, "d m"]
-    variances: Float[Array, "d m"]
+    points: Float[np.ndarray, "d m"]
+    masses: Float[np.ndarray, "d m"]
+    variances: Float[np.ndarray, "d m"]
 
 
 def check_columns(x: Array | np.ndarray, weights: Array | None) -> None:
@@ -55,48 +55,37 @@ def _edge_levels() -> np.ndarray:
     return np.sort(np.concatenate([fine, equal, 1 - fine])).astype(np.float32)
 
 
-def _sorted(columns: Array) -> Array:
-    """Finite float32 columns in ascending order along the last axis.
-
-    As integers of the same order: XLA sorts those in a fifth of the time on CPUs.
-    """
-
-    def mirrored(bits):  # negative numbers: the larger the bits, the smaller
-        return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-    bits = mirrored(jax.lax.bitcast_convert_type(columns, jnp.int32))
-    return jax.lax.bitcast_convert_type(mirrored(jnp.sort(bits)), jnp.float32)
-
-
-def _edges(x, weights, key) -> Array:
-    """Ascending bin edges [d, M - 1]."""
-    values = _sorted(sample_rows(x, weights, key, _EDGE_ROWS).T)
+def _edges(sample: np.ndarray) -> np.ndarray:
+    """Ascending bin edges [d, M - 1] from some of the rows."""
+    values = np.sort(sample.T.astype(np.float32), axis=-1)
     at = np.clip(np.ceil(_edge_levels() * values.shape[-1]) - 1, 0, None)
     inner = values[:, at.astype(np.int32)]
     # A value that fills more than one level gets a bin of its own.
-    repeated = jnp.pad(inner[:, 1:] == inner[:, :-1], ((0, 0), (1, 0)))
-    inner = jnp.where(repeated, jnp.nextafter(inner, jnp.inf), inner)
+    repeated = np.pad(inner[:, 1:] == inner[:, :-1], ((0, 0), (1, 0)))
+    inner = np.where(repeated, np.nextafter(inner, np.float32(np.inf)), inner)
     low, high = inner[:, :1], inner[:, -1:]
-    step = jnp.asarray(1e-2 * 2.0 ** np.arange(_NUM_TAIL_EDGES), jnp.float32)
+    step = (1e-2 * 2.0 ** np.arange(_NUM_TAIL_EDGES)).astype(np.float32)
     step = step * (high - low)
-    return jnp.concatenate([low - step[:, ::-1], inner, high + step], axis=-1)
+    return np.concatenate([low - step[:, ::-1], inner, high + step], axis=-1)
 
 
-@jax.jit
-def _sketch(x, weights, key) -> Sketch:
+def _unbinned(x: np.ndarray, weights: np.ndarray | None) -> Sketch:
+    """Few rows, each a bin."""
+    mass = np.ones(len(x)) if weights is None else weights
+    # A row of weight 0 may hold anything, NaN too.
+    points = np.where(mass[:, None] > 0, x, 0).T
+    order = np.argsort(points, axis=-1, kind="stable")
+    points = np.take_along_axis(points, order, axis=-1)
+    return Sketch(points, mass[order], np.zeros_like(points))
+
+
+def _bin(x: Array, weights: Array | None, edges: Array) -> Sketch:
     n, d = x.shape
     x = x.astype(jnp.float32)
+    mass = jnp.ones((n,), jnp.float32)
     if weights is not None:
-        weights = weights.astype(jnp.float32)
-        # A row of weight 0 may hold anything, NaN too.
-        x = jnp.where(weights[:, None] > 0, x, 0)
-    mass = jnp.ones((n,), jnp.float32) if weights is None else weights
-    if n <= _NUM_BINS:
-        points, masses = jax.lax.sort(
-            (x.T, jnp.broadcast_to(mass, (d, n))), dimension=-1, num_keys=1
-        )
-        return Sketch(points, masses, jnp.zeros_like(points))
-    edges = _edges(x, weights, key)
+        mass = weights.astype(jnp.float32)
+        x = jnp.where(mass[:, None] > 0, x, 0)
     bins = jax.vmap(
         functools.partial(jnp.searchsorted, side="right"), in_axes=(0, 1), out_axes=1
     )(edges, x)
@@ -117,6 +106,12 @@ def _sketch(x, weights, key) -> Sketch:
     return Sketch(references + shift, masses, variances)
 
 
+@functools.cache
+def _binner(sharding: NamedSharding | None) -> Any:
+    """`_bin`, compiled: whole bins on every device of rows that are sharded."""
+    return jax.jit(_bin, out_shardings=sharding)
+
+
 def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch:
     """Bins every column of x once, for any number of fits.
 
@@ -131,16 +126,17 @@ def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch
       key: random key.
 
     Returns:
-      The sketch, arrays [d, M].
+      The sketch on the host, arrays [d, M] in float64.
     """
     x = jnp.asarray(x)
     weights = None if weights is None else jnp.asarray(weights)
     check_columns(x, weights)
-    result = _sketch(x, weights, key)
-    if not isinstance(x, jax.core.Tracer) and isinstance(x.sharding, NamedSharding):
-        # Whole on every device: a fit that is split over them rounds otherwise.
-        result = jax.device_put(result, NamedSharding(x.sharding.mesh, PartitionSpec()))
-    return result
+    if len(x) <= _NUM_BINS:
+        bins = _unbinned(on_host(x), None if weights is None else on_host(weights))
+    else:
+        edges = _edges(sample_rows(x, weights, key, _EDGE_ROWS))
+        bins = _binner(everywhere(x))(x, weights, edges)
+    return Sketch(*(np.asarray(a, np.float64) for a in bins))
 
 
 def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,10 +150,7 @@ def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_prior(data: Sketch, prior_weight: float) -> Sketch:
-    """Adds pseudo-observations of N(0, 1), in order; at weight inf, nothing else counts.
-
-    On the host, as what follows: arrays are NumPy's.
-    """
+    """Adds pseudo-observations of N(0, 1), in order; at weight inf, nothing else counts."""
     share = 1 - 1 / (1 + prior_weight)  # 1 at infinity
     total = np.sum(data.masses, axis=-1, keepdims=True)
     means, variances = _normal_cells(_NUM_PRIOR_POINTS)

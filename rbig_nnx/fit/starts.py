@@ -6,11 +6,11 @@ longer for. Columns are sorted, so that clusters are intervals and sums differen
 
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from rbig_nnx.fit.em import MIN_SCALE, MIN_WEIGHT, Mixture, Points
+from rbig_nnx.fit.sample import generator
 from rbig_nnx.fit.sketch import at_level, search
 
 _NUM_RANDOM = 2  # starts whose means are drawn
@@ -85,7 +85,7 @@ def starts(
     """Several initial mixtures, each array [S, K, d] in float32.
 
     Args:
-      data: on the host, in float64.
+      data: on the host.
       key: of the starts that are drawn.
       num_components: K.
       family: "gaussian" or "logistic".
@@ -97,8 +97,7 @@ def starts(
     quantiles, tails = found[:num_components], found[num_components:-2]
     low, high = found[-2], found[-1]
     even = low + levels[:, None] * (high - low)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    draws = rng.random((_NUM_RANDOM, num_components, len(data.points)))
+    draws = generator(key).random((_NUM_RANDOM, num_components, len(data.points)))
     random = [_plus_plus(data, levels) for levels in draws]
     means = np.stack([quantiles, even, tails])
 

@@ -127,8 +127,8 @@ def apply_inverse(
     return apply(y, vectors[::-1])
 
 
-def factorize(q: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """Reflection vectors whose product is the orthogonal matrix q.
+def factorize(q: Float[np.ndarray | Array, "d d"]) -> Float[np.ndarray, "d d"]:
+    """Reflection vectors whose product is the orthogonal matrix q; on the host.
 
     Householder's QR algorithm: step j reflects column j of what is left onto e_j. With
     column c, v = c − e_j; its j-th entry c_j − 1 = −Σ_{i>j} c_i² / (1 + c_j) keeps its
@@ -138,26 +138,25 @@ def factorize(q: Float[Array, "d d"]) -> Float[Array, "d d"]:
       q: orthogonal matrix, [d, d].
 
     Returns:
-      d vectors, [d, d]. None is zero if det q = (−1)^d, save where q has exact unit
-      columns in odd number; a zero vector stands for the identity and would not train.
+      d vectors, [d, d], in q's dtype. None is zero if det q = (−1)^d, save where q has exact
+      unit columns in odd number; a zero vector stands for the identity and would not train.
     """
-    d = q.shape[0]
-    rows = jnp.arange(d)
-
-    def step(rest, j):
-        c = jnp.where(rows >= j, rest[:, j], 0)
-        below = jnp.sum(jnp.where(rows > j, c * c, 0))
-        stable = jnp.where(c[j] > 0, -below / (1 + jnp.abs(c[j])), c[j] - 1)
-        v = jnp.where(rows == j, stable, c)
-        # Below rounding, the reflection would be one of noise.
-        v = jnp.where(jnp.sum(v * v) > jnp.finfo(q.dtype).eps ** 2, v, 0)
-        return apply(rest.T, v[None]).T, v
-
-    _, vectors = jax.lax.scan(step, q, rows)
+    q = np.asarray(q)
+    rest, d = q.astype(np.float64), len(q)
+    vectors = np.zeros((d, d))
+    for j, v in enumerate(vectors):
+        v[j:] = rest[j:, j]
+        below = np.sum(v[j + 1 :] ** 2)
+        v[j] = -below / (1 + v[j]) if v[j] > 0 else v[j] - 1
+        square = np.sum(v * v)
+        if square > np.finfo(q.dtype).eps ** 2:
+            rest -= np.outer(2 / square * v, v @ rest)
+        else:  # below rounding: the reflection would be one of noise
+            v[:] = 0
 
     # Identities go last; an even number of them is H H = I with a vector that can train.
-    is_zero = jnp.all(vectors == 0, axis=1)
-    num_zero = jnp.sum(is_zero)
-    vectors = vectors[jnp.argsort(is_zero, stable=True)]
-    paired = (rows >= d - num_zero) & ((rows < d - 1) | (num_zero % 2 == 0))
-    return jnp.where(paired[:, None], jnp.eye(d, dtype=q.dtype)[0], vectors)
+    is_zero = np.all(vectors == 0, axis=1)
+    vectors = vectors[np.argsort(is_zero, kind="stable")]
+    num_zero = np.sum(is_zero)
+    vectors[d - num_zero : d - num_zero % 2] = np.eye(d)[0]
+    return vectors.astype(q.dtype)

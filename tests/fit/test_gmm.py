@@ -97,7 +97,7 @@ def test_em_steps_never_lower_the_likelihood(family, anchor_weight):
     x = _ten_shapes(1000)[1]
     data = sketch.sketch(x, None, KEY)
     data = data._replace(masses=data.masses / 1000)
-    data = em.Points(*map(np.asarray, data), min_scale=np.full(10, 1e-3))
+    data = em.Points(*data, min_scale=np.full(10, 1e-3))
     mixture = jax.tree.map(lambda p: p[0], starts(data, KEY, 4, family))
     step = jax.jit(lambda m: em.em_step(m, data, family, anchor_weight))
     values = []
@@ -214,9 +214,9 @@ def test_same_key_gives_the_same_bits():
 def test_equal_shapes_reuse_the_compiled_program():
     x = _ten_shapes(3000)[1]
     gmm.fit_mixtures(x, num_components=3, key=KEY)
-    sizes = gmm._fit._cache_size(), sketch._sketch._cache_size()
+    sizes = gmm._fit._cache_size(), sketch._binner(None)._cache_size()
     gmm.fit_mixtures(2 * x, num_components=3, key=jax.random.key(5), prior_weight=0.5)
-    assert sizes == (gmm._fit._cache_size(), sketch._sketch._cache_size())
+    assert sizes == (gmm._fit._cache_size(), sketch._binner(None)._cache_size())
 
 
 @pytest.mark.parametrize("n", [1024, pytest.param(24_000, marks=pytest.mark.slow)])
@@ -233,7 +233,7 @@ def test_sharded_rows_give_the_fit_of_one_device(n):
     np.testing.assert_allclose(_mean_log_pdf(x, got), _mean_log_pdf(x, want), atol=1e-4)
 
 
-def test_sketch_of_sharded_rows_gathers_only_the_subsample():
+def test_bins_of_sharded_rows_gather_no_row():
     if jax.device_count() < 8:
         pytest.skip("needs 8 devices")
     n = 80_000
@@ -242,7 +242,10 @@ def test_sketch_of_sharded_rows_gathers_only_the_subsample():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.ShapeDtypeStruct((n, 4), jnp.float32, sharding=rows)
     weights = jax.ShapeDtypeStruct((n,), jnp.float32, sharding=rows)
-    text = sketch._sketch.lower(x, weights, KEY).compile().as_text()
+    edges = np.zeros((4, sketch._NUM_BINS - 1), np.float32)
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    binner = sketch._binner(everywhere)
+    text = binner.lower(x, weights, edges).compile().as_text()
     assert "all-reduce" in text
     assert f"[{n}" not in text.replace(f"[{n}]{{0}} parameter", "")
     assert f",{n}]" not in text
