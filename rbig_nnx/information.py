@@ -66,6 +66,8 @@ def total_correlation(
 ) -> Float[Array, ""]:
     """TC(X) = Σ_j H(X_j) − H(X); the marginals are mixtures fitted to x's columns.
 
+    Not within `jax.jit`, since it fits.
+
     Watanabe, Information theoretical analysis of multivariate correlation, 1960.
 
     Args:

@@ -73,7 +73,8 @@ def fit_mixtures(
 
     Maximises the weighted likelihood of ε N(0, 1) + (1 − ε) Σ_k w_k f_k over the K free
     components. Several starts run briefly, the best of each column to the end, by
-    accelerated EM of a fixed length, so equal shapes reuse one compiled program.
+    accelerated EM of a fixed length, so equal shapes reuse one compiled program. Not within
+    `jax.jit`: bins and starts are worked out on the host.
 
     Args:
       x: data, [n, d]; may be sharded over rows.

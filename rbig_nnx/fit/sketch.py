@@ -85,7 +85,7 @@ def _bin(x: Array, weights: Array | None, edges: Array) -> Sketch:
     mass = jnp.ones((n,), jnp.float32)
     if weights is not None:
         mass = weights.astype(jnp.float32)
-        x = jnp.where(mass[:, None] > 0, x, 0)
+        x = jnp.where(mass[:, None] > 0, x, 0)  # see `_unbinned`
     bins = jax.vmap(
         functools.partial(jnp.searchsorted, side="right"), in_axes=(0, 1), out_axes=1
     )(edges, x)

@@ -44,8 +44,8 @@ def _clusters(data: Points, means: Float[np.ndarray, "K d"]) -> Mixture:
         between = search(data.points, 0.5 * (means[:, 1:] + means[:, :-1]), "right")
         ends = np.pad(between, ((0, 0), (1, 1)))
         ends[:, -1] = data.points.shape[-1]
-        own = np.diff(np.take_along_axis(sums, ends[None], axis=-1), axis=-1)
-        mass, first, second = own
+        within = np.diff(np.take_along_axis(sums, ends[None], axis=-1), axis=-1)
+        mass, first, second = within
         safe = np.where(mass > 0, mass, 1)
         means = np.where(mass > 0, first / safe, means)
     variances = np.where(mass > 0, np.maximum(second / safe - means**2, 0), 0)
@@ -58,13 +58,9 @@ def _clusters(data: Points, means: Float[np.ndarray, "K d"]) -> Mixture:
 def _spikes(data: Points, num_components: int) -> Mixture:
     """The heaviest values, sharp, beside one wide component: for columns of repeats."""
     points, masses = data.points, data.masses
-    first = (
-        search(points, points, "left")
-        + np.arange(len(points))[:, None] * (points.shape[-1])
-    )
-    heavy = np.bincount(first.ravel(), masses.ravel(), points.size).reshape(
-        points.shape
-    )
+    d, num = points.shape
+    first = search(points, points, "left") + num * np.arange(d)[:, None]
+    heavy = np.bincount(first.ravel(), masses.ravel(), d * num).reshape(d, num)
     rows = np.argsort(-heavy, axis=-1, kind="stable")[:, : num_components - 1]
     heavy = np.take_along_axis(heavy, rows, axis=-1)
     total = np.sum(masses, axis=-1, keepdims=True)

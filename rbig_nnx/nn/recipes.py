@@ -125,7 +125,11 @@ def coupling_flow(
 
     first = Standardize(num_features, param_dtype=param_dtype)
     return _flow(
-        first, block, num_blocks, scan_blocks, context_features=context_features
+        first,
+        block,
+        num_blocks,
+        scan_blocks=scan_blocks,
+        context_features=context_features,
     )
 
 
@@ -177,15 +181,15 @@ def diagonal_flow(
         )
 
     first = Standardize(num_features, param_dtype=param_dtype)
-    return _flow(first, block, num_blocks, scan_blocks)
+    return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
 def _flow(
     first: nnx.Module,
     block: Callable[[], Iterator[nnx.Module]],
     num_blocks: int,
-    scan_blocks: bool | None,  # noqa: FBT001
     *,
+    scan_blocks: bool | None,
     context_features: int | None = None,
 ) -> GaussianizationFlow:
     blocks = [list(block()) for _ in range(num_blocks)]
