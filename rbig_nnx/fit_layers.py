@@ -25,7 +25,7 @@ from rbig_nnx.nn.standardize import Standardize
 
 # Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
 # choose between, and from the identity.
-_SHRINKAGES = (0.0, 0.1, 0.5)
+_SHRINKAGES = (0.0, 0.1, 0.5, 2.0)
 _ROUND = 4_096  # held-out rows are gathered in multiples of this
 _STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
 
