@@ -31,8 +31,8 @@ def interleaved(
 
     Nine rounds, and nine more while somebody's times are far apart, for half a minute: what
     else runs on the machine slows a program on all cores more than one on one core, and
-    should not decide the median. Nor do rounds count in which the cores were far apart (see
-    `_handover`), if there are nine others.
+    should not decide the median. Nor do rounds count in which the cores were further apart than
+    before in this process (see `_handover`), if there are nine others.
 
     Args:
       calls: by name; each is called once before.
