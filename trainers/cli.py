@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.text import Text
 
 from trainers import demo, fit_file
 from trainers.checkpoint import load_flow
@@ -143,11 +144,10 @@ def main(args: Sequence[str] | None = None) -> int:
             default=_from_file(args),
             prog="rbig-nnx",
         )
-        command(Console())
+        command(Console(markup=False))  # in names of files brackets are brackets
     except (ValueError, OSError, ImportError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]rbig-nnx:[/] {error}", highlight=False
-        )
+        message = Text.assemble(("rbig-nnx:", "bold red"), f" {error}")
+        Console(stderr=True, soft_wrap=True).print(message)
         return 2
     return 0
 

@@ -52,7 +52,7 @@ class Bar(Quiet):
             progress.TextColumn("training"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[scores]}"),
+            progress.TextColumn("{task.fields[scores]}", markup=False),
             _StepsPerSecond(),
             progress.TimeRemainingColumn(),
             console=screen,

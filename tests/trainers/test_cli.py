@@ -44,11 +44,14 @@ def test_fit_score_sample_report(tmp_path, capsys):
 def bad_files(tmp_path):
     np.save(tmp_path / "nan.npy", np.full((100, 2), np.nan))
     np.save(tmp_path / "constant.npy", np.ones((100, 2)))
+    np.save(tmp_path / "cube.npy", np.ones((100, 2, 2)))
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "words.csv").write_text("a,b\n" + "1,x\n" * 50)
     return {
         "nan.npy": "NaN",
         "constant.npy": "constant",
+        "cube.npy": "rows and columns, [n, d]",
+        "[/red]rows.csv": "[/red]rows.csv",  # not a mark-up of rich
         "empty.csv": "0 bytes",
         "words.csv": "b",
         "missing.csv": "existing file",
