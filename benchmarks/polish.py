@@ -5,32 +5,21 @@ Updating quasi-Newton matrices with limited storage, 1980) sees all training row
 noise, averages or decay.
 """
 
-import dataclasses
 import time
 
 import jax
 import numpy as np
 import optax
-import tyro
 from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
 import rbig_nnx as rn
-from trainers import TrainConfig, fit
+from trainers import fit
+from trainers.demo import NUM_BLOCKS, Demo
 from trainers.moons import Moons
 
 _ITERATIONS = (0, 1, 3, 10, 30, 100)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Sizes of the comparison."""
-
-    num_blocks: int = 4
-    num_steps: int = 550  # of Adam
-    learning_rate: float = 6e-3  # of Adam, the peak
-    num_seeds: int = 5
 
 
 def polish(flow, rows):
@@ -63,23 +52,17 @@ def polish(flow, rows):
         yield done, seconds, nnx.merge(graphdef, params, rest, copy=True)
 
 
-def measure(settings: Settings) -> dict[tuple[str, int], np.ndarray]:
+def measure(demo: Demo) -> dict[tuple[str, int], np.ndarray]:
     """By start and iterations: train, validation, gap in nats, and seconds; over seeds."""
     moons = Moons()
-    valid, test = (
-        moons.sample(n, random_state=s) for s, n in ((2, 3_000), (1, 50_000))
-    )
+    test = moons.sample(demo.num_test, random_state=1)
+    valid = moons.sample(demo.num_valid, random_state=2)
     limit = moons.log_prob(test).mean()
     found: dict[tuple[str, int], list[list[float]]] = {}
-    for seed in range(settings.num_seeds):
-        flow = rn.coupling_flow(2, settings.num_blocks, rngs=nnx.Rngs(seed))
+    for seed in range(demo.num_seeds):
+        flow = rn.coupling_flow(2, NUM_BLOCKS, rngs=nnx.Rngs(seed))
         warm, _ = rn.warm_start(flow, moons.train, key=jax.random.key(seed))
-        config = TrainConfig(
-            num_steps=settings.num_steps,
-            learning_rate=settings.learning_rate,
-            patience=0,
-            seed=seed,
-        )
+        config = demo.train_config(seed)
         adam = fit(warm, moons.train, valid, config=config, progress=False).model
         for start, model in (("warm start", warm), ("after Adam", adam)):
             for iterations, seconds, polished in polish(model, moons.train):
@@ -92,12 +75,12 @@ def measure(settings: Settings) -> dict[tuple[str, int], np.ndarray]:
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def main(settings: Settings) -> None:
+def main(demo: Demo) -> None:
     """Prints the table."""
-    table = Table(title=f"mean log p in nats, {settings.num_seeds} seeds")
+    table = Table(title=f"mean log p in nats, {demo.num_seeds} seeds")
     for column in ("start", "iterations", "train", "validation", "gap", "s"):
         table.add_column(column, justify="right")
-    for (start, iterations), rows in measure(settings).items():
+    for (start, iterations), rows in measure(demo).items():
         values = rows.mean(axis=0)
         scores = (f"{v:.4f}" for v in values[:3])
         table.add_row(start, str(iterations), *scores, f"{values[3]:.1f}")
@@ -105,4 +88,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(Demo())

@@ -35,7 +35,7 @@ _BANDWIDTHS = np.geomspace(0.05, 1.6, 16)  # in standard deviations
 _MIXTURES = {"Gaussian": (1,), "Gaussian mixture": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
 _TRIAL_STEPS = 400
 # For each flow, compilation and warm start included. The galaxies' mixture takes more than
-# 80 s. On the 64 columns of digits the warm start takes 15 s, and splines are slow.
+# 80 s; on the 64 columns of digits a spline's shortest run takes 60.
 SECONDS = {"power": 30, "galaxy": 90, "digits": 60, "breast cancer": 30}
 
 

@@ -43,6 +43,16 @@ class Demo:
     num_test: int = 50_000  # fresh points that judge
     num_valid: int = 3_000  # fresh points that choose the step
 
+    def train_config(self, seed: int) -> TrainConfig:
+        """How each of the flows is trained."""
+        return TrainConfig(
+            num_steps=self.num_steps,
+            eval_every=self.eval_every,
+            learning_rate=self.learning_rate,
+            patience=0,
+            seed=seed,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -107,19 +117,12 @@ def _one_run(start, seed, moons, valid, test, demo) -> Run:
             flow, moons.train, key=jax.random.key(seed), rotation=demo.rotation
         )
     fit_seconds = time.perf_counter() - began if start == STARTS[0] else 0.0
-    config = TrainConfig(
-        num_steps=demo.num_steps,
-        eval_every=demo.eval_every,
-        learning_rate=demo.learning_rate,
-        patience=0,
-        seed=seed,
-    )
     result = fit(
         flow,
         moons.train,
         valid,
         monitor={"test": test},
-        config=config,
+        config=demo.train_config(seed),
         progress=sys.stderr.isatty(),  # elsewhere the lines below are enough
     )
     return Run(
