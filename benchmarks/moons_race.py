@@ -15,8 +15,9 @@ from flax import nnx
 
 import rbig_nnx as rn
 from benchmarks.entrants import naive
-from trainers import TrainConfig, compilation, fit
+from trainers import TrainConfig, fit
 from trainers.moons import Moons
+from trainers.placement import compilation
 
 _EVERY = 25  # steps between evaluations
 _LEARNING_RATES = (1e-3, 3e-3, 6e-3)  # the naive way gets the best of these

@@ -16,7 +16,7 @@ from rich.table import Table
 
 import rbig_nnx as rn
 from trainers import fit
-from trainers.demo import NUM_BLOCKS, Demo
+from trainers.command.demo import NUM_BLOCKS, Demo
 from trainers.moons import Moons
 
 _ITERATIONS = (0, 1, 3, 10, 30, 100)

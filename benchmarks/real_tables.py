@@ -24,8 +24,9 @@ from benchmarks.entrants import CouplingFlow, affine, spline
 from benchmarks.real_data import Splits, splits
 from benchmarks.report import Row
 from benchmarks.sections import OURS
-from trainers import TrainConfig, compilation, fit
-from trainers.fit_file import Mixture
+from trainers import TrainConfig, fit
+from trainers.command.fit_file import Mixture
+from trainers.placement import compilation
 
 _TEST_ROWS = 20_000
 _KERNEL_ROWS, _KERNEL_VALID = 5_000, 1_000

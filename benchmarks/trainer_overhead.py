@@ -23,13 +23,13 @@ from rich.table import Table
 
 import rbig_nnx as rn
 from trainers import TrainConfig
-from trainers.data import EpochOrder
-from trainers.feed import ResidentFeed
-from trainers.loop import Loop
-from trainers.program import Program
-from trainers.resident import ResidentRows
-from trainers.step import make_optimizer, negative_log_prob
-from trainers.strategy import make_strategy
+from trainers.placement.strategy import make_strategy
+from trainers.rows.feed import ResidentFeed
+from trainers.rows.memory import EpochOrder
+from trainers.rows.resident import ResidentRows
+from trainers.run.loop import Loop
+from trainers.run.program import Program
+from trainers.run.step import make_optimizer, negative_log_prob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

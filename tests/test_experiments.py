@@ -9,7 +9,7 @@ from rich.console import Console
 
 import rbig_nnx as rn
 from trainers import TrainConfig, fit
-from trainers.demo import STARTS, Demo, run
+from trainers.command.demo import STARTS, Demo, run
 from trainers.moons import Moons
 
 

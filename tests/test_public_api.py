@@ -46,6 +46,11 @@ def exported(module):
     }  # fmt: skip
 
 
+def offered(module):
+    """What a module says that it has: where names come late, its `__all__`."""
+    return set(getattr(module, "__all__", ())) or exported(module)
+
+
 def submodules(module):
     prefix = f"{module.__name__}."
     return {
@@ -61,8 +66,9 @@ def submodules(module):
     ids=["rbig_nnx", "trainers", "rbig_nnx.bijectors"],
 )
 def test_names_are_the_promised_ones(module, names):
-    assert names <= exported(module)
-    assert exported(module) - submodules(module) <= names
+    assert names <= offered(module)
+    assert offered(module) - submodules(module) <= names
+    assert names <= set(dir(module))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +127,10 @@ def test_signatures():
         assert names == ["self", "key", "shape", "context"]
 
 
-def imported_by(statement):
+def imported_by(statement, before="jax, flax.nnx, distrax, sys"):
     code = (
-        "import jax, flax.nnx, distrax, sys\n"
+        f"import {before}\n"
+        "import sys\n"
         "sys.modules['pandas'] = None\n"  # scikit-learn would import it, if installed
         "before = set(sys.modules)\n"
         f"{statement}\n"
@@ -146,7 +153,18 @@ def test_importing_the_library_brings_no_training_stack():
 
 
 def test_importing_the_trainers_needs_no_extra():
-    brought = imported_by("import trainers, trainers.cli, trainers.writers")
+    names = ", ".join(sorted(TRAINERS))
+    brought = imported_by(f"from trainers import {names}\nimport trainers.run.writers")
     assert "orbax" in brought
     assert not brought & {"tensorflow", "tensorboard", "matplotlib", "tensorboardX"}
     assert not brought & {"pyarrow"}
+
+
+def test_a_name_of_the_trainers_brings_what_it_needs():
+    nothing = imported_by("import trainers", before="sys")
+    assert not nothing & {*HEAVY, "jax", "flax", "distrax", "rbig_nnx", "pyarrow"}
+    settings = imported_by("from trainers import TrainConfig", before="sys")
+    assert not settings & {*HEAVY, "jax"}
+    assert not imported_by("from trainers import save") & {"sklearn", "tyro"}
+    command = imported_by("import trainers.command.cli", before="sys")
+    assert not command & ({*HEAVY, "jax", "pyarrow", "pandas"} - {"tyro"})

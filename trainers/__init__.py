@@ -1,11 +1,8 @@
-"""Training for flows, and for any NNX model that contains one."""
+"""Training for flows, and for any NNX model that contains one.
 
-from trainers.checkpoint import load_flow as load_flow
-from trainers.checkpoint import restore as restore
-from trainers.checkpoint import save as save
-from trainers.checkpoint_format import CheckpointError as CheckpointError
-from trainers.config import TrainConfig as TrainConfig
-from trainers.estimator import FlowDensity as FlowDensity
-from trainers.trainer import FitResult as FitResult
-from trainers.trainer import Trainer as Trainer
-from trainers.trainer import fit as fit
+The names are those of `__init__.pyi`; each brings what it needs when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,29 +8,30 @@ from typing import Any
 import jax
 from flax import nnx
 
-from trainers import data, sharding
+from trainers.checkpoints.run import RunCheckpoints, fingerprint
 from trainers.config import TrainConfig
-from trainers.feed import ResidentFeed, StreamFeed
-from trainers.loop import Callback, FitResult, Loop
-from trainers.names import Patterns
-from trainers.program import Program
-from trainers.resident import ResidentRows
-from trainers.resume import RunCheckpoints, fingerprint
-from trainers.step import LossFn, negative_log_prob
-from trainers.strategy import make_strategy
-from trainers.streaming import as_source
+from trainers.placement import sharding
+from trainers.placement.names import Patterns
+from trainers.placement.strategy import make_strategy
+from trainers.rows import memory
+from trainers.rows.feed import ResidentFeed, StreamFeed
+from trainers.rows.resident import ResidentRows
+from trainers.rows.sources import as_source
+from trainers.run.loop import Callback, FitResult, Loop
+from trainers.run.program import Program
+from trainers.run.step import LossFn, negative_log_prob
 
 _ARGUMENTS = {"train": "x_train", "valid": "x_valid"}
 
 
 def fit(
     flow: nnx.Module,
-    x_train: data.Rows,
-    x_valid: data.Rows | None = None,
+    x_train: memory.Rows,
+    x_valid: memory.Rows | None = None,
     *,
     context: Any = None,
     context_valid: Any = None,
-    monitor: Mapping[str, data.Rows] | None = None,
+    monitor: Mapping[str, memory.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
     partition: Patterns = (),
@@ -121,12 +122,12 @@ class Trainer:
     def fit(
         self,
         model: nnx.Module,
-        x_train: data.Rows,
-        x_valid: data.Rows | None = None,
+        x_train: memory.Rows,
+        x_valid: memory.Rows | None = None,
         *,
         context: Any = None,
         context_valid: Any = None,
-        monitor: Mapping[str, data.Rows] | None = None,
+        monitor: Mapping[str, memory.Rows] | None = None,
         callback: Callback | None = None,
     ) -> FitResult:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
@@ -134,7 +135,7 @@ class Trainer:
         strategy = make_strategy(self.strategy, self.mesh)
         source = as_source(x_train, seed=config.seed)
         if source is None:
-            train = data.with_context(data.as_rows(x_train), context)
+            train = memory.with_context(memory.as_rows(x_train), context)
             resident = ResidentRows(train, strategy.mesh)
             num_rows = resident.num_rows
             scored = resident.subset(config.eval_rows, seed=config.seed)
@@ -144,13 +145,13 @@ class Trainer:
             num_rows = source.num_rows or config.batch_size
         sets = {"train": scored}
         if x_valid is not None:
-            sets["valid"] = data.with_context(
-                data.as_rows(x_valid, name="x_valid"),
+            sets["valid"] = memory.with_context(
+                memory.as_rows(x_valid, name="x_valid"),
                 context_valid,
                 name="context_valid",
             )
         for name, rows in (monitor or {}).items():
-            sets[name] = data.as_rows(rows, name=f"monitor[{name!r}]")
+            sets[name] = memory.as_rows(rows, name=f"monitor[{name!r}]")
         _check_alike(train, sets)
         if self.loss_fn is None:
             _check_flow(model, train)
@@ -220,7 +221,7 @@ def _check_stream(context: Any, config: TrainConfig):
         )
 
 
-def _check_alike(train: data.Rows, sets: Mapping[str, data.Rows]):
+def _check_alike(train: memory.Rows, sets: Mapping[str, memory.Rows]):
     """Raises unless every data set is built like the training rows."""
     for name, rows in sets.items():
         if _form(rows) != _form(train):
@@ -231,12 +232,12 @@ def _check_alike(train: data.Rows, sets: Mapping[str, data.Rows]):
             )
 
 
-def _form(rows: data.Rows):
+def _form(rows: memory.Rows):
     leaves, structure = jax.tree.flatten(rows)
     return structure, [leaf.shape[1:] for leaf in leaves]
 
 
-def _check_flow(model: nnx.Module, train: data.Rows):
+def _check_flow(model: nnx.Module, train: memory.Rows):
     x, context = train if isinstance(train, tuple) else (train, None)
     width = getattr(model, "num_features", None)
     if width is not None and x.shape[-1] != width:

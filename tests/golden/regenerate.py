@@ -14,7 +14,7 @@ from flax import nnx
 
 import rbig_nnx as rn
 from trainers import TrainConfig, fit, load_flow
-from trainers.checkpoint_format import FORMAT_VERSION
+from trainers.checkpoints.format import FORMAT_VERSION
 
 HERE = pathlib.Path(__file__).parent
 VIEWS = {

@@ -7,7 +7,7 @@ import pytest
 
 from tests.golden.regenerate import HERE, VIEWS
 from trainers import load_flow
-from trainers.checkpoint_format import FORMAT_VERSION
+from trainers.checkpoints.format import FORMAT_VERSION
 
 FOLDERS = sorted(HERE.glob("version_*"))
 

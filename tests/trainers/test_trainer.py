@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from trainers import TrainConfig, Trainer, fit, load_flow
-from trainers import step as on_device
+from trainers.run import step as on_device
 
 _RNG = np.random.default_rng(0)
 X = (_RNG.normal(size=(500, 2)) * [1.0, 3.0] + [2.0, -1.0]).astype(np.float32)
@@ -98,7 +98,7 @@ def test_without_validation_the_last_parameters_come_back(model):
 
 
 def test_evaluation_covers_a_last_part_batch(model, monkeypatch):
-    monkeypatch.setattr("trainers.evaluation._BATCH", 64)
+    monkeypatch.setattr("trainers.run.evaluation._BATCH", 64)
     whole = float(model.eval() or model.log_prob(jnp.asarray(VALID)).mean())
     result = fit(model, X, VALID, config=dataclasses.replace(QUICK, num_steps=1))
     np.testing.assert_allclose(result.history["valid"][0], whole, rtol=1e-6)

@@ -1,0 +1,276 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+import rbig_nnx as rn
+from trainers import CheckpointError, load_flow, restore, save
+from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.model import arrays_of
+
+# On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def build(seed=0, **change):
+    arguments = {"num_components": 2, "hidden": (4,)} | change
+    return rn.coupling_flow(2, 1, **arguments, rngs=nnx.Rngs(seed))
+
+
+class Tower(nnx.Module):
+    """Somebody's model: a flow inside, dropout, and a list of layers."""
+
+    def __init__(self, width, *, rngs):
+        self.layers = nnx.List([nnx.Linear(3, width, rngs=rngs) for _ in range(11)])
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.flow = build()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "flow"
+    save(path, build(seed=3))
+    return path
+
+
+@pytest.fixture
+def damaged(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "flow")
+
+
+def assert_same(one, two):
+    one, two = arrays_of(one), arrays_of(two)
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)
+
+
+def test_a_flow_comes_back_bit_for_bit(saved):
+    flow = load_flow(saved)
+    assert_same(flow, build(seed=3))
+    x = jnp.array([[0.3, -1.0]])
+    np.testing.assert_array_equal(flow.log_prob(x), build(seed=3).log_prob(x))
+
+
+def test_scanned_blocks_come_back(tmp_path):
+    scanned = build(seed=3, scan_blocks=True)
+    save(tmp_path / "flow", scanned)
+    assert_same(load_flow(tmp_path / "flow"), scanned)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.layers\.0\.vectors"):
+        restore(tmp_path / "flow", build(scan_blocks=False))
+
+
+def test_a_restored_model_is_bound_to_no_device(saved):
+    flow = load_flow(saved)
+    other = jax.device_put(jnp.ones((1, 2)), jax.devices()[-1])
+    assert flow.log_prob(other).devices() == {jax.devices()[-1]}
+
+
+def test_any_module_restores_into_its_like(tmp_path):
+    model = Tower(2, rngs=nnx.Rngs(1))
+    save(tmp_path / "tower", model)
+    like = Tower(2, rngs=nnx.Rngs(2))
+    before = arrays_of(like)
+    assert_same(restore(tmp_path / "tower", like), model)
+    for name, array in before.items():
+        np.testing.assert_array_equal(array, arrays_of(like)[name])
+    with pytest.raises(CheckpointError, match=r"is of a Tower.*trainers.restore"):
+        load_flow(tmp_path / "tower")
+
+
+def test_another_shape_is_named(saved):
+    with pytest.raises(
+        CheckpointError, match=r"mismatched: .*kernel: shape .* in the checkpoint and"
+    ):
+        restore(saved, build(hidden=(5,)))
+
+
+class Parts(nnx.Module):
+    """Arrays of ones by name, of the given widths."""
+
+    def __init__(self, **widths):
+        for name, width in widths.items():
+            setattr(self, name, nnx.Param(jnp.ones(width)))
+
+
+def test_what_does_not_agree_is_told_in_three_lists(tmp_path):
+    save(tmp_path / "parts", Parts(same=2, wider=3, old=1))
+    model = jax.tree.map(jnp.zeros_like, Parts(same=2, wider=4, new=1))
+    lists = (
+        r"not restored: missing in the checkpoint: new; unexpected in the model: old;"
+        r" mismatched: wider: shape \(3,\) in the checkpoint and \(4,\) in the model$"
+    )
+    with pytest.warns(UserWarning, match=lists):
+        mixed = restore(tmp_path / "parts", model, strict=False)
+    found = {name: float(array.sum()) for name, array in arrays_of(mixed).items()}
+    assert found == {"same": 2.0, "wider": 0.0, "new": 0.0}
+    assert float(restore(tmp_path / "parts", model, only=["same"]).same.sum()) == 2.0
+
+
+def test_a_model_with_nothing_in_common_is_refused(saved):
+    with pytest.raises(CheckpointError, match="no array in common"):
+        restore(saved, nnx.Linear(2, 2, rngs=nnx.Rngs(0)), strict=False)
+
+
+def test_saving_again_replaces(tmp_path):
+    save(tmp_path / "flow", build(seed=1))
+    save(tmp_path / "flow", build(seed=2))
+    assert_same(load_flow(tmp_path / "flow"), build(seed=2))
+    assert [p.name for p in tmp_path.iterdir()] == ["flow"]
+
+
+def test_saving_over_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        save(tmp_path, build())
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_unfinished_write_is_not_a_checkpoint(damaged):
+    (damaged / "9").mkdir()
+    shutil.copytree(damaged / "0", damaged / "8.orbax-checkpoint-tmp")
+    assert_same(load_flow(damaged), build(seed=3))
+    assert_same(load_flow(damaged, step="last"), build(seed=3))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="which is not there"):
+        load_flow(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="which is a file"):
+        load_flow(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="which holds none"):
+        load_flow(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_flipped_bits_are_found(damaged, part):
+    # Orbax finds some of these itself; the others would come back as other numbers.
+    for file in (damaged / "0" / "arrays").rglob("d/*"):
+        content = bytearray(file.read_bytes())
+        content[int(len(content) * part)] ^= 0x40
+        file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_flow(damaged)
+
+
+def test_changed_arrays_are_named_by_their_checksums(damaged):
+    # A whole checkpoint of other numbers beside the description of these.
+    other = damaged.parent / "other"
+    save(other, build(seed=4))
+    shutil.rmtree(damaged / "0" / "arrays")
+    shutil.copytree(other / "0" / "arrays", damaged / "0" / "arrays")
+    with pytest.raises(CheckpointError, match=r"checksum does not match for model\."):
+        load_flow(damaged)
+
+
+def test_a_changed_description_is_found(damaged):
+    file = damaged / "0" / "meta" / "metadata"
+    text = file.read_text()
+    assert '"num_features": 2' in text
+    file.write_text(text.replace('"num_features": 2', '"num_features": 3'))
+    with pytest.raises(CheckpointError, match="checksum of its `meta` item"):
+        load_flow(damaged)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "complex64"])
+def test_the_checksum_depends_on_values_and_order_only(dtype, key, monkeypatch):
+    x = (4 * jax.random.normal(key, (8, 6))).astype(dtype)
+    whole = on_disk.checksum(np.asarray(x))
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    spread = jax.device_put(
+        x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("a", "b"))
+    )
+    assert on_disk.checksum(spread) == whole
+    on_devices = jax.jit(lambda a: on_disk._mixed(on_disk._words_on_device(a), jnp))
+    assert int(on_devices(spread)) == whole
+    changed = np.asarray(x).copy()
+    changed[0, 0], changed[1, 1] = changed[1, 1], changed[0, 0]
+    assert on_disk.checksum(changed) != whole or changed[0, 0] == changed[1, 1]
+
+
+def test_the_checksum_sees_every_single_bit():
+    x = np.arange(4, dtype=np.float32)
+    seen = {on_disk.checksum(x)}
+    for bit in range(128):
+        flipped = bytearray(x.tobytes())
+        flipped[bit // 8] ^= 1 << bit % 8
+        seen.add(on_disk.checksum(np.frombuffer(bytes(flipped), np.float32)))
+    assert len(seen) == 129
+    signs = x.copy()
+    signs[1:3] *= -1  # the highest bits of two words
+    assert on_disk.checksum(signs) not in seen
+
+
+@pytest.mark.x64
+def test_double_precision_has_one_checksum_everywhere():
+    x = jnp.linspace(0.0, 1.0, 7)
+    assert x.dtype == jnp.float64
+    on_device = on_disk._mixed(on_disk._words_on_device(x), jnp)
+    assert int(on_device) == on_disk.checksum(x)
+
+
+def test_empty_arrays_are_saved(tmp_path):
+    class Hollow(nnx.Module):
+        def __init__(self, value):
+            self.none = nnx.Param(jnp.zeros((0, 3)))
+            self.some = nnx.Param(jnp.full(2, value))
+
+    save(tmp_path / "hollow", Hollow(1.0))
+    assert_same(restore(tmp_path / "hollow", Hollow(0.0)), Hollow(1.0))
+
+
+def test_patterns_restore_a_subset(saved):
+    other = build(seed=1)
+    stored, mine = arrays_of(build(seed=3)), arrays_of(other)
+    kernels = [name for name in mine if name.endswith(".kernel")]
+    result = arrays_of(restore(saved, other, only=("*.kernel",)))
+    assert 0 < len(kernels) < len(mine)
+    for name in mine:
+        expected = stored if name in kernels else mine
+        np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"`only` must match .*\['kernels'\]"):
+        restore(saved, other, only=("kernels", "*.kernel"))
+
+
+def test_a_saved_model_has_one_set_of_weights(saved):
+    with pytest.raises(CheckpointError, match="`weights` must be 'ema'"):
+        load_flow(saved, weights="raw")
+    with pytest.raises(ValueError, match="`weights` must be 'ema' or 'raw'"):
+        load_flow(saved, weights="mean")
+
+
+def test_truncated_arrays_are_found(damaged):
+    for file in (damaged / "0" / "arrays").rglob("d/*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_flow(damaged)
+
+
+def test_truncated_meta_is_found(damaged):
+    file = damaged / "0" / "meta" / "metadata"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(CheckpointError, match="does not parse"):
+        load_flow(damaged)
+
+
+def test_a_later_format_is_refused(damaged):
+    file = damaged / "0" / "meta" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
+    with pytest.raises(CheckpointError, match=r"format version 99.*reads version 2"):
+        load_flow(damaged)
+
+
+def test_somebody_elses_checkpoint_is_refused(tmp_path):
+    with ocp.CheckpointManager(tmp_path / "theirs") as manager:
+        manager.save(0, args=ocp.args.StandardSave({"a": np.ones(3)}))
+    with pytest.raises(CheckpointError, match="no checkpoint of this library"):
+        load_flow(tmp_path / "theirs")

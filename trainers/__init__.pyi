@@ -1,0 +1,9 @@
+from .checkpoints.format import CheckpointError as CheckpointError
+from .checkpoints.model import load_flow as load_flow
+from .checkpoints.model import restore as restore
+from .checkpoints.model import save as save
+from .config import TrainConfig as TrainConfig
+from .estimators.density import FlowDensity as FlowDensity
+from .run.loop import FitResult as FitResult
+from .trainer import Trainer as Trainer
+from .trainer import fit as fit

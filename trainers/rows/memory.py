@@ -1,0 +1,184 @@
+"""Rows in memory, and the order in which training visits them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from trainers.placement import sharding
+from trainers.tables.checks import as_floats, as_numbers
+
+_MOMENT_ROWS = 65_536  # of about so many, spread over the rows, noise gets its shape
+
+Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
+
+
+class EpochOrder:
+    """Row numbers of every batch, a function of (seed, step) alone.
+
+    One permutation of each stratum an epoch, of which every batch takes equally many rows,
+    stratum after stratum; rows that do not fill a last batch wait for the next epoch's
+    permutation. A run resumes from its step number, with no other state.
+
+    Args:
+      num_rows: rows of the data set.
+      batch_size: rows a step; at most `num_rows`.
+      seed: chooses the permutations.
+      starts: first row of each stratum, ascending from 0.
+      own: the strata whose part of every batch is wanted; others are not drawn.
+
+    Raises:
+      ValueError: more rows than there are, or not equally many of every stratum.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        seed: int,
+        starts: Sequence[int] | np.ndarray = (0,),
+        own: slice = slice(None),
+    ):
+        if not 1 <= batch_size <= num_rows:
+            raise ValueError(
+                f"`batch_size` must be from 1 to the {num_rows} rows; got {batch_size}."
+            )
+        self.batch_size, self._seed = batch_size, seed
+        sizes = np.diff([*starts, num_rows])
+        self._each, rest = divmod(batch_size, len(starts))
+        if rest or self._each > min(sizes):
+            raise ValueError(
+                f"`strata` must divide the {batch_size} rows of a step, and each of them"
+                f" hold its part of those; got {len(starts)} of {min(sizes)} rows or"
+                " one more. Use fewer."
+            )
+        self._steps = min(sizes) // self._each
+        self._own = list(enumerate(zip(starts, sizes, strict=True)))[own]
+        self._epoch, self._order = -1, np.empty((0, 0), np.int32)
+
+    def indices(self, step: int, count: int) -> np.ndarray:
+        """Row numbers of `count` batches from `step` on, or of their own part, [count, n]."""
+        return np.stack([self._batch(s) for s in range(step, step + count)])
+
+    def _batch(self, step: int) -> np.ndarray:
+        epoch, number = divmod(step, self._steps)
+        if epoch != self._epoch:
+            self._order = np.stack([self._drawn(epoch, *own) for own in self._own])
+            self._epoch = epoch
+        return self._order[:, number * self._each :][:, : self._each].ravel()
+
+    def _drawn(self, epoch: int, stratum: int, rows: tuple[int, int]) -> np.ndarray:
+        start, size = rows
+        # Each from a seed of its own, so that nobody needs to draw them all.
+        random = np.random.default_rng([self._seed, epoch, stratum])
+        chosen = random.permutation(size)[: self._steps * self._each]
+        return (start + chosen).astype(np.int32)
+
+
+def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:
+    """Host arrays with one number of rows, numeric and finite.
+
+    Args:
+      rows: [n, d] (integers become floats), or a tuple or dict of arrays [n, ...]
+        (which keep their types).
+      name: the argument's name, for errors.
+
+    Returns:
+      The same structure with NumPy arrays of JAX's types.
+    """
+    if not isinstance(rows, (tuple, dict)):
+        return as_floats(rows, name)
+    leaves, structure = jax.tree.flatten(rows)
+    if not leaves:
+        raise ValueError(f"`{name}` must hold at least one array; got {rows!r}.")
+    leaves = [as_numbers(leaf, name) for leaf in leaves]
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(lengths) > 1 or None in lengths:
+        raise ValueError(
+            f"every array of `{name}` must have the same number of rows; got shapes"
+            f" {[leaf.shape for leaf in leaves]}."
+        )
+    return jax.tree.unflatten(structure, leaves)
+
+
+def with_context(x: Rows, context: Any, *, name: str = "context") -> Rows:
+    """The pair (x, context), or x alone where there is no context."""
+    if context is None:
+        return x
+    context = as_floats(context, name)
+    if len(context) != num_rows(x):
+        raise ValueError(
+            f"`{name}` must have one row for each row of `x`; got {len(context)} and"
+            f" {num_rows(x)} rows."
+        )
+    return (x, context)
+
+
+def num_rows(rows: Rows) -> int:
+    """How many rows every array has."""
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def take(rows: Rows, index: Any) -> Rows:
+    """Rows number `index` of every array."""
+    return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+def noise_factors(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
+    """What turns standard normal numbers into noise, for every array of `rows`.
+
+    Noise goes to the features: `rows` itself, or the first of a tuple when that is a
+    float array. Contexts, labels and dictionaries stay clean. Its covariance is that of
+    the rows, so that it blurs directions in which they hardly vary hardly at all.
+
+    Args:
+      rows: as from `as_rows`.
+      jitter: standard deviation of the noise over that of the rows, in any direction.
+
+    Returns:
+      The symmetric factor by which noise is multiplied, [d, d], for rows of vectors; a
+      standard deviation for each element of rows of any other shape; None for no noise.
+    """
+    leaves = jax.tree.leaves(rows)
+    x = rows[0] if isinstance(rows, tuple) else rows
+    noisy = (
+        jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
+    )
+    first = (jitter * _square_root(x)).astype(x.dtype) if noisy else None
+    return (first, *[None] * (len(leaves) - 1))
+
+
+def _square_root(x: np.ndarray) -> np.ndarray:
+    """Of the covariance of the rows of all processes, [d, d], or of each variance."""
+    counts = sharding.gathered(np.float64(len(x)))
+    share = counts / counts.sum()
+    x = x[:: max(1, len(x) // _MOMENT_ROWS)].astype(np.float64)
+    means = sharding.gathered(x.mean(0))
+    centered = x - np.tensordot(share, means, 1)
+    if x.ndim != 2:
+        squares = sharding.gathered(np.square(centered).mean(0))
+        return np.sqrt(np.tensordot(share, squares, 1))
+    products = sharding.gathered(centered.T @ centered / len(x))
+    values, vectors = np.linalg.eigh(np.tensordot(share, products, 1))
+    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+
+
+def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.ndarray]]:
+    """Batches in order with a mask of the rows that count.
+
+    Args:
+      rows: of one data set.
+      batch_size: rows a batch.
+      pad: True repeats a row to give the last batch the size of the others.
+    """
+    n = num_rows(rows)
+    result = []
+    for start in range(0, n, batch_size):
+        index = np.arange(
+            start, start + batch_size if pad else min(start + batch_size, n)
+        )
+        mask = index < n
+        result.append((take(rows, np.where(mask, index, start)), mask))
+    return result

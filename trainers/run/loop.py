@@ -1,0 +1,252 @@
+"""The loop around the steps: evaluations, checkpoints, and the reasons to stop."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from trainers.checkpoints.run import RunCheckpoints
+from trainers.config import TrainConfig
+from trainers.placement import sharding
+from trainers.run.history import History
+from trainers.run.interrupt import Interrupt
+from trainers.run.metrics import TrainMetrics
+from trainers.run.program import Program
+from trainers.run.progress import show_progress
+from trainers.run.writers import JsonlWriter, MultiWriter
+
+# (step, model) -> None, called at every evaluation with the averaged model
+Callback = Callable[[int, nnx.Module], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a run gives back.
+
+    Attributes:
+      model: with the best parameters by validation, or the last without validation.
+      history: arrays over the evaluations: `step`; `train`, `valid` and one for each
+        name of `monitor`, minus the mean loss (for the default loss mean log p in
+        nats); `loss`, its mean over the training steps since the evaluation before;
+        `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training.
+      best_step: of `model`.
+      stop_reason: "completed", "early stop", "non-finite", or "interrupted" by SIGTERM or
+        Ctrl-C: the same call with the same `workdir` goes on.
+      bad_steps: skipped because the loss or a gradient was not finite.
+      compile_seconds: spent on compilation, before the first step.
+      train_seconds: spent after it, evaluations included, over all starts of the run.
+    """
+
+    model: nnx.Module
+    history: dict[str, np.ndarray]
+    best_step: int
+    stop_reason: str
+    bad_steps: int
+    compile_seconds: float
+    train_seconds: float
+
+
+class Loop:
+    """One run of a program.
+
+    Args:
+      program: what happens on the device.
+      config: settings.
+      validated: whether the program scores a set named "valid".
+      source: of the data, where that is more than a function of the step: an object with
+        `get_state()`, JSON, and `set_state(state)`.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        config: TrainConfig,
+        *,
+        validated: bool,
+        source: Any = None,
+    ):
+        self._program, self._config, self._source = program, config, source
+        self._validated = validated
+        self._history = History(validated=validated)
+        self._started = time.perf_counter()
+        self._step, self._stop_reason = 0, None
+        self._best = program.snapshot()
+        self._measured = _nothing()  # since the last evaluation
+        self._streak = np.int32(0)  # of the last dispatch, not looked at yet
+        self._last_metrics = None  # of the last dispatch
+
+    def train(
+        self,
+        *,
+        workdir: str | os.PathLike | None,
+        checkpoints: RunCheckpoints | None = None,
+        writer: Any,
+        callback: Callback | None,
+        progress: bool = True,
+    ) -> FitResult:
+        """Steps, evaluations and checkpoints until there is a reason to stop.
+
+        Args:
+          workdir: folder for `metrics.jsonl`, or None.
+          checkpoints: of this run, or None. The newest of them is where it goes on.
+          writer: gets what each evaluation measured.
+          callback: called at each evaluation.
+          progress: whether to show it, on standard error.
+        """
+        config = self._config
+        with contextlib.ExitStack() as stack:
+            shown = progress and jax.process_index() == 0
+            bar = stack.enter_context(show_progress(config.num_steps, enabled=shown))
+            interrupt = None
+            if checkpoints:
+                stack.enter_context(checkpoints)
+                self._resume(checkpoints)
+                interrupt = stack.enter_context(Interrupt())
+            if jax.process_index() > 0:
+                writer = None  # one process writes; all measure the same
+            elif workdir:
+                path = pathlib.Path(workdir) / "metrics.jsonl"
+                # What comes after this step is measured again, and written the same.
+                lines = JsonlWriter(path, up_to=self._history.last_step)
+                stack.enter_context(lines)
+                writer = lines if writer is None else MultiWriter([lines, writer])
+            while True:
+                if self._is_evaluation_due():
+                    self._evaluate(bar, writer, callback)
+                interrupted = interrupt and interrupt.requested(self._step)
+                if checkpoints:
+                    self._save(checkpoints, now=self._stop_reason or interrupted)
+                if self._stop_reason or interrupted:
+                    break
+                self._dispatch(bar)
+            if writer is not None:
+                writer.flush()
+        return self._result()
+
+    def _is_evaluation_due(self) -> bool:
+        if self._history.last_step == self._step:
+            return False
+        if self._stop_reason or self._step >= self._config.num_steps:
+            return True
+        return self._step % self._config.eval_every == 0
+
+    def _dispatch(self, bar):
+        """Launches steps up to the next evaluation, and waits for the launch before."""
+        every, start = self._config.eval_every, self._step
+        end = min((start // every + 1) * every, self._config.num_steps)
+        count = min(self._program.steps_per_dispatch, end - start)
+        metrics, streak = self._program.advance(start, count)
+        self._step += count
+        self._measured = self._measured.merge(metrics)
+        before, self._streak = self._streak, streak
+        shown, self._last_metrics = self._last_metrics, metrics
+        self._look_at(before)
+        if shown is not None:
+            bar.advanced(start, float(shown.loss.compute()))
+
+    def _look_at(self, streak):
+        if int(streak) >= self._config.max_bad_steps:
+            self._stop_reason = "non-finite"
+
+    def _evaluate(self, bar, writer, callback):
+        program, history, step = self._program, self._history, self._step
+        self._look_at(self._streak)
+        means = self._measured.compute() if step else {}
+        self._streak, self._measured = np.int32(0), _nothing()
+        scores = program.scores()
+        history.add(
+            step=step,
+            scores=scores,
+            measured={name: float(value) for name, value in means.items()},
+            bad_steps=int(program.state.bad_steps),
+            seconds=self._seconds(),
+        )
+        if history.best_step == step:
+            self._best = program.snapshot()
+        bar.evaluated(step, scores)
+        if writer is not None:
+            writer.write_scalars(step, history.last())
+        if callback is not None:
+            callback(step, program.model(program.snapshot()))
+        self._stop_reason = self._stop_reason or self._reason_to_stop()
+
+    def _reason_to_stop(self) -> str | None:
+        if self._step >= self._config.num_steps:
+            return "completed"
+        patience = self._config.patience
+        if patience and self._history.evaluations_since_best() >= patience:
+            return "early stop"
+        return None
+
+    def _tree(self) -> dict[str, Any]:
+        """The arrays of a checkpoint."""
+        return {
+            "state": self._program.state,
+            "best": self._best,
+            "measured": jax.tree.map(np.asarray, self._measured),
+            "streak": np.asarray(self._streak),
+        }
+
+    def _save(self, checkpoints, *, now):
+        every, latest = self._config.checkpoint_every, checkpoints.latest_step
+        due = now or self._step // every > max(latest, 0) // every
+        if not due or self._step == latest:
+            return
+        about = {
+            "history": self._history.records,
+            "seconds": self._seconds(),
+            "stop_reason": self._stop_reason,
+            "source": self._source and self._source.get_state(),
+        }
+        checkpoints.write(self._step, self._tree(), about)
+
+    def _resume(self, checkpoints):
+        saved = checkpoints.newest(self._tree())
+        if saved is None:
+            return
+        tree, about = saved.tree, saved.about
+        self._program.restore(tree["state"])
+        self._best = sharding.place_like(tree["best"], self._best)
+        self._measured, self._streak = tree["measured"], tree["streak"]
+        self._step, self._stop_reason = saved.step, about["stop_reason"]
+        self._history = History(validated=self._validated, records=about["history"])
+        self._started -= about["seconds"]
+        if self._source is not None:
+            self._source.set_state(about["source"])
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _result(self) -> FitResult:
+        program = self._program
+        if self._stop_reason == "non-finite":
+            warnings.warn(
+                f"training stopped at step {self._step}: the loss or its gradient was not"
+                f" finite for {self._config.max_bad_steps} steps in a row. The result"
+                " holds the last good parameters; lower `learning_rate` or look at the"
+                " data.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return FitResult(
+            model=program.model(self._best),
+            history=self._history.arrays(),
+            best_step=self._history.best_step,
+            stop_reason=self._stop_reason or "interrupted",
+            bad_steps=int(program.state.bad_steps),
+            compile_seconds=program.compile_seconds,
+            train_seconds=self._seconds(),
+        )
+
+
+def _nothing() -> TrainMetrics:
+    """No steps; on the host, so that it adds to what any devices measured."""
+    return jax.tree.map(np.asarray, TrainMetrics.empty())

@@ -1,0 +1,230 @@
+"""A model, its rows and its compiled steps, placed on one device or on a mesh."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from trainers.config import TrainConfig
+from trainers.placement import sharding
+from trainers.placement.names import Patterns
+from trainers.placement.strategy import Jit, Pmap
+from trainers.rows import memory
+from trainers.rows.feed import ResidentFeed, StreamFeed
+from trainers.run.evaluation import Evaluation
+from trainers.run.metrics import TrainMetrics
+from trainers.run.step import (
+    LossFn,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_train_steps,
+)
+
+# Variables of the averaged model ("ema", "rest"), and its raw parameters ("params").
+Snapshot = dict[str, Any]
+
+_EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
+
+_DEFAULTS = TrainConfig()
+_LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into it
+    "batch_size",
+    "strata",
+    "jitter",
+    "jitter_rows",
+    "eval_every",
+    "eval_rows",
+    "patience",
+    "max_bad_steps",
+    "steps_per_dispatch",
+    "checkpoint_every",
+    "max_to_keep",
+    "seed",
+)
+
+
+class Program:
+    """What a run does on the device: state, rows, steps and evaluations.
+
+    Args:
+      model: gives the structure and the first values; unchanged.
+      feed: gives the rows of each dispatch.
+      sets: rows to score, by name.
+      config: settings.
+      strategy: where state and batches lie.
+      partition: pairs of a pattern of names and mesh axes, for variables to spread.
+      loss_fn: (model, batch, key) -> loss.
+      trainable: NNX filter of the variables that train.
+
+    Attributes:
+      compile_seconds: spent on compilation.
+
+    Raises:
+      ValueError: nothing in `model` matches `trainable`.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        feed: ResidentFeed | StreamFeed,
+        sets: Mapping[str, memory.Rows],
+        *,
+        config: TrainConfig,
+        strategy: Jit | Pmap,
+        partition: Patterns,
+        loss_fn: LossFn,
+        trainable: Any,
+    ):
+        self._strategy = strategy
+        self._graphdef, params, rest = nnx.split(model, trainable, ...)
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                "`model` must have parameters to train; got none that match"
+                f" {trainable!r}. Hold arrays in nnx.Param and submodules in nnx.List;"
+                " a Distrax object stored in a module hides its parameters."
+            )
+        optimizer = make_optimizer(config)
+        params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+        self._layout = None
+        if strategy.mesh is not None:
+            self._layout = _layout(
+                model, params, rest, optimizer, strategy.mesh, partition
+            )
+            params = sharding.place(params, self._layout.params)
+            rest = sharding.place(rest, self._layout.rest)
+        self._state = strategy.initial(
+            functools.partial(init_state, optimizer=optimizer, seed=config.seed),
+            (params, rest),
+            self._layout,
+        )
+        self._feed = feed
+        # Where nobody knows how many rows there are, there may be few.
+        fewness = min(1, config.jitter_rows / (feed.num_rows or 1))
+        self._factors = sharding.place(
+            memory.noise_factors(feed.sample, config.jitter * fewness),
+            sharding.replicated(strategy.mesh),
+        )
+        self.steps_per_dispatch = min(
+            config.steps_per_dispatch, config.eval_every, config.num_steps
+        )
+        started = time.perf_counter()
+        rows, indices, count = feed.example(self.steps_per_dispatch)
+        self._train_steps = _compile_train_steps(
+            model,
+            (self._state, rows, self._factors, indices, count),
+            config=config,
+            optimizer=optimizer,
+            loss_fn=loss_fn,
+            trainable=trainable,
+            strategy=strategy,
+            rows_move=feed.rows_move,
+        )
+        state = self.state
+        self._evaluation = Evaluation(
+            model,
+            sets,
+            params=state.ema,
+            rest=state.rest,
+            loss_fn=loss_fn,
+            trainable=trainable,
+            key=jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY),
+            mesh=strategy.mesh,
+        )
+        # The two compile beside each other.
+        self._train_steps.wait()
+        self._evaluation.wait()
+        self.compile_seconds = time.perf_counter() - started
+
+    @property
+    def state(self) -> TrainState:
+        """On the devices, once: without the copies that pmap keeps."""
+        return self._strategy.whole(self._state)
+
+    def advance(self, step: int, count: int) -> tuple[TrainMetrics, jax.Array]:
+        """Launches the `count` steps from `step` on; at most `steps_per_dispatch`.
+
+        Returns:
+          Their metrics, and the longest run of non-finite steps, both on the device.
+        """
+        rows, indices, count = self._feed(step, count, self.steps_per_dispatch)
+        self._state, metrics, streak = self._train_steps(
+            self._state, rows, self._factors, indices, count
+        )
+        return metrics, streak
+
+    def scores(self) -> dict[str, float]:
+        """Minus the mean loss of the averaged model, by data set."""
+        state = self.state
+        return self._evaluation.scores(state.ema, state.rest)
+
+    def restore(self, state: TrainState) -> None:
+        """Goes on from a state like `state`, its arrays on the host or placed alike."""
+        state = sharding.place_like(state, self.state)
+        self._state = self._strategy.initial(lambda same: same, (state,), self._layout)
+
+    def snapshot(self) -> Snapshot:
+        """The model's variables, in memory of their own."""
+        state = self.state
+        # A copy, because the next step takes the memory of the state.
+        return jax.tree.map(
+            jnp.copy, {"ema": state.ema, "params": state.params, "rest": state.rest}
+        )
+
+    def model(self, snapshot: Snapshot) -> nnx.Module:
+        """The averaged model of a snapshot."""
+        state = sharding.on_this_process((snapshot["ema"], snapshot["rest"]))
+        return nnx.merge(self._graphdef, *map(nnx.State, state), copy=True)
+
+
+def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
+    """The sharding of every array of the state."""
+    by_name = sharding.variable_shardings(model, mesh, partition)
+    everywhere = sharding.replicated(mesh)
+    of_params = sharding.like(params, by_name)
+    return TrainState(
+        params=of_params,
+        rest=sharding.like(rest, by_name),
+        opt_state=sharding.optimizer_shardings(optimizer, params, of_params, mesh),
+        ema=of_params,
+        step=everywhere,
+        bad_streak=everywhere,
+        bad_steps=everywhere,
+        key=everywhere,
+    )
+
+
+def _compile_train_steps(
+    model, arguments, *, config, optimizer, loss_fn, trainable, strategy, rows_move
+):
+    model = nnx.clone(model)
+    model.train()
+    graphdef, *_ = nnx.split(model, trainable, ...)
+    function = make_train_steps(
+        graphdef,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        trainable=trainable,
+        config=config,
+        strategy=strategy,
+        rows_move=rows_move,
+    )
+    loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
+    settings = dataclasses.replace(config, **loop_only)
+    return strategy.compile(
+        function,
+        arguments,
+        (
+            graphdef,
+            loss_fn,
+            trainable,
+            type(strategy),
+            strategy.mesh,
+            settings,
+            rows_move,
+        ),
+    )

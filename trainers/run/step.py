@@ -1,0 +1,264 @@
+"""The state of a run, and the functions of it that run on the device."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import rbig_nnx as rn
+from trainers.config import TrainConfig
+from trainers.placement.names import by_pattern, dotted, names_of
+from trainers.placement.strategy import Jit, Pmap
+from trainers.run.metrics import EvalMetrics, TrainMetrics
+
+# (model, batch, key) -> loss, scalar or one for each row
+LossFn = Callable[[Any, Any, jax.Array], jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes, as plain nested dictionaries of arrays."""
+
+    params: Any  # what the optimiser moves
+    rest: Any  # everything else in the model: counters, statistics, frozen arrays
+    opt_state: Any
+    ema: Any  # running average of params; starts at them
+    step: jax.Array  # int32, batches consumed, skipped ones included
+    bad_streak: jax.Array  # int32, non-finite steps since the last good one
+    bad_steps: jax.Array  # int32, non-finite steps in all
+    key: jax.Array
+
+
+def negative_log_prob(model: Any, batch: Any, key: jax.Array) -> jax.Array:
+    """The default loss, -log p in nats for each row of x or of (x, context)."""
+    del key
+    x, context = batch if isinstance(batch, tuple) else (batch, None)
+    return -(model.log_prob(x) if context is None else model.log_prob(x, context))
+
+
+def init_state(
+    params: Any, rest: Any, *, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first step; its arrays are copies."""
+    zero = functools.partial(jnp.zeros, (), jnp.int32)
+    copy = functools.partial(jax.tree.map, jnp.copy)  # the step donates its arguments
+    return TrainState(
+        params=copy(params),
+        rest=copy(rest),
+        opt_state=optimizer.init(params),
+        ema=copy(params),
+        step=zero(),
+        bad_streak=zero(),
+        bad_steps=zero(),
+        key=jax.random.key(seed),
+    )
+
+
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """The peak, or up to it and down again along two half cosines."""
+    if config.schedule == "constant":
+        return optax.constant_schedule(config.learning_rate)
+    peak, n = config.learning_rate, config.num_steps
+    up = max(round(config.warmup_fraction * n), 1)
+    low, end = config.initial_fraction * peak, config.final_fraction * peak
+
+    def schedule(count):
+        rise = jnp.clip(count / up, 0.0, 1.0)
+        fall = jnp.clip((count - up) / max(n - up, 1), 0.0, 1.0)
+        start = jnp.where(count < up, low, end)
+        share = jnp.where(
+            count < up,
+            (1 - jnp.cos(jnp.pi * rise)) / 2,
+            (1 + jnp.cos(jnp.pi * fall)) / 2,
+        )
+        return start + (peak - start) * share
+
+    return schedule
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Clip by global norm, then Adam with decoupled decay on kernels only.
+
+    Biases carry the fitted mixtures and Householder vectors the rotations; pulling
+    those to zero would undo the warm start. Last, `learning_rates` by name.
+
+    Raises:
+      ValueError: (on use) a pattern of `learning_rates` that matches nothing.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            learning_rate(config), weight_decay=config.weight_decay, mask=is_kernel
+        ),
+        _scaled_by_name(config.learning_rates),
+    )
+
+
+def _scaled_by_name(patterns):
+    def scale(updates, params):
+        del params
+        names = names_of(updates)
+        factors = by_pattern(names, patterns, argument="learning_rates", default=1.0)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * factors[dotted(path)], updates
+        )
+
+    return optax.stateless(scale)
+
+
+def is_kernel(params: Any) -> Any:
+    """True for the arrays whose name is "kernel", same structure as `params`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+    )
+
+
+def make_train_steps(
+    graphdef: Any,
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    trainable: Any,
+    config: TrainConfig,
+    strategy: Jit | Pmap,
+    rows_move: bool,
+) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
+    """Builds `(state, rows, factors, indices, count) -> (state, metrics, streak)`.
+
+    The function takes `count` steps, on the batches that the first `count` lines of
+    `indices` name. A step whose loss or gradient is not finite changes nothing but the
+    counters; `streak` is the longest run of such steps that it saw the end of.
+
+    Args:
+      graphdef: the model's static part.
+      loss_fn: (model, batch, key) -> loss, scalar or one for each row.
+      optimizer: of the parameters.
+      trainable: NNX filter of the parameters.
+      config: its `ema_decay` and `accumulate` count.
+      strategy: where rows and gradients lie.
+      rows_move: whether a device may need rows that others hold.
+    """
+    take = strategy.take if rows_move else strategy.take_own
+
+    def loss_of(params, rest, batch, key):
+        # Without copies Dropout would count on a Variable of the outer trace.
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
+        # A dispatch takes many steps in one memory.
+        with rn.keep_activations():
+            loss = jnp.mean(loss_fn(model, batch, key))
+        return loss, nnx.to_pure_dict(nnx.state(model, nnx.Not(trainable)))
+
+    def loss_and_grads(params, rest, batch, key):
+        """Of the whole batch, in `accumulate` parts of equal size."""
+        function = jax.value_and_grad(loss_of, has_aux=True)
+        if config.accumulate == 1:
+            (loss, rest), grads = function(params, rest, batch, key)
+            return loss, rest, grads
+        # Strided parts: on a mesh each of them lies over all devices, without a move.
+        parts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(
+                leaf.reshape(-1, config.accumulate, *leaf.shape[1:]), 1, 0
+            ),
+            batch,
+        )
+        keys = jax.random.split(key, config.accumulate)
+
+        def add(carry, part):
+            rest, total = carry
+            (loss, rest), grads = function(params, rest, *part)
+            return (rest, jax.tree.map(jnp.add, total, (loss, grads))), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], (parts, keys))
+        (loss, _), grads = jax.eval_shape(function, params, rest, *first)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (loss, grads))
+        (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
+        loss, grads = jax.tree.map(lambda leaf: leaf / config.accumulate, total)
+        return loss, rest, grads
+
+    def one_step(state, rows, factors, index):
+        noise_key, loss_key = jax.random.split(
+            jax.random.fold_in(state.key, state.step)
+        )
+        batch = take(rows, index)
+        batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
+        loss, rest, grads = strategy.mean(
+            loss_and_grads(state.params, state.rest, batch, loss_key)
+        )
+        norm = optax.tree.norm(grads)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1 - config.ema_decay)
+        params, rest, opt_state, ema = jax.tree.map(
+            functools.partial(jnp.where, good),
+            (params, rest, opt_state, ema),
+            (state.params, state.rest, state.opt_state, state.ema),
+        )
+        state = state.replace(
+            params=params,
+            rest=rest,
+            opt_state=opt_state,
+            ema=ema,
+            step=state.step + 1,
+            bad_streak=jnp.where(good, 0, state.bad_streak + 1),
+            bad_steps=state.bad_steps + jnp.where(good, 0, 1),
+        )
+        return state, loss, norm, good
+
+    def train_steps(state, rows, factors, indices, count):
+        def body(i, carry):
+            state, streak, log = carry
+            state, *values = one_step(state, rows, factors, indices[i])
+            log = [
+                a.at[i].set(v.astype(a.dtype)) for a, v in zip(log, values, strict=True)
+            ]
+            return state, jnp.maximum(streak, state.bad_streak), log
+
+        size = indices.shape[0]
+        log = [jnp.zeros(size), jnp.zeros(size), jnp.zeros(size, bool)]
+        # A loop of traced length: one compilation serves whole and part dispatches.
+        state, streak, (loss, norm, good) = jax.lax.fori_loop(
+            0, count, body, (state, jnp.zeros((), jnp.int32), log)
+        )
+        metrics = TrainMetrics.single_from_model_output(
+            loss=loss, grad_norm=norm, mask=good
+        )
+        return state, metrics, streak
+
+    return train_steps
+
+
+def make_evaluate(graphdef: Any, *, loss_fn: LossFn) -> Callable[..., EvalMetrics]:
+    """Builds `(params, rest, batch, mask, key) -> EvalMetrics` of minus the loss."""
+
+    def evaluate(params, rest, batch, mask, key):
+        model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
+        score = jnp.broadcast_to(-loss_fn(model, batch, key), mask.shape)
+        return EvalMetrics.single_from_model_output(score=score, mask=mask)
+
+    return evaluate
+
+
+def _add_noise(batch, factors, key, batch_size, own_part):
+    def noise(leaf):
+        # Drawn for the whole batch: a row gets the same noise in every layout.
+        whole = jax.random.normal(key, (batch_size, *leaf.shape[1:]), leaf.dtype)
+        return own_part(whole)
+
+    def shaped(noise, factor):
+        if noise.ndim != 2:
+            return noise * factor
+        # Rounded to bfloat16 the factor would lose the directions that hardly vary.
+        return jnp.matmul(noise, factor, precision=jax.lax.Precision.HIGHEST)
+
+    leaves, structure = jax.tree.flatten(batch)
+    noisy = [
+        leaf if factor is None else leaf + shaped(noise(leaf), factor)
+        for leaf, factor in zip(leaves, factors, strict=True)
+    ]
+    return jax.tree.unflatten(structure, noisy)

@@ -1,0 +1,133 @@
+"""The checks that every row passes, whichever door it came through."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+_NUM_SHOWN = 5  # rows or columns named in a message
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says why and the way out."""
+
+
+def check_rows(
+    x: Any, *, name: str = "x", num_features: int | None = None
+) -> np.ndarray:
+    """Checks rows before any work is done with them.
+
+    Rows to fit (`num_features` None) must be at least two, with no constant column; rows
+    for a model that exists need only its width.
+
+    Args:
+      x: numbers, [n, d], or [n] for one column.
+      name: what the messages call them.
+      num_features: the model's width. None: rows to fit.
+
+    Returns:
+      The rows, float32, [n, d].
+
+    Raises:
+      InputError: for another shape or dtype, values that are not finite in float32, no
+        rows, and in rows to fit a single row or constant columns.
+    """
+    x = np.asarray(x)
+    if x.ndim == 1:
+        x = x[:, None]
+    if x.ndim != 2:
+        raise InputError(
+            f"`{name}` must have rows and columns, [n, d], got shape {x.shape}. "
+            "Reshape it with x.reshape(len(x), -1)."
+        )
+    if num_features is not None and x.shape[1] != num_features:
+        raise InputError(
+            f"`{name}` must have the model's {num_features} columns, got {x.shape[1]}. "
+            "Choose the columns that the model was fitted to, in their order."
+        )
+    min_rows = 2 if num_features is None else 1
+    if x.shape[0] < min_rows or x.shape[1] == 0:
+        raise InputError(
+            f"`{name}` must have at least {min_rows} rows and one column, got shape "
+            f"{x.shape}. Give more data."
+        )
+    x = as_float32(x, name)
+    if num_features is None:
+        constant = np.flatnonzero(x.min(axis=0) == x.max(axis=0))
+        if constant.size:
+            raise InputError(
+                f"`{name}` must vary in every column, got constant columns "
+                f"{shown(constant)} (from 0). Leave them out."
+            )
+    return x
+
+
+def check_finite(x: np.ndarray, name: str, *, first: int = 0):
+    """Raises for rows with a value that is not finite.
+
+    Args:
+      x: floats, [n, ...].
+      name: what the message calls them.
+      first: number of the first row, where x is a part of something larger.
+    """
+    if np.isfinite(x).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    raise InputError(
+        f"`{name}` must be finite in {x.dtype}; got NaN, infinity or a missing value in"
+        f" {bad.size} of {len(x)} rows, the first is row {first + bad[0]} (from 0)."
+        " Drop or impute them."
+    )
+
+
+def as_floats(x: Any, name: str) -> np.ndarray:
+    """Finite host floats of JAX's types, [n, d]; integers become float32."""
+    x = as_numbers(x, name)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"`{name}` must be [rows, features] with at least one of each; got shape"
+            f" {x.shape}."
+            + (" Use x[:, None] for one feature." if x.ndim == 1 and x.size else "")
+        )
+    if not np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32)
+    return x
+
+
+def as_numbers(x: Any, name: str) -> np.ndarray:
+    """Finite real numbers of JAX's types, on the host."""
+    x = np.asarray(x)
+    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+        try:  # bfloat16 and friends are numbers to JAX and not to NumPy
+            x = x.astype(np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"`{name}` must hold numbers; got {x.dtype}. Encode or drop the columns"
+                " that are not."
+            ) from None
+    if np.issubdtype(x.dtype, np.complexfloating):
+        raise ValueError(f"`{name}` must hold real numbers; got {x.dtype}.")
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    if np.issubdtype(x.dtype, np.floating):
+        check_finite(x, name)
+    return x
+
+
+def as_float32(values: np.ndarray, name: str) -> np.ndarray:
+    """Finite numbers as float32."""
+    if values.dtype.kind not in "fiub":
+        raise InputError(
+            f"`{name}` must hold real numbers, got dtype {values.dtype}. "
+            "Convert it with x.astype(float), or leave out the columns that are text."
+        )
+    with np.errstate(over="ignore"):
+        values32 = values.astype(np.float32)
+    check_finite(values32, name)
+    return values32
+
+
+def shown(items: Sequence[Any] | np.ndarray, limit: int = _NUM_SHOWN) -> str:
+    """The first of some items in a message."""
+    dots = ", …" if len(items) > limit else ""
+    return ", ".join(str(item) for item in items[:limit]) + dots
