@@ -5,5 +5,6 @@ from .checkpoints.model import save as save
 from .config import TrainConfig as TrainConfig
 from .estimators.density import FlowDensity as FlowDensity
 from .run.loop import FitResult as FitResult
+from .tables.schema import Schema as Schema
 from .trainer import Trainer as Trainer
 from .trainer import fit as fit

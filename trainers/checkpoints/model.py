@@ -24,7 +24,13 @@ Step = int | Literal["best", "last"]
 Weights = Literal["ema", "raw"]
 
 
-def save(path: str | os.PathLike, model: nnx.Module, *, step: int = 0):
+def save(
+    path: str | os.PathLike,
+    model: nnx.Module,
+    *,
+    step: int = 0,
+    about: Mapping[str, Any] | None = None,
+):
     """Writes one model to the folder `path`; a checkpoint there is replaced.
 
     Args:
@@ -32,6 +38,7 @@ def save(path: str | os.PathLike, model: nnx.Module, *, step: int = 0):
       model: any NNX module. A flow made of this library's layers is saved with its
         configuration, so `load_flow` needs no code; any other one needs `restore`.
       step: a number to remember it by.
+      about: what else to keep with it, as JSON; `read_about` gives it back.
 
     Raises:
       ValueError: `path` holds something else.
@@ -46,7 +53,9 @@ def save(path: str | os.PathLike, model: nnx.Module, *, step: int = 0):
     shutil.rmtree(new, ignore_errors=True)
     arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
     with on_disk.open_manager(new, keep=1) as manager:
-        on_disk.write_step(manager, step, arrays, about_model(model))
+        on_disk.write_step(
+            manager, step, arrays, about_model(model) | {"about": dict(about or {})}
+        )
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -143,6 +152,15 @@ def load_flow(
         )
     flow = rbig_nnx.from_config(meta["config"], rngs=nnx.Rngs(0))
     return restore(path, flow, step=step, weights=weights)
+
+
+def read_about(path: str | os.PathLike) -> dict[str, Any]:
+    """What `save` was told to keep with the model, as JSON; empty for a run's `workdir`.
+
+    Raises:
+      CheckpointError: the checkpoint is missing or damaged.
+    """
+    return _meta(*_find(path, "last")).get("about", {})
 
 
 def arrays_of(model: nnx.Module) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from trainers.placement import sharding
-from trainers.tables.checks import as_floats, as_numbers
+from trainers.rows.arrays import as_floats, as_leaf
+from trainers.rows.weights import Weighted, scaled
 
 _MOMENT_ROWS = 65_536  # of about so many, spread over the rows, noise gets its shape
 
@@ -77,23 +78,43 @@ class EpochOrder:
         return (start + chosen).astype(np.int32)
 
 
-def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:
+def as_rows(
+    rows: Rows,
+    *,
+    name: str = "x_train",
+    like: Rows | None = None,
+    floats: bool = False,
+    fine: bool = False,
+) -> Rows:
     """Host arrays with one number of rows, numeric and finite.
 
     Args:
-      rows: [n, d] (integers become floats), or a tuple or dict of arrays [n, ...]
-        (which keep their types).
+      rows: [n, d] (integers become floats, by value), or a tuple or dict of arrays
+        [n, ...] (which keep their types; integers must fit JAX's).
       name: the argument's name, for errors.
+      like: rows of the same structure; what is a float there becomes one here.
+      floats: whether integers of a tuple or dict become floats too.
+      fine: whether columns of floats that their type holds only coarsely are refused.
 
     Returns:
       The same structure with NumPy arrays of JAX's types.
     """
     if not isinstance(rows, (tuple, dict)):
-        return as_floats(rows, name)
-    leaves, structure = jax.tree.flatten(rows)
-    if not leaves:
+        return as_floats(rows, name, fine=fine)
+    found, structure = jax.tree_util.tree_flatten_with_path(rows, is_leaf=_is_array)
+    if not found:
         raise ValueError(f"`{name}` must hold at least one array; got {rows!r}.")
-    leaves = [as_numbers(leaf, name) for leaf in leaves]
+    same = like is not None and jax.tree.structure(like) == structure
+    model = jax.tree.leaves(like) if same else [None] * len(found)
+    leaves = [
+        as_leaf(
+            leaf,
+            name + jax.tree_util.keystr(path),
+            floats=floats or (same and np.issubdtype(other.dtype, np.floating)),
+            fine=fine,
+        )
+        for (path, leaf), other in zip(found, model, strict=True)
+    ]
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(lengths) > 1 or None in lengths:
         raise ValueError(
@@ -103,11 +124,13 @@ def as_rows(rows: Rows, *, name: str = "x_train") -> Rows:
     return jax.tree.unflatten(structure, leaves)
 
 
-def with_context(x: Rows, context: Any, *, name: str = "context") -> Rows:
+def with_context(
+    x: Rows, context: Any, *, name: str = "context", fine: bool = False
+) -> Rows:
     """The pair (x, context), or x alone where there is no context."""
     if context is None:
         return x
-    context = as_floats(context, name)
+    context = as_floats(context, name, fine=fine)
     if len(context) != num_rows(x):
         raise ValueError(
             f"`{name}` must have one row for each row of `x`; got {len(context)} and"
@@ -142,26 +165,46 @@ def noise_factors(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
       standard deviation for each element of rows of any other shape; None for no noise.
     """
     leaves = jax.tree.leaves(rows)
+    weights = rows.weights if isinstance(rows, Weighted) else None
+    rows = rows.rows if isinstance(rows, Weighted) else rows
     x = rows[0] if isinstance(rows, tuple) else rows
     noisy = (
         jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
     )
-    first = (jitter * _square_root(x)).astype(x.dtype) if noisy else None
+    first = (jitter * _square_root(x, weights)).astype(x.dtype) if noisy else None
     return (first, *[None] * (len(leaves) - 1))
 
 
-def _square_root(x: np.ndarray) -> np.ndarray:
+def effective_rows(rows: Rows, count: int | None) -> float | None:
+    """`count`, or of weighted rows as many as would know their mean as well."""
+    if not isinstance(rows, Weighted):
+        return count
+    weights = rows.weights.astype(np.float64)
+    sums = sharding.gathered(np.array([weights.sum(), np.square(weights).sum()]))
+    total, squares = sums.sum(axis=0)
+    return total**2 / squares
+
+
+def _square_root(x: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """Of the covariance of the rows of all processes, [d, d], or of each variance."""
-    counts = sharding.gathered(np.float64(len(x)))
+    counts = sharding.gathered(np.float64(len(x) if weights is None else weights.sum()))
     share = counts / counts.sum()
-    x = x[:: max(1, len(x) // _MOMENT_ROWS)].astype(np.float64)
-    means = sharding.gathered(x.mean(0))
+    step = max(1, len(x) // _MOMENT_ROWS)
+    x = x[::step].astype(np.float64)
+    means = sharding.gathered(_mean(x, weights, step))
     centered = x - np.tensordot(share, means, 1)
     if x.ndim != 2:
-        squares = sharding.gathered(np.square(centered).mean(0))
+        squares = sharding.gathered(_mean(np.square(centered), weights, step))
         return np.sqrt(np.tensordot(share, squares, 1))
-    products = sharding.gathered(centered.T @ centered / len(x))
-    values, vectors = np.linalg.eigh(np.tensordot(share, products, 1))
+    if weights is None:
+        products = centered.T @ centered / len(x)
+    else:
+        # Weights of mean one among the rows that are looked at.
+        products = (_scaled_part(weights, step)[:, None] * centered).T @ centered
+        products /= len(x)
+    values, vectors = np.linalg.eigh(
+        np.tensordot(share, sharding.gathered(products), 1)
+    )
     return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 

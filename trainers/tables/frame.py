@@ -57,11 +57,13 @@ class Frame:
       columns: in order.
       origin: "numpy", "pandas", "polars" or "pyarrow": what `native` gives back.
       notes: what was decided in reading it, one line each, with the option that overrides.
+      is_named: whether the names came with it; otherwise they are x0, x1, ...
     """
 
     columns: tuple[Column, ...]
     origin: str = ARRAY
     notes: tuple[str, ...] = ()
+    is_named: bool = True
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
@@ -143,7 +145,8 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
         tuple(
             of_array(column, f"x{j}", where=f"column {j} of `{name}`")
             for j, column in enumerate(columns)
-        )
+        ),
+        is_named=False,
     )
 
 

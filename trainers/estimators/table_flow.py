@@ -1,0 +1,183 @@
+"""A flow with the schema of its table: densities and rows in the table's own terms."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from scipy.special import logsumexp
+
+import rbig_nnx
+from trainers.checkpoints.format import CheckpointError
+from trainers.checkpoints.model import load_flow, read_about, save
+from trainers.tables.checks import InputError
+from trainers.tables.frame import Frame
+from trainers.tables.schema import Schema
+
+NUM_DRAWS = 16  # of the noise of discrete columns, to average over
+_SIZES = (1_024, 16_384)  # rows a call: two programs serve every number of rows
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFlow:
+    """A density of the rows of tables.
+
+    log p is per unit of every continuous column and a mass for every discrete one, in nats.
+
+    Attributes:
+      flow: of encoded rows, given encoded contexts.
+      schema: of the table.
+      given: the schema of the context, or None.
+      num_draws: of the noise of discrete columns, whose mean p is reported.
+    """
+
+    flow: rbig_nnx.GaussianizationFlow
+    schema: Schema
+    given: Schema | None = None
+    num_draws: int = NUM_DRAWS
+
+    def log_prob(self, table: Any, context: Any = None) -> np.ndarray:
+        """log p of every row, float64, [n]; −inf where a value has no mass.
+
+        Raises:
+          InputError: other columns than those of the fit, missing values, a context that is
+            missing or not wanted.
+        """
+        frame = self.schema.matched(table)
+        given = self._given(context, len(frame))
+        draws = [
+            self._by_rows(_log_prob, rows, given) + log_det
+            for rows, log_det in self.schema.encodings(frame, self.num_draws)
+        ]
+        if len(draws) == 1:
+            return draws[0]
+        return logsumexp(draws, axis=0) - np.log(len(draws))
+
+    def sample(self, num_rows: int, *, seed: int = 0, context: Any = None) -> Frame:
+        """Rows drawn from the density.
+
+        Args:
+          num_rows: how many.
+          seed: the same gives the same rows.
+          context: one row for all, or one for each.
+        """
+        given = self._given(context, num_rows)
+        size = self._size(num_rows)
+        key = jax.random.key(seed)
+        latent = [
+            np.asarray(_normal(jax.random.fold_in(key, i), (size, self.schema.width)))
+            for i in range(-(-num_rows // size))
+        ]
+        z = np.concatenate(latent)[:num_rows] if latent else self._empty()
+        rows = self._by_rows(_inverse, z, given)
+        return self.schema.decode_frame(rows)
+
+    def latent(self, table: Any, context: Any = None) -> np.ndarray:
+        """The rows in latent space, [n, width]; discrete values in the middle of cells."""
+        frame = self.schema.matched(table)
+        ((rows, _),) = self.schema.encodings(frame, 1)
+        return self._by_rows(_forward, rows, self._given(context, len(frame)))
+
+    def of_latent(self, z: np.ndarray, context: Any = None) -> Frame:
+        """The rows at points of the latent space, [n, width]."""
+        z = np.asarray(z, np.float32)
+        return self.schema.decode_frame(
+            self._by_rows(_inverse, z, self._given(context, len(z)))
+        )
+
+    def save(self, path: str | os.PathLike, *, about: dict[str, Any] | None = None):
+        """Writes flow and schemas to the folder `path`, as `trainers.save` does.
+
+        Args:
+          path: of the checkpoint.
+          about: what else to keep, as JSON.
+        """
+        table = {
+            "schema": self.schema.to_config(),
+            "given": self.given and self.given.to_config(),
+            "num_draws": self.num_draws,
+        }
+        save(path, self.flow, about={"table": table} | (about or {}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Reads back what `save` wrote.
+
+        Raises:
+          CheckpointError: a checkpoint that is missing, damaged, or without a table.
+        """
+        kept = read_about(path).get("table")
+        if kept is None:
+            raise CheckpointError(
+                f"`path` must be a checkpoint of a table's density; {path} holds a flow"
+                " without a schema. Use trainers.load_flow(path)."
+            )
+        return cls(
+            flow=load_flow(path),
+            schema=Schema.from_config(kept["schema"]),
+            given=kept["given"] and Schema.from_config(kept["given"]),
+            num_draws=kept["num_draws"],
+        )
+
+    def _given(self, context: Any, num_rows: int) -> np.ndarray | None:
+        """Encoded contexts, one for each row."""
+        if self.given is None:
+            if context is not None:
+                raise InputError(
+                    "`context` must be None: the density was fitted without one."
+                )
+            return None
+        if context is None:
+            raise InputError(
+                "`context` must be given: the density is conditional on"
+                f" {', '.join(c.name for c in self.given.kept)}."
+            )
+        rows = self.given.context(context)
+        if len(rows) not in (1, num_rows):
+            raise InputError(
+                f"`context` must have one row, or one for each of {num_rows}; got"
+                f" {len(rows)}."
+            )
+        return np.broadcast_to(rows, (num_rows, rows.shape[1]))
+
+    def _by_rows(
+        self, function: Callable, x: np.ndarray, given: np.ndarray | None
+    ) -> np.ndarray:
+        # Blocks of one shape: a row's result depends on no other row, to the last bit, and
+        # no number of rows compiles anew.
+        if len(x) == 0:
+            return np.empty(0 if function is _log_prob else (0, self.schema.width))
+        graphdef, state = nnx.split(self.flow)
+        size = self._size(len(x))
+        results = []
+        for start in range(0, len(x), size):
+            block = [a[start : start + size] for a in (x, given) if a is not None]
+            padding = size - len(block[0])
+            padded = (np.concatenate([a, np.repeat(a[:1], padding, 0)]) for a in block)
+            found = function(graphdef, state, *map(jnp.asarray, padded))
+            results.append(np.asarray(found)[: size - padding])
+        return np.concatenate(results)
+
+    def _size(self, num_rows: int) -> int:
+        return _SIZES[0] if num_rows <= 4 * _SIZES[0] else _SIZES[1]
+
+    def _empty(self) -> np.ndarray:
+        return np.empty((0, self.schema.width), np.float32)
+
+
+def _on_flow(function):
+    """Compiles a function of (flow, rows, contexts), once for each structure of flow."""
+    return jax.jit(
+        lambda graphdef, state, *rows: function(nnx.merge(graphdef, state), *rows),
+        static_argnums=0,
+    )
+
+
+_log_prob = _on_flow(lambda flow, *rows: flow.log_prob(*rows))
+_forward = _on_flow(lambda flow, *rows: flow.forward_and_log_det(*rows)[0])
+_inverse = _on_flow(lambda flow, *rows: flow.inverse_and_log_det(*rows)[0])
+_normal = jax.jit(jax.random.normal, static_argnums=1)

@@ -1,0 +1,148 @@
+"""What was learned of one column, and columns that are functions of others."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainers.tables.frame import Column, Frame
+from trainers.tables.kinds import Kind, Levels, Skipped
+
+_DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
+        "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
+_SEARCHED = 200  # columns among which copies are looked for
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnSchema:
+    """One column: its name, its kind, and the type it came in.
+
+    Attributes:
+      name: of the column.
+      kind: what becomes of its values.
+      source: the type to write back, as of `Column`.
+      dtype: NumPy's, of the values.
+      why: the reason for the kind.
+      low, high: seen; None for words.
+      missing: how many values were missing.
+      unit, origin: of dates: NumPy's unit, and the instant from which days are counted.
+    """
+
+    name: str
+    kind: Kind
+    source: str
+    dtype: str
+    why: str
+    low: Any = None
+    high: Any = None
+    missing: int = 0
+    unit: str = ""
+    origin: int = 0
+
+    @property
+    def kind_name(self) -> str:
+        """What people call the kind."""
+        name = self.kind.kind_name if isinstance(self.kind, Levels) else self.kind.kind
+        return f"date, {name}" if self.unit else name
+
+    def numbers(self, column: Column) -> np.ndarray:
+        """The values as the kind reads them: words, or float64 (dates in days)."""
+        values = column.values
+        if self.unit:
+            whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
+            return np.float64(whole - self.origin) / _DAY[self.unit]
+        return values if values.dtype == object else np.float64(values)
+
+    def column(self, values: np.ndarray) -> Column:
+        """Decoded values as the column came."""
+        dtype = np.dtype(self.dtype)
+        if self.unit:
+            days = np.float64(values) * _DAY[self.unit]
+            values = (np.rint(days).astype(np.int64) + self.origin).astype(
+                f"{dtype.kind}8[{self.unit}]"
+            )
+        elif dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            values = np.clip(np.rint(np.float64(values)), info.min, info.max)
+            values = np.where(values >= float(info.max), info.max, values.astype(dtype))
+        elif dtype.kind != "O":
+            values = np.asarray(values).astype(dtype)
+        return Column(self.name, values, np.zeros(len(values), bool), self.source)
+
+    def to_config(self) -> dict[str, Any]:
+        """JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {"kind": self.kind.to_config()}
+
+
+def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
+    """A schema without its kind yet, and the values that decide it."""
+    values, dates = column.values, column.values.dtype.kind in "mM"
+    held = values[~column.missing]
+    about: dict[str, Any] = {"low": None, "high": None}
+    if held.dtype != object and len(held):
+        about = {"low": _plain(held.min()), "high": _plain(held.max())}
+    schema = ColumnSchema(
+        name=column.name,
+        kind=Skipped(reason="not looked at"),
+        source=column.source,
+        dtype=values.dtype.str if values.dtype != object else "O",
+        why="",
+        missing=int(column.missing.sum()),
+        **about,
+    )
+    if dates:
+        unit = np.datetime_data(values.dtype)[0]
+        unit = unit if unit in _DAY else "s"
+        whole = held.astype(f"{values.dtype.kind}8[{unit}]").astype(np.int64)
+        origin = int(np.median(whole)) if len(whole) else 0
+        schema = dataclasses.replace(schema, unit=unit, origin=origin)
+    elif values.dtype.kind in "biu" or values.dtype == object:
+        return schema, values
+    return schema, schema.numbers(column)
+
+
+def without_copies(
+    columns: Sequence[ColumnSchema], frame: Frame, asked: Collection[str]
+) -> list[ColumnSchema]:
+    """Columns that are linear functions of others, which have no density beside them."""
+    numeric = [
+        c for c in columns if c.kind.width and c.dtype != "O" and c.name not in asked
+    ]
+    if len(numeric) > _SEARCHED or len(frame) < 3:
+        return list(columns)
+    copies: dict[str, Skipped] = {}
+    seen: list[tuple[str, np.ndarray, float, float]] = []
+    for c in numeric:
+        x = c.numbers(frame[c.name])
+        center, spread = x.mean(), x.std()
+        z = (x - center) / spread
+        for name, other, other_center, other_spread in seen:
+            sign = np.sign(z[0] * other[0]) or 1.0
+            # The first rows tell most columns apart.
+            alike = np.allclose(z[:20], sign * other[:20], rtol=0, atol=1e-9)
+            if alike and np.allclose(z, sign * other, rtol=0, atol=1e-9):
+                factor = sign * spread / other_spread
+                reason = "a copy" if np.isclose(factor, 1) else "a multiple"
+                copies[c.name] = Skipped(
+                    reason=f"{reason} of {name}",
+                    of=name,
+                    factor=float(factor),
+                    offset=float(center - factor * other_center),
+                )
+                break
+        else:
+            seen.append((c.name, z, center, spread))
+    return [
+        dataclasses.replace(c, kind=copies[c.name], why=copies[c.name].reason)
+        if c.name in copies
+        else c
+        for c in columns
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return str(value)
+    return value.item()

@@ -1,0 +1,324 @@
+"""Which kind a column is, from its type and its values."""
+
+import collections
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from trainers.tables.checks import InputError, shown
+from trainers.tables.kinds.base import Kind, Scale
+from trainers.tables.kinds.levels import Levels, Skipped, Spike
+from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
+
+NAMES = (
+    "continuous", "positive", "bounded(lo, hi)", "rounded(step)", "integer",
+    "categorical", "boolean", "date", "skipped",
+)  # fmt: skip
+_NATURAL = ((0, 24), (0, 360), (-180, 180), (-90, 90))  # and [0, 10^k], [-10^k, 10^k]
+_MAX_CELLS = 128  # of a grid whose cells each get their frequency
+_MAX_LEVELS = 100  # of words; with more they are free text
+_TIES = 0.05  # share of repeated values from which a column is on a grid
+_SPIKE = 0.02  # share of the rows from which one value is a spike
+_MAX_SPIKES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A kind and the reason for it; `note` is worth a warning."""
+
+    kind: Kind
+    why: str
+    note: str = ""
+
+
+def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -> Found:
+    """The kind of a column's values.
+
+    Args:
+      x: the values that are not missing, [n]: numbers in the type they came in, or words.
+      where: what messages call the column.
+      mass: False takes rounded columns as densities.
+      given: whether the column is a context, which is not modelled.
+
+    Raises:
+      InputError: words that are numbers.
+    """
+    if x.dtype == object:
+        return _of_words(x, where)
+    levels = np.unique(x)
+    if len(levels) <= 1:
+        value = levels[0].item() if len(levels) else None
+        return Found(Skipped(reason="constant", value=value), f"always {_text(value)}")
+    if given:
+        return _of_context(x, levels)
+    if x.dtype == bool:
+        return Found(_counted(x, levels, "boolean"), "true or false")
+    return _of_numbers(x, levels, where=where, mass=mass)
+
+
+def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
+    """The kind that a user asked for, as in "positive" or "bounded(0, 1)".
+
+    Raises:
+      InputError: an unknown kind, or values that it cannot hold.
+    """
+    match = re.fullmatch(r"\s*([a-z-]+)\s*(?:[(:]([^)]*)\)?)?\s*", str(words))
+    name = match[1] if match else ""
+    try:
+        numbers = [
+            float(part)
+            for part in re.split(r"[,;]", (match and match[2]) or "")
+            if part
+        ]
+    except ValueError:
+        name = ""
+    if name not in {known.partition("(")[0] for known in NAMES}:
+        raise InputError(
+            f"`kinds` must be one of {', '.join(NAMES)}; got {words!r} for {where}."
+        )
+    why = "as asked"
+    if name == "skipped":
+        return Found(Skipped(reason=why), why)
+    if name in ("categorical", "boolean"):
+        return Found(_counted(x, _sorted_levels(x), name), why)
+    if x.dtype == object:
+        raise InputError(
+            f"`kinds` asks for {name}, which needs numbers; {where} holds words."
+            " Use categorical or skipped."
+        )
+    if name in ("rounded", "integer", "date"):
+        levels = np.unique(x)
+        step = numbers[0] if numbers else 1.0
+        if name != "integer" and not numbers:
+            step = _step(levels)
+        if step is None:
+            found = Found(Continuous(scale=Scale.of(np.float64(x))), why)
+            return dataclasses.replace(found, why=f"{why}; no step found")
+        return _on_grid(x, levels, step, name, why, mass=mass)
+    y = np.float64(x)
+    if name == "continuous":
+        return Found(Continuous(scale=Scale.of(y)), why)
+    if name == "positive":
+        if not (y > 0).all():
+            raise InputError(
+                f"`kinds` asks for positive, above 0; {where} holds {y.min():g}. Use"
+                " continuous, or leave those rows out."
+            )
+        return Found(Positive(scale=Scale.of(np.log(y))), why)
+    if len(numbers) != 2 or numbers[0] >= numbers[1]:
+        raise InputError(
+            f"`kinds` must give bounds as in bounded(0, 1); got {words!r} for {where}."
+        )
+    low, high = numbers
+    if y.min() < low or y.max() > high:
+        raise InputError(
+            f"`kinds` asks for bounded({low:g}, {high:g}); {where} holds {y.min():g} to"
+            f" {y.max():g}. Widen the bounds, or leave those rows out."
+        )
+    return Found(_bounded(y, low, high), why)
+
+
+def _of_words(x: np.ndarray, where: str) -> Found:
+    levels = _sorted_levels(x)
+    if len(levels) <= 1:
+        return Found(Skipped(reason="constant", value=levels[0]), f"always {levels[0]}")
+    words = [level for level in levels if isinstance(level, str)]
+    if words and sum(map(_is_number, words)) > 0.9 * len(words):
+        raise InputError(
+            f"{where} holds numbers as words, as {words[0]!r}. Convert it to numbers, or"
+            " say that it is categorical (`kinds`, or --kinds NAME=categorical)."
+        )
+    enough = len(x) >= (3 if len(levels) > 10 else 1.5) * len(levels)
+    if len(levels) > _MAX_LEVELS or not enough:
+        why = f"free text: {len(levels)} values in {len(x)} rows"
+        return Found(Skipped(reason="free text"), why)
+    return Found(_counted(x, levels, "categorical"), f"{len(levels)} words")
+
+
+def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
+    if len(levels) == 2:
+        return Found(_counted(x, levels, "boolean"), "two values")
+    return Found(Continuous(scale=Scale.of(np.float64(x))), "a number")
+
+
+def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
+    spike = _spike(x, where, mass=mass, spikes=spikes)
+    if spike is not None:
+        return spike
+    n, ties = len(x), 1 - len(levels) / len(x)
+    if x.dtype.kind in "iub" or _are_whole(x):
+        step = float(_whole_step(levels))
+        if ties <= _TIES and step != 1:
+            if x.dtype.kind == "f":
+                return _real(x)
+            step = 1.0
+        return _on_grid(x, levels, step, "integer", "whole numbers", mass=mass)
+    step = _step(levels) if ties > _TIES else None
+    if step is not None:
+        why = f"steps of {step:g}"
+        return _on_grid(x, levels, step, "rounded", why, mass=mass)
+    if len(levels) <= 30 and n >= 3 * len(levels):
+        return Found(_counted(x, levels, "categorical"), f"{len(levels)} values")
+    found = _real(x)
+    if ties > 0.2:
+        note = (
+            f"{where}: {ties:.0%} of its values repeat others, on no grid; a density"
+            " makes spikes of them. Leave repeated rows out, or say its kind (`kinds`)."
+        )
+        found = dataclasses.replace(found, note=note)
+    return found
+
+
+def _real(x: np.ndarray) -> Found:
+    """A column of real numbers: bounded, positive, or anything."""
+    y = np.float64(x)
+    low, high, width = y.min(), y.max(), np.ptp(y)
+    ten = 10.0 ** np.ceil(np.log10(max(high, 1e-300)) - 1e-9)
+    for a, b in (*_NATURAL, (0, ten), (-ten, ten)):
+        close = a <= low <= a + 0.02 * width and b - 0.02 * width <= high <= b
+        if len(y) >= 50 and close:
+            return Found(_bounded(y, a, b), f"fills [{a:g}, {b:g}]")
+    if low >= 0:
+        middle = np.sort(y)[len(y) // 100 : len(y) - len(y) // 100]
+        floor = 0.0 if low > 0 else -float(middle[middle > 0].min()) / 2
+        log = np.log(middle - floor)
+        # Gaussian log likelihoods, the logarithm's slope counted.
+        if np.log(np.std(middle)) - np.log(np.std(log)) - log.mean() > 0.1:
+            kind = Positive(floor=floor, scale=Scale.of(np.log(y - floor)))
+            return Found(kind, "above 0, skewed" if low > 0 else "from 0, skewed")
+    return Found(Continuous(scale=Scale.of(y)), "numbers")
+
+
+def _bounded(y: np.ndarray, low: float, high: float) -> Bounded:
+    """A little wider where values lie on the bounds themselves."""
+    out = 1e-3 * (high - low)
+    return Bounded(
+        low=float(low),
+        high=float(high),
+        floor=float(low - out * bool((y == low).any())),
+        ceiling=float(high + out * bool((y == high).any())),
+    )
+
+
+def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Found:
+    low, high = float(levels[0]), float(levels[-1])
+    cells = round((high - low) / step) + 1
+    if name == "integer" and len(levels) == 2 and (low, high) == (0, 1):
+        return Found(_counted(x, levels, "boolean"), "0 or 1")
+    whole = name == "integer"
+    if cells <= _MAX_CELLS and len(x) >= 3 * len(levels) and (mass or whole):
+        places = np.rint((np.float64(x) - low) / step).astype(int)
+        counts = np.bincount(places, minlength=cells) + 0.0
+        grid = low + step * np.arange(cells)
+        kind = Levels(
+            kind_name=name,
+            levels=tuple((grid.astype(int) if whole else grid).tolist()),
+            # A cell that nobody has seen is not impossible.
+            shares=tuple(((counts + 0.5 * (counts == 0)) / len(x)).tolist()),
+            step=step,
+            tail=0.5 / (len(x) + 1),
+        )
+        return Found(kind, f"{why}, {_text(low)} to {_text(high)}")
+    y = np.float64(x)
+    options: dict[str, Any] = {"step": step, "low": low, "high": high}
+    if name == "integer":
+        mass = True
+    real = _real(y + step * (np.random.default_rng(0).random(len(y)) - 0.5))
+    if low >= 0 and isinstance(real.kind, Positive):
+        scale = Scale.of(np.log(y - low + step / 2))
+        kind = (Integer if whole else Grid)(**options, log=True, mass=mass, scale=scale)
+        return Found(kind, f"{why}, skewed")
+    kind = (Integer if whole else Grid)(**options, mass=mass, scale=Scale.of(y))
+    return Found(kind, why)
+
+
+def _counted(x: np.ndarray, levels: Any, name: str) -> Levels:
+    if x.dtype == object:
+        held = collections.Counter(x.tolist())
+        counts = np.array([held[level] for level in levels])
+    else:
+        levels, counts = np.unique(x, return_counts=True)
+        levels = levels.tolist()
+    shares = tuple((counts / len(x)).tolist())
+    return Levels(kind_name=name, levels=tuple(levels), shares=shares)
+
+
+def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | None:
+    """One value that many rows share while the others hardly repeat."""
+    values, counts = np.unique(x, return_counts=True)
+    if len(values) <= 30 or spikes >= _MAX_SPIKES:
+        return None
+    order = np.argsort(counts)
+    most, value = counts[order[-1]], values[order[-1]]
+    rest = x[x != value]
+    others = np.float64(rest)
+    distance = min(abs(value - others.min()), abs(value - others.max()))
+    outside = not others.min() <= value <= others.max()
+    far = outside and distance > 2 * np.ptp(np.quantile(others, (0.01, 0.99)))
+    note = ""
+    if far and most >= 3:
+        note = (
+            f"{where}: {_text(value)} in {most} rows lies far from all other values; if it"
+            f" stands for a missing value, say so (--na {_text(value)}, or leave those"
+            " rows out)."
+        )
+    lonely = most >= 10 and most >= 10 * counts[order[-2]]
+    if not lonely or (most < _SPIKE * len(x) and not (far and most >= 10)):
+        return None
+    found = _of_numbers(
+        rest, np.unique(rest), where=where, mass=mass, spikes=spikes + 1
+    )
+    kind = Spike(value=float(value), share=float(most / len(x)), rest=found.kind)
+    why = f"{_text(value)} in {most / len(x):.0%} of the rows, beside {found.why}"
+    return Found(kind, why, note or found.note)
+
+
+def _are_whole(x: np.ndarray) -> bool:
+    return bool((x == np.rint(x)).all()) and float(np.abs(x).max()) < 2**53
+
+
+def _whole_step(levels: np.ndarray) -> int:
+    levels = levels.astype(np.int64) if levels.dtype.kind == "f" else levels
+    words = levels.astype(np.uint64)  # differences of which are right for every int64
+    return int(np.gcd.reduce(words[1:] - words[:-1])) or 1
+
+
+def _step(levels: np.ndarray) -> float | None:
+    """The step of a grid that holds all levels, or None."""
+    if levels.dtype.kind in "iu":
+        return float(_whole_step(levels))
+    eps = float(np.finfo(levels.dtype).eps)
+    y = np.float64(levels)
+    unit = 10.0 ** np.floor(np.log10(np.ptp(y)))
+    for digits in range(0, 10):
+        scaled = y / unit * 10.0**digits
+        slack = 8 * eps * np.abs(scaled) + 1e-12
+        if slack.max() > 0.01:
+            break
+        whole = np.rint(scaled)
+        if (np.abs(scaled - whole) <= slack).all():
+            gcd = np.gcd.reduce(np.diff(whole).astype(np.int64))
+            return float(gcd * unit / 10.0**digits)
+    least = np.diff(y).min()
+    places = (y - y[0]) / least
+    near = np.abs(places - np.rint(places)) <= 1e-4
+    return float(least) if near.all() and places[-1] < 1e6 else None
+
+
+def _sorted_levels(x: np.ndarray) -> list[Any]:
+    held = set(x.tolist())
+    return sorted(held, key=lambda v: (isinstance(v, str), v))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else shown([value])

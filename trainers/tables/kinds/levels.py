@@ -1,0 +1,178 @@
+"""Kinds of columns in which single values have mass: levels, spikes, constants."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from trainers.tables.kinds.base import Encoded, Kind, log_normal, probit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Levels(Kind):
+    """A few values, each with its share of (0, 1): the randomised integral transform.
+
+    Attributes:
+      kind_name: what people call it: "categorical", "boolean", "integer", "rounded".
+      levels: the values, in order.
+      shares: their frequencies, positive.
+      step: of an unbounded grid that the levels are part of, or 0 where other values have
+        no mass. Beyond each end the grid's cells share `tail`, each half of the one before.
+      tail: the mass beyond each end.
+    """
+
+    noise: ClassVar[int] = 1
+    is_mass: ClassVar[bool] = True
+    kind: ClassVar[str] = "levels"
+    kind_name: str = "categorical"
+    levels: tuple[Any, ...]
+    shares: tuple[float, ...]
+    step: float = 0.0
+    tail: float = 0.0
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
+        """As in `Kind`."""
+        number = self._number(x)
+        last, tail = len(self.levels) - 1, self.tail
+        shares = (1 - 2 * tail) * np.asarray(self.shares) / np.sum(self.shares)
+        starts = tail + np.concatenate([[0], np.cumsum(shares)[:-1]])
+        at = np.clip(number, 0, last).astype(int)
+        share, start = shares[at], starts[at]
+        if self.step:
+            outside = np.maximum(number - last, -number)  # cells beyond an end
+            beyond = outside > 0
+            share = np.where(beyond, tail * 0.5 ** np.maximum(outside, 1), share)
+            # Above: 1 − tail·2^(1−k); below the mirror image.
+            rest = tail * 0.5 ** np.maximum(outside - 1, 0)
+            start = np.where(number > last, 1 - rest, start)
+            start = np.where(number < 0, rest - share, start)
+        known = ~np.isnan(number) & (share > 0)
+        share, start = np.where(known, share, 1), np.where(known, start, 0)
+        u = u[:, 0]
+        z = probit(start + u * share, 1 - start - u * share)
+        return z[:, None], np.where(known, np.log(share) - log_normal(z), -np.inf)
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """As in `Kind`; what lies beyond an end is the last level."""
+        shares = np.cumsum(self.shares) / np.sum(self.shares)
+        at = (ndtr(z[:, 0]) - self.tail) / (1 - 2 * self.tail)
+        number = np.searchsorted(shares[:-1], at, side="right")
+        return _array(self.levels)[number]
+
+    def context(self, x: np.ndarray) -> np.ndarray:
+        """One-hot without order; one number in [−1, 1] for a grid or two levels."""
+        number = self._number(x)
+        if self.step or len(self.levels) == 2:
+            return (2 * number / max(len(self.levels) - 1, 1) - 1)[:, None]
+        return np.float64(number[:, None] == np.arange(len(self.levels)))
+
+    def _number(self, x: np.ndarray) -> np.ndarray:
+        """The level's number, NaN for none; on a grid also below 0 and above the last."""
+        if self.step:
+            place = (np.float64(x) - self.levels[0]) / self.step
+            number = np.rint(place)
+            loose = self.kind_name == "rounded"
+            return np.where(loose | (np.abs(place - number) < 1e-6), number, np.nan)
+        if isinstance(self.levels[0], str) or x.dtype == object:
+            numbers = {level: i for i, level in enumerate(self.levels)}
+            return np.array([numbers.get(value, np.nan) for value in x.tolist()], float)
+        levels = np.asarray(self.levels, np.float64)
+        at = np.clip(np.searchsorted(levels, np.float64(x)), 0, len(levels) - 1)
+        return np.where(levels[at] == x, at, np.nan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spike(Kind):
+    """One value in a share of the rows, beside the rest of the column.
+
+    The first encoded column says whether it is there (two `Levels`); the others are those
+    of the rest, and standard normal noise ε with its density taken off where it is:
+    P(x₀) = E_ε[p(z₀, ε) / φ(ε)].
+    """
+
+    kind: ClassVar[str] = "spike"
+    value: float
+    share: float
+    rest: Kind
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """As in `Kind`."""
+        return 1 + self.rest.width
+
+    @property
+    def noise(self) -> int:  # type: ignore[override]
+        """As in `Kind`."""
+        return 1 + max(self.rest.noise, self.rest.width)
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
+        """As in `Kind`."""
+        there = x == self.value
+        switch, log_mass = self._switch().encode(np.float64(there), u[:, :1])
+        fill = ndtri(u[:, 1 : 1 + self.rest.width])
+        some = x[~there][0] if not there.all() else x.dtype.type(0)
+        z, log_det = self.rest.encode(np.where(there, some, x), u[:, 1:])
+        z = np.where(there[:, None], fill, z)
+        log_det = np.where(there, -log_normal(fill).sum(1), log_det)
+        return np.concatenate([switch, z], axis=1), log_mass + log_det
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """As in `Kind`."""
+        there = self._switch().decode(z[:, :1]) > 0.5
+        return np.where(there, self.value, self.rest.decode(z[:, 1:]))
+
+    def context(self, x: np.ndarray) -> np.ndarray:
+        """Whether the value is there, and the rest, 0 where it is."""
+        there = x == self.value
+        if there.all():
+            filler = np.zeros((len(x), self.rest.width))
+            return np.concatenate([np.ones((len(x), 1)), filler], axis=1)
+        rest = self.rest.context(np.where(there, x[~there][0], x))
+        rest = np.where(there[:, None], 0, rest)
+        return np.concatenate([2.0 * there[:, None] - 1, rest], axis=1)
+
+    def to_config(self) -> dict[str, Any]:
+        """As in `Kind`."""
+        return super().to_config() | {"rest": self.rest.to_config()}
+
+    def _switch(self) -> Levels:
+        return Levels(levels=(0.0, 1.0), shares=(1 - self.share, self.share))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Skipped(Kind):
+    """A column that is no part of the model.
+
+    Attributes:
+      reason: why.
+      value: of a constant column, which is written back.
+      of, factor, offset: of a copy: the column that it is a multiple of, written back as
+        factor · x + offset.
+    """
+
+    kind: ClassVar[str] = "skipped"
+    width: ClassVar[int] = 0
+    reason: str
+    value: Any = None
+    of: str | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
+        """Nothing: [n, 0]."""
+        del u
+        return np.zeros((len(x), 0)), np.zeros(len(x))
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The constant, or NaN where the column cannot be told, [n]."""
+        return np.full(len(z), np.nan if self.value is None else self.value)
+
+
+def _array(levels: Sequence[Any]) -> np.ndarray:
+    if any(isinstance(level, str) for level in levels):
+        result = np.empty(len(levels), object)
+        result[:] = levels
+        return result
+    return np.asarray(levels)

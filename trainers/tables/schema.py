@@ -1,0 +1,314 @@
+"""What was learned of a table: how its rows become numbers that a flow can fit, and back."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from rich.table import Table
+
+from trainers.tables.checks import InputError, shown
+from trainers.tables.columns import ColumnSchema, start, without_copies
+from trainers.tables.door import as_frame
+from trainers.tables.frame import ARRAY, Frame
+from trainers.tables.kinds import Skipped, kind_from_config
+from trainers.tables.kinds.finding import declared, find
+
+_VERSION = 1
+_LEAST = np.finfo(np.float64).tiny
+
+
+class Encoded(NamedTuple):
+    """Rows that a flow can fit, with log|det| (and minus the log density of the noise)."""
+
+    rows: np.ndarray  # float32, [n, width]
+    log_det: np.ndarray  # float64, [n]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The columns of a table, and how its rows become float32 of mean 0 and spread about 1.
+
+    log p(row) = log p_flow(encoded row) + log_det, per unit of each continuous column and a
+    mass for each discrete one; with discrete columns the mean of p over draws of the noise.
+
+    Attributes:
+      columns: of the table, those that are skipped too.
+      origin: what `decode` gives back: "numpy", "pandas", "polars" or "pyarrow".
+      notes: what is worth a warning.
+
+    Example:
+      >>> import numpy as np
+      >>> from trainers import Schema
+      >>> x = np.random.default_rng(0).normal(1.7e9, 1e4, size=(1_000, 2))
+      >>> schema = Schema.of(x)
+      >>> rows, log_det = schema.encode(x)
+      >>> print(rows.dtype, abs(rows.std() - 1) < 0.1, log_det.shape)
+      float32 True (1000,)
+      >>> print(abs(schema.decode(rows) - x).max() < 1)
+      True
+    """
+
+    columns: tuple[ColumnSchema, ...]
+    origin: str = ARRAY
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        table: Any,
+        kinds: str | Mapping[Any, str] = "auto",
+        *,
+        masses: bool = True,
+        given: bool = False,
+        name: str = "X",
+    ) -> Self:
+        """What a table's columns are.
+
+        Args:
+          table: an array, a DataFrame, a `Frame` or a path; at least two rows.
+          kinds: "auto", or a mapping of some columns' names (or numbers) to "continuous",
+            "positive", "bounded(lo, hi)", "rounded(step)", "integer", "categorical",
+            "boolean", "date" or "skipped".
+          masses: False takes rounded columns as densities.
+          given: whether it is a context: nothing is dequantised, constants are left out.
+          name: what the messages call the table.
+
+        Raises:
+          InputError: missing values, unknown names in `kinds`, words that are numbers, or
+            no column to model.
+        """
+        frame = as_frame(table, name=name)
+        asked = _asked(kinds, frame)
+        _refuse_missing(frame, skipped=asked, name=name)
+        columns, notes = [], []
+        for column in frame.columns:
+            where = f"column {column.name!r}"
+            schema, values = start(column)
+            values = values[~column.missing]
+            options = {"where": where, "mass": masses}
+            if column.name in asked:
+                found = declared(values, asked[column.name], **options)
+            else:
+                found = find(values, given=given, **options)
+            columns.append(dataclasses.replace(schema, kind=found.kind, why=found.why))
+            notes += [found.note] if found.note else []
+        if not given:
+            columns = without_copies(columns, frame, asked)
+        schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
+        if not schema.width and not given:
+            reasons = (f"{c.name} ({c.why})" for c in columns)
+            raise InputError(
+                f"`{name}` must have a column to model; got {shown(list(reasons))}."
+                " Constant columns, text and copies are left out."
+            )
+        return schema
+
+    @property
+    def kept(self) -> tuple[ColumnSchema, ...]:
+        """The columns that are modelled."""
+        return tuple(c for c in self.columns if not isinstance(c.kind, Skipped))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def width(self) -> int:
+        """Encoded columns."""
+        return sum(column.kind.width for column in self.columns)
+
+    @property
+    def noise(self) -> int:
+        """Uniform numbers a row needs; 0 where nothing is discrete."""
+        return sum(column.kind.noise for column in self.columns)
+
+    def matched(self, table: Any, *, name: str = "X") -> Frame:
+        """The table's columns in the order of the schema: by name, or by number.
+
+        Skipped columns may be missing, and others may be there.
+
+        Raises:
+          InputError: a column that is not there, or arrays of another width.
+        """
+        frame = as_frame(table, name=name)
+        if frame.names == self.names:
+            return frame
+        wanted = [c.name for c in self.kept]
+        if frame.is_named and set(wanted) <= set(frame.names):
+            return frame.select(n for n in self.names if n in frame.names)
+        if not frame.is_named or self.origin == ARRAY:
+            if len(frame.columns) != len(self.columns):
+                raise InputError(
+                    f"`{name}` must have the {len(self.columns)} columns of the fit, got"
+                    f" {len(frame.columns)}. Choose them in their order."
+                )
+            pairs = zip(frame.columns, self.names, strict=True)
+            columns = (dataclasses.replace(c, name=n) for c, n in pairs)
+            return dataclasses.replace(frame, columns=tuple(columns))
+        absent = [n for n in wanted if n not in frame.names]
+        raise InputError(
+            f"`{name}` must have the columns of the fit; {shown(absent)} not among"
+            f" {shown(frame.names, 20)}. Rename or add them."
+        )
+
+    def encode(
+        self, table: Any, *, noise: np.ndarray | None = None, seed: int = 0
+    ) -> Encoded:
+        """Rows for the flow, and log|det|.
+
+        Args:
+          table: as in `of`, with the columns of the fit.
+          noise: uniform numbers in (0, 1), [n, noise], or [noise] for all rows alike.
+          seed: of the noise where none is given: rows to train on.
+
+        Raises:
+          InputError: missing values, or other columns.
+        """
+        frame = self.matched(table)
+        _refuse_missing(
+            frame, skipped={c.name for c in self.columns if not c.kind.width}
+        )
+        n = len(frame)
+        if noise is None:
+            noise = np.random.default_rng(seed).random((n, self.noise))
+        noise = np.broadcast_to(np.clip(noise, _LEAST, 1 - 1e-16), (n, self.noise))
+        rows = np.empty((n, self.width), np.float32)
+        log_det = np.zeros(n)
+        at = used = 0
+        for column in self.kept:
+            kind = column.kind
+            values = column.numbers(frame[column.name])
+            u = noise[:, used : used + kind.noise]
+            z, gained = kind.encode(values, u)
+            log_det += gained
+            rows[:, at : at + kind.width] = np.clip(z, -1e30, 1e30)
+            at, used = at + kind.width, used + kind.noise
+        # A row of mass 0 has no place; any will do.
+        rows[~np.isfinite(log_det)] = 0
+        return Encoded(rows, log_det)
+
+    def draws(self, num_draws: int) -> np.ndarray:
+        """Noise to average over, the same for every row, [k, noise]: points of a lattice.
+
+        One row of nothing where nothing is discrete.
+        """
+        if not self.noise:
+            return np.empty((1, 0))
+        if num_draws == 1:
+            return np.full((1, self.noise), 0.5)
+        from scipy.stats import qmc  # here, since it takes half a second
+
+        return qmc.Halton(self.noise, seed=0).random(num_draws)
+
+    def encodings(self, table: Any, num_draws: int) -> Iterator[Encoded]:
+        """`encode` for each of the `draws`."""
+        frame = self.matched(table)
+        return (self.encode(frame, noise=noise) for noise in self.draws(num_draws))
+
+    def context(self, table: Any, *, name: str = "context") -> np.ndarray:
+        """Rows of a context, float32, [n, c]: numbers at their scale, levels one-hot."""
+        frame = self.matched(table, name=name)
+        _refuse_missing(
+            frame, skipped={c.name for c in self.columns if not c.kind.width}, name=name
+        )
+        parts = [c.kind.context(c.numbers(frame[c.name])) for c in self.kept]
+        whole = np.concatenate([np.empty((len(frame), 0)), *parts], axis=1)
+        return whole.astype(np.float32)
+
+    def decode_frame(self, rows: np.ndarray) -> Frame:
+        """The table of encoded rows, [n, width]; columns that cannot be told are left out."""
+        rows = np.float64(rows)
+        found: dict[str, np.ndarray] = {}
+        at = 0
+        for column in self.kept:
+            width = column.kind.width
+            found[column.name] = column.kind.decode(rows[:, at : at + width])
+            at += width
+        for column in self.columns:
+            kind = column.kind
+            if isinstance(kind, Skipped) and kind.of is not None:
+                found[column.name] = (
+                    kind.factor * np.float64(found[kind.of]) + kind.offset
+                )
+            elif isinstance(kind, Skipped) and kind.value is not None:
+                dtype = object if isinstance(kind.value, str) else None
+                found[column.name] = np.full(len(rows), kind.value, dtype)
+            elif isinstance(kind, Skipped) and self.origin == ARRAY:
+                found[column.name] = np.full(len(rows), np.nan)
+        columns = [c.column(found[c.name]) for c in self.columns if c.name in found]
+        return Frame(tuple(columns), self.origin)
+
+    def decode(self, rows: np.ndarray) -> Any:
+        """The table of encoded rows, [n, width], as the fitted one came."""
+        return self.decode_frame(rows).native()
+
+    def table(self) -> Table:
+        """The kinds for people: column, kind, why, range, missing."""
+        result = Table(title="columns")
+        for title in ("column", "kind", "why", "range", "missing"):
+            result.add_column(title, justify="right" if title == "missing" else "left")
+        for c in self.columns:
+            span = "" if c.low is None else f"{_shown(c.low)} to {_shown(c.high)}"
+            result.add_row(c.name, c.kind_name, c.why, span, str(c.missing or ""))
+        return result
+
+    def to_config(self) -> dict[str, Any]:
+        """JSON that `from_config` takes."""
+        columns = [column.to_config() for column in self.columns]
+        return {"version": _VERSION, "origin": self.origin, "columns": columns}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The schema that `to_config` described."""
+        columns = (
+            ColumnSchema(**(dict(c) | {"kind": kind_from_config(c["kind"])}))
+            for c in config["columns"]
+        )
+        return cls(columns=tuple(columns), origin=config["origin"])
+
+
+def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
+    """The kinds that were asked for, by name; columns may be given by number."""
+    if isinstance(kinds, str):
+        if kinds != "auto":
+            raise InputError(
+                f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
+            )
+        return {}
+    result = {}
+    for key, words in kinds.items():
+        number = isinstance(key, int | np.integer) and str(key) not in frame.names
+        if number and 0 <= key < len(frame.columns):
+            result[frame.names[key]] = words
+        elif str(key) in frame.names:
+            result[str(key)] = words
+        else:
+            raise InputError(
+                f"`kinds` must name columns, {shown(frame.names, 20)}; got {key!r}."
+            )
+    return result
+
+
+def _refuse_missing(frame: Frame, *, skipped: Any = (), name: str = "X"):
+    """Raises for missing values and infinities, with the counts by column."""
+    counts = {}
+    for column in frame.columns:
+        if column.name not in skipped:
+            bad = column.missing
+            if column.values.dtype.kind == "f":
+                bad = bad | ~np.isfinite(column.values)
+            if bad.any():
+                counts[column.name] = int(bad.sum())
+    if counts:
+        told = shown([f"{n} in {c}" for c, n in counts.items()])
+        raise InputError(
+            f"`{name}` must be whole and finite; got NaN, infinity or missing values: {told}"
+            f" (of {len(frame)} rows). Drop or impute them; of a file, --missing drop-rows"
+            " or drop-columns."
+        )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
