@@ -84,7 +84,8 @@ def test_unknown_command_exits_with_2():
 
 def test_settings_come_from_a_file_and_options_override_it(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli.fit_file, "run", lambda file, s, console: seen.append(s))
+    run = "trainers.command.fit_file.run"
+    monkeypatch.setattr(run, lambda file, s, console: seen.append(s))
     config = tmp_path / "run.yaml"
     config.write_text(
         "num_blocks: 3\nhidden: [16, 16]\ntrain:\n  learning_rate: 1e-4\n"
