@@ -18,7 +18,8 @@ LIBRARY = {
     "warm_start",
 }  # fmt: skip
 TRAINERS = {
-    "CheckpointError", "FitResult", "FlowDensity", "TrainConfig", "Trainer", "fit",
+    "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "Schema",
+    "TrainConfig", "Trainer", "fit",
     "load_flow", "restore", "save",
 }  # fmt: skip
 BIJECTORS = {"Coupling", "Householder", "MixtureGaussianization"}

@@ -4,6 +4,7 @@ from .checkpoints.model import restore as restore
 from .checkpoints.model import save as save
 from .config import TrainConfig as TrainConfig
 from .estimators.density import FlowDensity as FlowDensity
+from .estimators.outliers import FlowOutlierDetector as FlowOutlierDetector
 from .run.loop import FitResult as FitResult
 from .tables.schema import Schema as Schema
 from .trainer import Trainer as Trainer

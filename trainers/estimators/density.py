@@ -1,34 +1,50 @@
 """The scikit-learn face: a density estimator with `fit` and `score_samples`."""
 
-from collections.abc import Sequence
-from typing import Any
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from rich.console import Console
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     DensityMixin,
     TransformerMixin,
 )
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import rbig_nnx
-from trainers.checkpoints.model import arrays_of, with_arrays
+from trainers.checkpoints.format import CheckpointError
+from trainers.checkpoints.model import read_about
 from trainers.config import TrainConfig
-from trainers.trainer import fit
+from trainers.estimators.fitting import (
+    Architecture,
+    EncodedTable,
+    settings_for,
+    start,
+    train_flow,
+)
+from trainers.estimators.repeats import checked_weights, merged
+from trainers.estimators.table_flow import NUM_DRAWS, TableFlow
+from trainers.tables.checks import InputError
+from trainers.tables.frame import Frame, frame_of
+from trainers.tables.schema import Schema
 
-_SCORED = 1_024  # rows a call; one size, so one compilation and one rounding
+_FEWEST = 8  # rows of which some can be held out
 
 
 class FlowDensity(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):
     """Density estimation by a coupling flow, warm-started and then trained.
+
+    X may be an array of any numeric type or a DataFrame of pandas, polars or pyarrow with
+    numbers, dates, words and booleans. log p is per unit of every continuous column and a
+    mass for every discrete one (`schema_.table()` says which is which), in nats.
 
     Args:
       num_blocks: (rotation, coupling, coupling) blocks.
@@ -41,15 +57,28 @@ class FlowDensity(
       num_steps: optimiser updates; fewer when validation stops improving.
       batch_size: rows a step.
       learning_rate: peak of the schedule.
+      jitter: noise on the rows in training, in standard deviations. None for the default of
+        `TrainConfig`. A number also takes rounded columns for continuous ones: dithered in
+        training, and scored as densities instead of masses.
+      patience: evaluations without a better validation score before training stops.
+      eval_every: steps between evaluations.
+      weight_decay: on kernels.
       validation_fraction: of the rows, held out to choose the parameters; 0 uses
         every row and returns the last.
+      kinds: "auto", or a mapping of columns' names (or numbers) to kinds, as of `Schema.of`.
+      num_draws: of the noise of discrete columns, whose mean p is the score.
+      mesh: devices to train on; see `trainers.fit`.
+      verbose: 1 prints the kinds of the columns and the progress on standard error.
       random_state: seed of the split, the fit and the training.
 
     Attributes:
-      flow_: the trained flow, data -> latent.
+      schema_: of the columns; `encode` gives the rows that `flow_` knows.
+      flow_: the trained flow, encoded rows -> latent.
+      table_: both, as a density of tables.
       report_: what the warm start did, by layer.
-      history_: the evaluations of the training, arrays by name.
+      history_: the evaluations of the training, arrays by name; scores are of encoded rows.
       n_features_in_: columns of X.
+      feature_names_in_: their names, where X had names.
 
     Example:
       >>> import numpy as np
@@ -71,7 +100,15 @@ class FlowDensity(
         num_steps: int = 1_000,
         batch_size: int = 512,
         learning_rate: float = 3e-3,
+        jitter: float | None = None,
+        patience: int | None = None,
+        eval_every: int | None = None,
+        weight_decay: float | None = None,
         validation_fraction: float = 0.1,
+        kinds: str | Mapping[Any, str] = "auto",
+        num_draws: int = NUM_DRAWS,
+        mesh: jax.sharding.Mesh | None = None,
+        verbose: int = 0,
         random_state: Any = None,
     ):
         self.num_blocks = num_blocks
@@ -82,120 +119,246 @@ class FlowDensity(
         self.num_steps = num_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.jitter = jitter
+        self.patience = patience
+        self.eval_every = eval_every
+        self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
+        self.kinds = kinds
+        self.num_draws = num_draws
+        self.mesh = mesh
+        self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> "FlowDensity":
-        """Fits the density of the rows of X; y is ignored."""
+    def fit(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, context: Any = None
+    ) -> Self:
+        """Fits the density of the rows of X.
+
+        Args:
+          X: [n, d], two rows or more.
+          y: ignored.
+          sample_weight: of the rows, nonnegative, [n].
+          context: [n, c], given and not modelled: the density is then conditional.
+        """
         del y
-        X = self._checked(X, reset=True)
+        frame = self._frame(X, reset=True)
+        weights = checked_weights(sample_weight, len(frame))
+        given_frame = None if context is None else frame_of(context, name="context")
+        if given_frame is not None and len(given_frame) != len(frame):
+            raise InputError(
+                f"`context` must have one row for each of {len(frame)} rows of X; got"
+                f" {len(given_frame)}."
+            )
+        if given_frame is None:
+            index, weights = merged(frame, weights)
+            frame = frame.take(index)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        train, valid = self._split(X, seed)
-        flow = rbig_nnx.coupling_flow(
-            X.shape[1],
-            self.num_blocks,
-            num_components=max(1, min(self.num_components, len(train) // 4)),
-            hidden=tuple(self.hidden),
-            family=self.family,
-            rngs=nnx.Rngs(seed),
+        schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
+        given = None if context is None else Schema.of(given_frame, given=True)
+        for note in schema.notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        if self.verbose:
+            Console(stderr=True).print(schema.table())
+        encoded = EncodedTable.of(
+            frame, schema, context=given_frame, given=given, weights=weights, seed=seed
         )
-        flow, self.report_ = rbig_nnx.warm_start(
-            flow, train, key=jax.random.key(seed), rotation=self.rotation
-        )
-        result = fit(
-            flow,
-            train,
-            valid,
-            config=TrainConfig(
-                num_steps=self.num_steps,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                seed=seed,
+        train, valid = self._split(encoded, seed)
+        architecture, config = settings_for(
+            len(train.rows),
+            Architecture(
+                num_blocks=self.num_blocks,
+                num_components=self.num_components,
+                hidden=tuple(self.hidden),
+                family=self.family,
+                rotation=self.rotation,
             ),
-            progress=False,
+            self._train_config(seed),
         )
-        self.flow_ = result.model
+        flow, self.report_ = start(train, architecture, seed=seed)
+        result = train_flow(
+            flow, train, valid, config, mesh=self.mesh, progress=bool(self.verbose)
+        )
+        self.table_ = TableFlow(result.model, schema, given, self.num_draws)
         self.history_ = result.history
-        self._n_features_out = X.shape[1]
+        self._n_features_out = schema.width
         return self
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Log-density of each row of X, in nats."""
+    @property
+    def schema_(self) -> Schema:
+        """What the columns are."""
         check_is_fitted(self)
-        return self._by_rows(_log_prob, self._checked(X))
+        return self.table_.schema
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-density of the rows of X, in nats; scikit-learn's KDE sums."""
+    @property
+    def flow_(self) -> rbig_nnx.GaussianizationFlow:
+        """The trained flow of encoded rows."""
+        check_is_fitted(self)
+        return self.table_.flow
+
+    def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
+        """log p of each row of X in nats, [n]; −inf where a value has no mass."""
+        check_is_fitted(self)
+        return self.table_.log_prob(self._frame(X), context)
+
+    def score(self, X: Any, y: Any = None, context: Any = None) -> float:
+        """Mean log p of the rows of X, in nats; scikit-learn's KDE sums."""
         del y
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
+        return float(np.mean(self.score_samples(X, context)))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
-        """Draws rows from the density, [n_samples, n_features_in_]."""
+    def sample(
+        self, n_samples: int = 1, random_state: Any = None, context: Any = None
+    ) -> Any:
+        """Draws rows from the density, as X came: an array, or a DataFrame.
+
+        Args:
+          n_samples: how many.
+          random_state: seed.
+          context: one row for all, or one for each.
+        """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        return np.asarray(self.flow_.sample(jax.random.key(seed), n_samples))
+        return self.table_.sample(n_samples, seed=seed, context=context).native()
 
     def transform(self, X: Any) -> np.ndarray:
-        """Maps rows to the latent space, where they are standard normal."""
+        """Maps rows to the latent space, where they are standard normal, [n, width]."""
         check_is_fitted(self)
-        return self._by_rows(_forward, self._checked(X))
+        z = self.table_.latent(self._frame(X))
+        single = getattr(X, "dtype", None) == np.float32
+        return z if single else z.astype(np.float64)
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Maps latent rows to data."""
+    def inverse_transform(self, X: Any) -> Any:
+        """Maps latent rows, also a DataFrame from `transform`, to data."""
         check_is_fitted(self)
-        return self._by_rows(_inverse, self._checked(X))
+        z = np.asarray(X)
+        if z.ndim != 2 or z.shape[1] != self._n_features_out:
+            raise InputError(
+                f"`X` must be latent rows, [n, {self._n_features_out}], as `transform`"
+                f" gives them; got shape {z.shape}."
+            )
+        return self.table_.of_latent(z).native()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state to pickle: the flow as its configuration and NumPy arrays."""
-        state = super().__getstate__()
-        if "flow_" in state:
-            flow = state["flow_"]
-            state = state | {"flow_": (rbig_nnx.to_config(flow), arrays_of(flow))}
-        return state
+    def save(self, path: str | os.PathLike):
+        """Writes the fitted estimator to the folder `path`; `load` reads it."""
+        check_is_fitted(self)
+        about = {
+            "estimator": type(self).__name__,
+            "params": _json_params(self),
+            "fitted": {
+                "n_features_in_": self.n_features_in_,
+                "feature_names_in_": list(getattr(self, "feature_names_in_", ())),
+                "history_": {
+                    k: np.asarray(v).tolist() for k, v in self.history_.items()
+                },
+                **self._more_to_save(),
+            },
+        }
+        self.table_.save(path, about={"estimator": about})
 
-    def __setstate__(self, state: dict[str, Any]):
-        """Rebuilds the flow from what `__getstate__` stored."""
-        if "flow_" in state:
-            config, arrays = state["flow_"]
-            flow = rbig_nnx.from_config(config, rngs=nnx.Rngs(0))
-            state = state | {"flow_": with_arrays(flow, arrays)}
-        super().__setstate__(state)
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The estimator that `save` wrote, or one around what `rbig-nnx fit` wrote.
 
-    def _checked(self, X, *, reset=False) -> np.ndarray:
-        return validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_min_samples=2 if reset else 1,
+        Raises:
+          CheckpointError: a checkpoint that is missing, damaged, or of something else.
+        """
+        table = TableFlow.load(path)
+        about = read_about(path).get("estimator")
+        if about is not None and about["estimator"] != cls.__name__:
+            raise CheckpointError(
+                f"`path` must hold a {cls.__name__}; {path} holds a {about['estimator']}."
+                f" Use {about['estimator']}.load(path)."
+            )
+        fitted = dict(about["fitted"]) if about else {}
+        self = cls(**(about["params"] if about else {}))
+        self.table_, self._n_features_out = table, table.schema.width
+        self.n_features_in_ = fitted.pop("n_features_in_", len(table.schema.columns))
+        names = fitted.pop("feature_names_in_", None)
+        if names is None and table.schema.origin != "numpy":
+            names = list(table.schema.names)
+        if names:
+            self.feature_names_in_ = np.asarray(names, object)
+        history = fitted.pop("history_", {})
+        self.history_ = {name: np.asarray(values) for name, values in history.items()}
+        for name, value in fitted.items():
+            setattr(self, name, value)
+        return self
+
+    def _more_to_save(self) -> dict[str, Any]:
+        return {}
+
+    def _train_config(self, seed: int) -> TrainConfig:
+        asked = {
+            "jitter": self.jitter,
+            "patience": self.patience,
+            "eval_every": self.eval_every,
+            "weight_decay": self.weight_decay,
+        }
+        return TrainConfig(
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            **{name: value for name, value in asked.items() if value is not None},
         )
 
-    def _split(self, X, seed):
-        held = round(self.validation_fraction * len(X))
-        if held == 0:
-            return X, None
-        return train_test_split(X, test_size=held, random_state=seed)
+    def _frame(self, X: Any, *, reset: bool = False) -> Frame:
+        least = 2 if reset else 1
+        if _is_dataframe(X):
+            frame = frame_of(X)
+            if len(frame) < least:
+                raise InputError(
+                    f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
+                )
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return frame
+        if isinstance(X, list) or np.asarray(X).dtype.kind == "O":
+            _refuse_words(X)
+        X = validate_data(
+            self, X, reset=reset, dtype="numeric", ensure_min_samples=least
+        )
+        return frame_of(X)
 
-    def _by_rows(self, function, X) -> np.ndarray:
-        # Blocks of one shape: a row's result depends on no other row, to the last bit.
-        graphdef, state = nnx.split(self.flow_)
-        padding = -len(X) % _SCORED
-        padded = np.concatenate([X, np.repeat(X[:1], padding, axis=0)])
-        blocks = [
-            np.asarray(function(graphdef, state, jnp.asarray(block)))
-            for block in np.split(padded, len(padded) // _SCORED)
-        ]
-        return np.concatenate(blocks)[: len(X)].astype(X.dtype)
+    def _split(
+        self, encoded: EncodedTable, seed: int
+    ) -> tuple[EncodedTable, EncodedTable | None]:
+        """Rows that fit and rows that choose: of few rows a quarter, at most five."""
+        n = len(encoded.rows)
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(
+                "`validation_fraction` must be in [0, 1); got"
+                f" {self.validation_fraction!r}."
+            )
+        if not self.validation_fraction or n < _FEWEST:
+            return encoded, None
+        held = max(round(self.validation_fraction * n), min(5, n // 4))
+        order = np.random.default_rng(seed).permutation(n)
+        return encoded.at(order[held:]), encoded.at(order[:held])
 
 
-def _on_flow(function):
-    """Compiles a function of (flow, x), once for each structure of flow."""
-    return jax.jit(
-        lambda graphdef, state, x: function(nnx.merge(graphdef, state), x),
-        static_argnums=0,
-    )
+def _is_dataframe(X: Any) -> bool:
+    return hasattr(X, "columns") or hasattr(X, "column_names") or isinstance(X, Frame)
 
 
-_log_prob = _on_flow(lambda flow, x: flow.log_prob(x))
-_forward = _on_flow(lambda flow, x: flow.forward_and_log_det(x)[0])
-_inverse = _on_flow(lambda flow, x: flow.inverse_and_log_det(x)[0])
+def _refuse_words(X: Any):
+    """scikit-learn makes numbers of words that look like them; we name the column."""
+    array = np.asarray(X, object)
+    if array.ndim == 2:
+        for j in range(array.shape[1]):
+            word = next((v for v in array[:, j] if isinstance(v, str | bytes)), None)
+            if word is not None:
+                raise InputError(
+                    f"`X` must hold numbers; column {j} (from 0) holds words, as {word!r}."
+                    " Convert it, leave it out, or give a DataFrame."
+                )
+
+
+def _json_params(estimator: BaseEstimator) -> dict[str, Any]:
+    """The arguments that JSON holds; devices and random states are of the process."""
+    params = estimator.get_params(deep=False)
+    plain = (bool, int, float, str, type(None))
+    result = {name: value for name, value in params.items() if isinstance(value, plain)}
+    result["hidden"] = list(params["hidden"])
+    if isinstance(params["kinds"], Mapping):
+        result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
+    return result

@@ -13,7 +13,13 @@ from scipy.special import logsumexp
 
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
-from trainers.checkpoints.model import load_flow, read_about, save
+from trainers.checkpoints.model import (
+    arrays_of,
+    load_flow,
+    read_about,
+    save,
+    with_arrays,
+)
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
@@ -123,6 +129,11 @@ class TableFlow:
             num_draws=kept["num_draws"],
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What to pickle: the flow as its configuration and NumPy arrays."""
+        flow = rbig_nnx.to_config(self.flow), arrays_of(self.flow)
+        return _unpickled, (*flow, self.schema, self.given, self.num_draws)
+
     def _given(self, context: Any, num_rows: int) -> np.ndarray | None:
         """Encoded contexts, one for each row."""
         if self.given is None:
@@ -167,6 +178,11 @@ class TableFlow:
 
     def _empty(self) -> np.ndarray:
         return np.empty((0, self.schema.width), np.float32)
+
+
+def _unpickled(config, arrays, *rest) -> TableFlow:
+    flow = rbig_nnx.from_config(config, rngs=nnx.Rngs(0))
+    return TableFlow(with_arrays(flow, arrays), *rest)
 
 
 def _on_flow(function):

@@ -1,0 +1,103 @@
+"""Rows that the density finds strangest."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import numpy as np
+from sklearn.base import OutlierMixin
+
+from trainers.estimators.density import FlowDensity
+from trainers.estimators.table_flow import NUM_DRAWS
+from trainers.tables.checks import InputError
+
+
+class FlowOutlierDetector(OutlierMixin, FlowDensity):
+    """Outliers are the rows of lowest density under a `FlowDensity`.
+
+    Args:
+      contamination: share of the training rows that count as outliers, in (0, 0.5].
+      density: the arguments of `FlowDensity`.
+
+    Attributes:
+      offset_: log p below which a row is an outlier; the others are those of `FlowDensity`.
+
+    Example:
+      >>> import numpy as np
+      >>> from trainers import FlowOutlierDetector
+      >>> X = np.random.default_rng(0).normal(size=(300, 2))
+      >>> X[0] = [9.0, -9.0]
+      >>> detector = FlowOutlierDetector(
+      ...     contamination=0.01, num_blocks=1, num_steps=1, random_state=0).fit(X)
+      >>> print(detector.predict(X)[0], detector.predict(X).mean() > 0.9)
+      -1 True
+    """
+
+    def __init__(
+        self,
+        *,
+        contamination: float = 0.1,
+        num_blocks: int = 4,
+        num_components: int = 8,
+        hidden: Sequence[int] = (64, 64),
+        family: str = "gaussian",
+        rotation: str = "nongaussian",
+        num_steps: int = 1_000,
+        batch_size: int = 512,
+        learning_rate: float = 3e-3,
+        jitter: float | None = None,
+        patience: int | None = None,
+        eval_every: int | None = None,
+        weight_decay: float | None = None,
+        validation_fraction: float = 0.1,
+        kinds: str | Mapping[Any, str] = "auto",
+        num_draws: int = NUM_DRAWS,
+        mesh: jax.sharding.Mesh | None = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ):
+        super().__init__(
+            num_blocks=num_blocks,
+            num_components=num_components,
+            hidden=hidden,
+            family=family,
+            rotation=rotation,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            jitter=jitter,
+            patience=patience,
+            eval_every=eval_every,
+            weight_decay=weight_decay,
+            validation_fraction=validation_fraction,
+            kinds=kinds,
+            num_draws=num_draws,
+            mesh=mesh,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.contamination = contamination
+
+    def fit(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, context: Any = None
+    ) -> Self:
+        """Fits the density, and the bound by its training rows; as `FlowDensity.fit`."""
+        if not 0 < self.contamination <= 0.5:
+            raise InputError(
+                f"`contamination` must be in (0, 0.5]; got {self.contamination!r}."
+            )
+        super().fit(X, y, sample_weight=sample_weight, context=context)
+        log_prob = self.score_samples(X, context)
+        self.offset_ = float(np.quantile(log_prob, self.contamination))
+        return self
+
+    def decision_function(self, X: Any, context: Any = None) -> np.ndarray:
+        """log p above the bound, in nats, [n]: negative for outliers."""
+        return self.score_samples(X, context) - self.offset_
+
+    def predict(self, X: Any, context: Any = None) -> np.ndarray:
+        """1 for inliers and −1 for outliers, [n]."""
+        return np.where(self.decision_function(X, context) < 0, -1, 1)
+
+    def _more_to_save(self) -> dict[str, Any]:
+        return {"offset_": self.offset_}
