@@ -1,6 +1,7 @@
 """Training: `fit` for a call, `Trainer` to keep the settings for several."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from trainers.checkpoints.run import RunCheckpoints, fingerprint
+from trainers.checkpoints.identity import file_digest, fingerprint
+from trainers.checkpoints.run import RunCheckpoints
 from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.placement.names import Patterns
@@ -16,12 +18,12 @@ from trainers.placement.strategy import make_strategy
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.resident import ResidentRows
-from trainers.rows.sources import as_source
+from trainers.rows.sets import DataSets, data_sets
+from trainers.rows.weights import rescaled
 from trainers.run.loop import Callback, FitResult, Loop
 from trainers.run.program import Program
-from trainers.run.step import LossFn, negative_log_prob
-
-_ARGUMENTS = {"train": "x_train", "valid": "x_valid"}
+from trainers.run.progress import Progress, as_progress
+from trainers.run.step import LossFn, WeightedLoss, negative_log_prob
 
 
 def fit(
@@ -31,6 +33,8 @@ def fit(
     *,
     context: Any = None,
     context_valid: Any = None,
+    weights: Any = None,
+    weights_valid: Any = None,
     monitor: Mapping[str, memory.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -38,11 +42,12 @@ def fit(
     strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
     resume: bool = True,
+    identity: Mapping[str, Any] | None = None,
     loss_fn: LossFn | None = None,
     trainable: Any = nnx.Param,
     writer: Any = None,
     callback: Callback | None = None,
-    progress: bool = True,
+    progress: bool | Progress = True,
 ) -> FitResult:
     """Trains a copy of `flow`, by default for the largest mean log p.
 
@@ -55,6 +60,12 @@ def fit(
         the last parameters are returned.
       context: [n, c] for a conditional flow; the batches are then (x, context).
       context_valid: the same for `x_valid`.
+      weights: of the rows of `x_train`, nonnegative, any sequence of n numbers. They are
+        scaled to mean 1 over the data set; the loss of a batch is the mean of weight times
+        loss, whose expectation is the weighted mean over the data set, and the score on
+        "train" is a weighted mean too. Rows of weight 0 are left out.
+      weights_valid: the same for `x_valid`, whose score is then the weighted mean; None
+        for equal ones. The rows of `monitor` count equally.
       monitor: more rows to score at each evaluation, by name; they decide nothing.
         With a context they are pairs (x, context).
       config: settings.
@@ -66,16 +77,22 @@ def fit(
       strategy: "jit", or "pmap" for code that lives on copies of the state: same losses.
       workdir: folder for `metrics.jsonl` and checkpoints. The same call again goes on where
         it was, to the same bits; a finished run gives its result back. SIGTERM and Ctrl-C
-        save and end the run as "interrupted".
+        save and end the run as "interrupted". A call with other rows, weights, settings or
+        first parameters is another run, and is refused before any work.
       resume: False starts anew; earlier checkpoints move to `checkpoints.previous`.
+      identity: what else must be the same for a run to go on, by name, as JSON: what the
+        caller decided before, such as the options of its warm start.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
-      progress: a bar on standard error if that is a terminal, else a line for each
-        evaluation; False shows nothing.
+      progress: a line that changes on standard error if that is a terminal, else a line
+        for each evaluation; False shows nothing. Or the display of a larger job, from
+        `trainers.run.progress.show_progress`.
 
     Raises:
+      ValueError: arguments that cannot be used; columns that float32 holds too coarsely to
+        be told apart; a score on `x_valid` that is NaN, or never finite.
       CheckpointError: `workdir` holds another run, or none of its checkpoints is whole.
     """
     trainer = Trainer(
@@ -85,6 +102,7 @@ def fit(
         strategy=strategy,
         workdir=workdir,
         resume=resume,
+        identity=identity,
         loss_fn=loss_fn,
         trainable=trainable,
         writer=writer,
@@ -96,6 +114,8 @@ def fit(
         x_valid,
         context=context,
         context_valid=context_valid,
+        weights=weights,
+        weights_valid=weights_valid,
         monitor=monitor,
         callback=callback,
     )
@@ -114,10 +134,11 @@ class Trainer:
     strategy: str = "jit"
     workdir: str | os.PathLike | None = None
     resume: bool = True
+    identity: Mapping[str, Any] | None = None
     loss_fn: LossFn | None = None
     trainable: Any = nnx.Param
     writer: Any = None
-    progress: bool = True
+    progress: bool | Progress = True
 
     def fit(
         self,
@@ -127,117 +148,115 @@ class Trainer:
         *,
         context: Any = None,
         context_valid: Any = None,
+        weights: Any = None,
+        weights_valid: Any = None,
         monitor: Mapping[str, memory.Rows] | None = None,
         callback: Callback | None = None,
     ) -> FitResult:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
-        config = self.config
-        strategy = make_strategy(self.strategy, self.mesh)
-        source = as_source(x_train, seed=config.seed)
-        if source is None:
-            train = memory.with_context(memory.as_rows(x_train), context)
-            resident = ResidentRows(train, strategy.mesh)
-            num_rows = resident.num_rows
-            scored = resident.subset(config.eval_rows, seed=config.seed)
-        else:
-            _check_stream(context, config)
-            train = scored = source.sample(config.eval_rows, seed=config.seed)
-            num_rows = source.num_rows or config.batch_size
-        sets = {"train": scored}
-        if x_valid is not None:
-            sets["valid"] = memory.with_context(
-                memory.as_rows(x_valid, name="x_valid"),
-                context_valid,
-                name="context_valid",
+        with as_progress(self.progress, enabled=jax.process_index() == 0) as progress:
+            progress.phase("checking rows")
+            strategy = make_strategy(self.strategy, self.mesh)
+            data = data_sets(
+                x_train,
+                x_valid,
+                context=context,
+                context_valid=context_valid,
+                weights=weights,
+                weights_valid=weights_valid,
+                monitor=monitor,
+                config=self.config,
+                floats=self.loss_fn is None,
             )
-        for name, rows in (monitor or {}).items():
-            sets[name] = memory.as_rows(rows, name=f"monitor[{name!r}]")
-        _check_alike(train, sets)
-        if self.loss_fn is None:
-            _check_flow(model, train)
-        loss_fn = self.loss_fn or negative_log_prob
-        batch_size = min(config.batch_size, num_rows)
-        sharding.check_batch(strategy.mesh, batch_size, accumulate=config.accumulate)
-        if source is None:
+            if self.loss_fn is None:
+                _check_flow(model, data)
+            checkpoints = self._checkpoints(model, data)
+            program = self._program(model, data, strategy, progress)
+            loop = Loop(
+                program,
+                self.config,
+                validated=x_valid is not None,
+                source=data.source,
+            )
+            return loop.train(
+                workdir=self.workdir,
+                checkpoints=checkpoints,
+                writer=self.writer,
+                callback=callback,
+                progress=progress,
+            )
+
+    def _checkpoints(self, model, data: DataSets) -> RunCheckpoints | None:
+        """Those of this run; raises before any work if there are others."""
+        if not self.workdir:
+            return None
+        given = data.given
+        if path := getattr(data.source, "path", None):
+            given = given | {"x_train": file_digest(path)}
+        identity = fingerprint(
+            model,
+            config=self.config,
+            loss_fn=self.loss_fn or negative_log_prob,
+            trainable=self.trainable,
+            data=given,
+            outer=self.identity,
+        )
+        checkpoints = RunCheckpoints(
+            self.workdir,
+            identity=identity,
+            keep=self.config.max_to_keep,
+            resume=self.resume,
+        )
+        checkpoints.check()
+        return checkpoints
+
+    def _program(self, model, data: DataSets, strategy, progress) -> Program:
+        """Places the rows and compiles the steps."""
+        config = self.config
+        if data.source is None:
+            resident = ResidentRows(data.train, strategy.mesh)
+            sample = resident.subset(config.eval_rows, seed=config.seed)
+            size = self._batch_size(resident.num_rows, strategy, progress)
             feed = ResidentFeed(
                 resident,
                 strategy,
-                batch_size=batch_size,
+                batch_size=size,
                 seed=config.seed,
                 strata=config.strata,
             )
         else:
-            feed = StreamFeed(source, train, strategy, batch_size=batch_size)
-        program = Program(
+            sample, num_rows = data.train, data.source.num_rows or config.batch_size
+            size = self._batch_size(num_rows, strategy, progress)
+            feed = StreamFeed(data.source, sample, strategy, batch_size=size)
+        loss_fn = self.loss_fn or negative_log_prob
+        progress.phase("compiling")
+        return Program(
             model,
             feed,
-            sets,
+            {"train": rescaled(sample), **data.scored},
             config=config,
             strategy=strategy,
             partition=self.partition,
-            loss_fn=loss_fn,
+            loss_fn=WeightedLoss(loss_fn) if data.is_weighted else loss_fn,
             trainable=self.trainable,
         )
-        checkpoints = None
-        if self.workdir:
-            identity = fingerprint(
-                model,
-                config=config,
-                loss_fn=loss_fn,
-                state=program.state,
-                rows={"x_train": train, **sets},
-            )
-            checkpoints = RunCheckpoints(
-                self.workdir,
-                identity=identity,
-                keep=config.max_to_keep,
-                resume=self.resume,
-            )
-        loop = Loop(program, config, validated="valid" in sets, source=source)
-        return loop.train(
-            workdir=self.workdir,
-            checkpoints=checkpoints,
-            writer=self.writer,
-            callback=callback,
-            progress=self.progress,
-        )
+
+    def _batch_size(self, num_rows: int, strategy, progress) -> int:
+        """As asked for, or what few rows allow."""
+        config, mesh = self.config, strategy.mesh
+        size = min(config.batch_size, num_rows)
+        if num_rows < config.batch_size:
+            devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+            parts = math.lcm(devices * config.accumulate, config.strata)
+            size = num_rows // parts * parts or num_rows
+            if size < num_rows:
+                progress.say(f"batches of {size} rows, which divide into {parts} parts")
+        sharding.check_batch(mesh, size, accumulate=config.accumulate)
+        return size
 
 
-def _check_stream(context: Any, config: TrainConfig):
-    if config.strata != 1:
-        raise ValueError(
-            "`strata` must be 1 where `x_train` is read by parts, which says itself in"
-            f" which order; got {config.strata}."
-        )
-    if context is not None:
-        raise ValueError(
-            "`context` must be None where `x_train` is read by parts; an iterator gives"
-            " the pairs (x, context) itself."
-        )
-    if jax.process_count() > 1:
-        raise ValueError(
-            "`x_train` must be in memory where several processes train together; each"
-            " of them reads its own rows, for instance with trainers.tables.read_table."
-        )
-
-
-def _check_alike(train: memory.Rows, sets: Mapping[str, memory.Rows]):
-    """Raises unless every data set is built like the training rows."""
-    for name, rows in sets.items():
-        if _form(rows) != _form(train):
-            raise ValueError(
-                f"`{_ARGUMENTS.get(name, name)}` must have the columns of `x_train`,"
-                f" {_form(train)[1]} with context where there is one; got"
-                f" {_form(rows)[1]}."
-            )
-
-
-def _form(rows: memory.Rows):
-    leaves, structure = jax.tree.flatten(rows)
-    return structure, [leaf.shape[1:] for leaf in leaves]
-
-
-def _check_flow(model: nnx.Module, train: memory.Rows):
+def _check_flow(model: nnx.Module, data: DataSets):
+    train = data.train.rows if data.is_weighted else data.train
     x, context = train if isinstance(train, tuple) else (train, None)
     width = getattr(model, "num_features", None)
     if width is not None and x.shape[-1] != width:

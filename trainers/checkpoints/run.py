@@ -1,31 +1,24 @@
 """What a run leaves in its folder, so that the same line goes on where it was."""
 
 import copy
-import json
 import os
 import pathlib
 import shutil
 import warnings
-import zlib
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
-from flax import nnx
 from jax.experimental import multihost_utils
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
-from trainers.checkpoints.model import FOLDER, about_model
-from trainers.config import TrainConfig
+from trainers.checkpoints.identity import differences
+from trainers.checkpoints.model import FOLDER
 
-_FREE = ("checkpoint_every", "max_to_keep")  # settings that may change between starts
-_SAMPLE = 1_000  # rows of each array that the fingerprint looks at
-_WAY_OUT = (
-    "Choose another `workdir`, or pass `resume=False`, which keeps the old checkpoints"
-    f" aside in `{FOLDER}.previous`."
+WAY_OUT = (
+    "Choose another `workdir` (--workdir), or pass `resume=False` (--no-resume), which"
+    f" keeps the old checkpoints aside in `{FOLDER}.previous`."
 )
 
 
@@ -37,38 +30,6 @@ class Saved(NamedTuple):
     about: dict[str, Any]  # JSON: history, seconds, reason to stop, data position
 
 
-def fingerprint(
-    model: nnx.Module,
-    *,
-    config: TrainConfig,
-    loss_fn: Any,
-    state: Any,
-    rows: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What a run must share with its checkpoints to go on from them, as JSON.
-
-    Args:
-      model: its class, and of a flow its configuration.
-      config: settings; how often to save is left out.
-      loss_fn: its name.
-      state: arrays of the run, of which names, shapes and types count.
-      rows: the data by the name of the argument. Shapes and a sample of the values count;
-        with several processes, which may share the rows out anew, types and widths do.
-    """
-    settings = {
-        name: value for name, value in vars(config).items() if name not in _FREE
-    }
-    name = getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__)
-    found = {
-        "model": about_model(model),
-        "config": settings,
-        "loss_fn": f"{getattr(loss_fn, '__module__', '')}.{name}",
-        "arrays": on_disk.describe(on_disk.flat(state)),
-        "data": {name: _describe_rows(value) for name, value in rows.items()},
-    }
-    return json.loads(json.dumps(found))  # lists for tuples, as they come back
-
-
 class RunCheckpoints:
     """The checkpoints of one run; use it in a `with` statement.
 
@@ -78,7 +39,7 @@ class RunCheckpoints:
       workdir: the run's folder.
       identity: of the run, as from `fingerprint`.
       keep: newest steps that stay.
-      resume: False sets earlier checkpoints aside.
+      resume: False sets earlier checkpoints aside when the block is entered.
     """
 
     def __init__(
@@ -90,13 +51,13 @@ class RunCheckpoints:
         resume: bool,
     ):
         self._folder = pathlib.Path(workdir).absolute() / FOLDER
-        self._identity, self._keep = identity, keep
-        if not resume:
-            _in_one_process(lambda: _set_aside(self._folder))
+        self._identity, self._keep, self._resume = identity, keep, resume
         self._manager = None
         self.latest_step = -1
 
     def __enter__(self) -> Self:
+        if not self._resume:
+            _in_one_process(lambda: _set_aside(self._folder))
         return self
 
     def __exit__(
@@ -108,6 +69,21 @@ class RunCheckpoints:
         if self._manager is not None:
             self._manager.close()
 
+    def check(self) -> None:
+        """Reads what is there before any work is done for nothing.
+
+        Raises:
+          CheckpointError: the checkpoints are of another run.
+        """
+        for step in reversed(all_steps(self._folder) if self._resume else []):
+            try:
+                self._check_identity(on_disk.read_meta(self._folder, step), step)
+            except OtherRunError:
+                raise
+            except CheckpointError:
+                continue  # damaged: `newest` tells of it
+            return
+
     def newest(self, like: Any) -> Saved | None:
         """The newest step that is whole, or None where there is none yet.
 
@@ -118,7 +94,7 @@ class RunCheckpoints:
           CheckpointError: the checkpoints are of another run, or all damaged.
         """
         rejected: list[tuple[int, CheckpointError]] = []
-        for step in reversed(_all_steps(self._folder)):
+        for step in reversed(all_steps(self._folder)):
             try:
                 meta = on_disk.read_meta(self._folder, step)
                 self._check_identity(meta, step)
@@ -126,7 +102,7 @@ class RunCheckpoints:
                 arrays = on_disk.read_arrays(
                     self._folder, step, meta, meta["arrays"], like=templates
                 )
-            except _OtherRunError:
+            except OtherRunError:
                 raise
             except CheckpointError as error:
                 rejected.append((step, error))
@@ -137,7 +113,7 @@ class RunCheckpoints:
         if rejected:
             step, error = rejected[0]
             raise CheckpointError(
-                f"{error} No other step in {self._folder} is whole. {_WAY_OUT}"
+                f"{error} No other step in {self._folder} is whole. {WAY_OUT}"
             )
         return None
 
@@ -153,18 +129,11 @@ class RunCheckpoints:
 
     def _check_identity(self, meta, step):
         if "run" not in meta:
-            raise _OtherRunError(
+            raise OtherRunError(
                 f"{self._folder / str(step)} holds one model and no training run."
-                f" {_WAY_OUT}"
+                f" {WAY_OUT}"
             )
-        lines = list(_differences(meta["run"]["identity"], self._identity))
-        if lines:
-            more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
-            raise _OtherRunError(
-                f"`workdir` must be new or hold checkpoints of the same run;"
-                f" {self._folder / str(step)} differs in {'; '.join(lines[:5])}{more}."
-                f" {_WAY_OUT}"
-            )
+        check_same(meta["run"]["identity"], self._identity, self._folder / str(step))
 
     def _reject(self, rejected, good):
         """Moves unusable steps away: Orbax writes no step before one that is there."""
@@ -184,42 +153,24 @@ class RunCheckpoints:
         (self._folder / str(step)).rename(place)
 
 
-class _OtherRunError(CheckpointError):
+class OtherRunError(CheckpointError):
     """Whole checkpoints, but not of this run: an older step would not help."""
 
 
-def _all_steps(folder: pathlib.Path) -> list[int]:
+def check_same(old: dict[str, Any], new: dict[str, Any], place: pathlib.Path):
+    """Raises an `OtherRunError` that tells what differs between two identities."""
+    if told := differences(old, new):
+        raise OtherRunError(
+            f"`workdir` must be new or hold checkpoints of the same run; {place} differs"
+            f" in {', '.join(told)}. {WAY_OUT}"
+        )
+
+
+def all_steps(folder: pathlib.Path) -> list[int]:
     """The numbers that Orbax takes for steps, empty folders included."""
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-
-
-def _differences(old: Any, new: Any, name: str = ""):
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys((*old, *new)):
-            at = f"{name}.{key}" if name else key
-            yield from _differences(old.get(key), new.get(key), at)
-    elif old != new:
-        yield f"{name}: {old!r} in the checkpoint and {new!r} now"
-
-
-def _describe_rows(rows: Any) -> Any:
-    leaves = jax.tree_util.tree_leaves_with_path(rows)
-    alone = jax.process_count() == 1
-    return {
-        jax.tree_util.keystr(path) or "array": {
-            "shape": list(leaf.shape if alone else leaf.shape[1:]),
-            "dtype": str(leaf.dtype),
-            **({"sample": _sample(leaf)} if alone else {}),
-        }
-        for path, leaf in leaves
-    }
-
-
-def _sample(array) -> int:
-    rows = np.linspace(0, len(array) - 1, min(len(array), _SAMPLE)).astype(int)
-    return zlib.crc32(np.ascontiguousarray(array[rows]).tobytes())
 
 
 def _set_aside(path: pathlib.Path):

@@ -30,6 +30,11 @@ class RowFile:
       window_bytes: of the rows that are shuffled together; about three times as much is
         in memory.
 
+    Attributes:
+      path: the file.
+      num_rows: in it.
+      num_features: columns.
+
     Raises:
       ValueError: a file that holds no table of numbers, or an unknown suffix.
 
@@ -53,6 +58,7 @@ class RowFile:
         window_bytes: int = WINDOW_BYTES,
     ):
         self._table = open_parts(path)
+        self.path = self._table.path
         self.num_rows, self.num_features = self._table.shape
         self._seed = seed
         self._blocks = self._table.blocks(window_bytes // _BLOCKS_A_WINDOW)

@@ -6,11 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from trainers.placement import sharding
 from trainers.rows.arrays import as_floats, as_leaf
-from trainers.rows.weights import Weighted, scaled
-
-_MOMENT_ROWS = 65_536  # of about so many, spread over the rows, noise gets its shape
 
 Rows = Any  # an array [n, ...], or a tuple or dict of such arrays with one n
 
@@ -149,65 +145,6 @@ def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
-def noise_factors(rows: Rows, jitter: float) -> tuple[np.ndarray | None, ...]:
-    """What turns standard normal numbers into noise, for every array of `rows`.
-
-    Noise goes to the features: `rows` itself, or the first of a tuple when that is a
-    float array. Contexts, labels and dictionaries stay clean. Its covariance is that of
-    the rows, so that it blurs directions in which they hardly vary hardly at all.
-
-    Args:
-      rows: as from `as_rows`.
-      jitter: standard deviation of the noise over that of the rows, in any direction.
-
-    Returns:
-      The symmetric factor by which noise is multiplied, [d, d], for rows of vectors; a
-      standard deviation for each element of rows of any other shape; None for no noise.
-    """
-    leaves = jax.tree.leaves(rows)
-    weights = rows.weights if isinstance(rows, Weighted) else None
-    rows = rows.rows if isinstance(rows, Weighted) else rows
-    x = rows[0] if isinstance(rows, tuple) else rows
-    noisy = (
-        jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
-    )
-    first = (jitter * _square_root(x, weights)).astype(x.dtype) if noisy else None
-    return (first, *[None] * (len(leaves) - 1))
-
-
-def effective_rows(rows: Rows, count: int | None) -> float | None:
-    """`count`, or of weighted rows as many as would know their mean as well."""
-    if not isinstance(rows, Weighted):
-        return count
-    weights = rows.weights.astype(np.float64)
-    sums = sharding.gathered(np.array([weights.sum(), np.square(weights).sum()]))
-    total, squares = sums.sum(axis=0)
-    return total**2 / squares
-
-
-def _square_root(x: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Of the covariance of the rows of all processes, [d, d], or of each variance."""
-    counts = sharding.gathered(np.float64(len(x) if weights is None else weights.sum()))
-    share = counts / counts.sum()
-    step = max(1, len(x) // _MOMENT_ROWS)
-    x = x[::step].astype(np.float64)
-    means = sharding.gathered(_mean(x, weights, step))
-    centered = x - np.tensordot(share, means, 1)
-    if x.ndim != 2:
-        squares = sharding.gathered(_mean(np.square(centered), weights, step))
-        return np.sqrt(np.tensordot(share, squares, 1))
-    if weights is None:
-        products = centered.T @ centered / len(x)
-    else:
-        # Weights of mean one among the rows that are looked at.
-        products = (_scaled_part(weights, step)[:, None] * centered).T @ centered
-        products /= len(x)
-    values, vectors = np.linalg.eigh(
-        np.tensordot(share, sharding.gathered(products), 1)
-    )
-    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-
-
 def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.ndarray]]:
     """Batches in order with a mask of the rows that count.
 
@@ -225,3 +162,8 @@ def batches(rows: Rows, batch_size: int, *, pad: bool) -> list[tuple[Rows, np.nd
         mask = index < n
         result.append((take(rows, np.where(mask, index, start)), mask))
     return result
+
+
+def _is_array(part: Any) -> bool:
+    """A list is an array here, and no structure."""
+    return isinstance(part, list)

@@ -108,8 +108,18 @@ def as_source(x: Any, *, seed: int) -> RowSource | None:
     """A source for a path, a memory map, an iterator or a source; None for arrays."""
     if isinstance(x, RowFile | IteratorRows):
         return x
-    if isinstance(x, str | os.PathLike | np.memmap):
+    if isinstance(x, str | os.PathLike):
         return RowFile(x, seed=seed)
+    if isinstance(x, np.memmap):
+        # A part of a map, or what was computed from one, is an array like any other.
+        return RowFile(x, seed=seed) if _is_whole_file(x) else None
     if not hasattr(x, "__array__") and isinstance(x, CheckpointableIterator):
         return IteratorRows(x)
     return None
+
+
+def _is_whole_file(x: np.memmap) -> bool:
+    if x.filename is None or not x.flags.c_contiguous:
+        return False
+    whole = np.load(x.filename, mmap_mode="r")
+    return (whole.shape, whole.dtype) == (x.shape, x.dtype)

@@ -53,6 +53,7 @@ class Evaluation:
         model.eval()
         graphdef, *_ = nnx.split(model, trainable, ...)
         maskable = _has_one_value_a_row(model, loss_fn, next(iter(sets.values())), key)
+        self._maskable = maskable
         if jax.process_count() > 1 and not maskable:
             raise ValueError(
                 "`loss_fn` must return one loss for each row where several processes"
@@ -102,6 +103,33 @@ class Evaluation:
     def scores(self, params: Any, rest: Any) -> dict[str, float]:
         """Minus the mean loss by data set; for the default loss mean log p in nats."""
         return {name: self._score(name, params, rest) for name in self._batches}
+
+    def first_bad(self, name: str, params: Any, rest: Any) -> int | None:
+        """The first row of a set whose loss is not finite, where that can be told."""
+        if jax.process_count() > 1 or not self._maskable:
+            return None
+        before = 0
+        for part in self._batches[name]:
+            first, last = 0, int(np.sum(part[1]))
+            if not self._is_finite(part, first, last, params, rest):
+                while last - first > 1:
+                    middle = (first + last) // 2
+                    if self._is_finite(part, first, middle, params, rest):
+                        first = middle
+                    else:
+                        last = middle
+                return before + first
+            before += last
+        return None
+
+    def _is_finite(self, part, first: int, last: int, params: Any, rest: Any) -> bool:
+        """Whether the mean loss of these rows of a batch is."""
+        batch, mask, key = part
+        some = np.zeros(len(mask), bool)
+        some[first:last] = True
+        some = sharding.place_like(some, mask)
+        metrics = self._evaluate[len(mask)](params, rest, batch, some, key)
+        return bool(np.isfinite(metrics.compute()["score"]))
 
     def _score(self, name: str, params: Any, rest: Any) -> float:
         total = None

@@ -53,6 +53,11 @@ class History:
         """The step of the best evaluation."""
         return int(self._records[self._best]["step"])
 
+    @property
+    def best_score(self) -> float | None:
+        """The best validation score, or None without validation."""
+        return self._records[self._best]["valid"] if self._validated else None
+
     def evaluations_since_best(self) -> int:
         """How many came after the best one."""
         return len(self._records) - 1 - self._best

@@ -20,8 +20,9 @@ from trainers.run.history import History
 from trainers.run.interrupt import Interrupt
 from trainers.run.metrics import TrainMetrics
 from trainers.run.program import Program
-from trainers.run.progress import show_progress
+from trainers.run.progress import Progress
 from trainers.run.writers import JsonlWriter, MultiWriter
+from trainers.tables.checks import InputError
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
@@ -81,7 +82,6 @@ class Loop:
         self._best = program.snapshot()
         self._measured = _nothing()  # since the last evaluation
         self._streak = np.int32(0)  # of the last dispatch, not looked at yet
-        self._last_metrics = None  # of the last dispatch
 
     def train(
         self,
@@ -90,7 +90,7 @@ class Loop:
         checkpoints: RunCheckpoints | None = None,
         writer: Any,
         callback: Callback | None,
-        progress: bool = True,
+        progress: Progress,
     ) -> FitResult:
         """Steps, evaluations and checkpoints until there is a reason to stop.
 
@@ -99,12 +99,12 @@ class Loop:
           checkpoints: of this run, or None. The newest of them is where it goes on.
           writer: gets what each evaluation measured.
           callback: called at each evaluation.
-          progress: whether to show it, on standard error.
+          progress: is told of steps and evaluations.
+
+        Raises:
+          InputError: a score that decides is NaN, or none of them is finite.
         """
-        config = self._config
         with contextlib.ExitStack() as stack:
-            shown = progress and jax.process_index() == 0
-            bar = stack.enter_context(show_progress(config.num_steps, enabled=shown))
             interrupt = None
             if checkpoints:
                 stack.enter_context(checkpoints)
@@ -118,15 +118,19 @@ class Loop:
                 lines = JsonlWriter(path, up_to=self._history.last_step)
                 stack.enter_context(lines)
                 writer = lines if writer is None else MultiWriter([lines, writer])
+            steps = self._config.num_steps
+            progress.phase("training", total=steps, done=self._step)
             while True:
                 if self._is_evaluation_due():
-                    self._evaluate(bar, writer, callback)
+                    scores = self._scores(checkpoints)
+                    self._evaluate(scores, progress, writer, callback)
                 interrupted = interrupt and interrupt.requested(self._step)
                 if checkpoints:
                     self._save(checkpoints, now=self._stop_reason or interrupted)
                 if self._stop_reason or interrupted:
                     break
-                self._dispatch(bar)
+                self._dispatch()
+                progress.advance(self._step)
             if writer is not None:
                 writer.flush()
         return self._result()
@@ -138,7 +142,7 @@ class Loop:
             return True
         return self._step % self._config.eval_every == 0
 
-    def _dispatch(self, bar):
+    def _dispatch(self):
         """Launches steps up to the next evaluation, and waits for the launch before."""
         every, start = self._config.eval_every, self._step
         end = min((start // every + 1) * every, self._config.num_steps)
@@ -147,21 +151,53 @@ class Loop:
         self._step += count
         self._measured = self._measured.merge(metrics)
         before, self._streak = self._streak, streak
-        shown, self._last_metrics = self._last_metrics, metrics
         self._look_at(before)
-        if shown is not None:
-            bar.advanced(start, float(shown.loss.compute()))
 
     def _look_at(self, streak):
         if int(streak) >= self._config.max_bad_steps:
             self._stop_reason = "non-finite"
 
-    def _evaluate(self, bar, writer, callback):
-        program, history, step = self._program, self._history, self._step
+    def _scores(self, checkpoints) -> dict[str, float]:
+        """Minus the mean loss by data set; raises where one that decides is NaN."""
         self._look_at(self._streak)
+        scores = self._program.scores()
+        # Where the steps themselves fail, that is the news, and the best model comes back.
+        if self._stop_reason != "non-finite":
+            told = self._about_scores(scores)
+            if told is not None:
+                if checkpoints and self._history.records:
+                    self._save(checkpoints, now=True)  # the best model so far
+                    told += " The best model until then is in the checkpoints."
+                raise InputError(told)
+        return scores
+
+    def _about_scores(self, scores) -> str | None:
+        """What is wrong with scores that cannot stand; others are warned of."""
+        first = not self._history.records
+        for name, score in scores.items():
+            if name == "train" or not (np.isnan(score) or (first and score == -np.inf)):
+                continue
+            told = self._about_score(name, score)
+            if np.isnan(score) and (first or name == "valid"):
+                return told
+            if first or not np.isnan(self._history.records[-1][name]):
+                warnings.warn(told, RuntimeWarning, stacklevel=6)
+        return None
+
+    def _about_score(self, name: str, score: float) -> str:
+        argument = "x_valid" if name == "valid" else f"monitor[{name!r}]"
+        row = self._program.first_bad(name)
+        where = "" if row is None else f"; row {row} (from 0) is the first to blame"
+        return (
+            f"`{argument}` must have a finite score, minus the mean loss; it is {score}"
+            f" at step {self._step}{where}. Look for what is extreme there, and leave it"
+            " out; if it is like the others, lower `learning_rate`."
+        )
+
+    def _evaluate(self, scores, progress, writer, callback):
+        program, history, step = self._program, self._history, self._step
         means = self._measured.compute() if step else {}
         self._streak, self._measured = np.int32(0), _nothing()
-        scores = program.scores()
         history.add(
             step=step,
             scores=scores,
@@ -171,7 +207,7 @@ class Loop:
         )
         if history.best_step == step:
             self._best = program.snapshot()
-        bar.evaluated(step, scores)
+        progress.evaluated(step, scores, best=history.best_score)
         if writer is not None:
             writer.write_scalars(step, history.last())
         if callback is not None:
@@ -227,6 +263,9 @@ class Loop:
 
     def _result(self) -> FitResult:
         program = self._program
+        best = self._history.best_score
+        if self._stop_reason in ("completed", "early stop") and best == -np.inf:
+            raise InputError(self._about_score("valid", best))
         if self._stop_reason == "non-finite":
             warnings.warn(
                 f"training stopped at step {self._step}: the loss or its gradient was not"

@@ -16,6 +16,7 @@ from trainers.placement.names import Patterns
 from trainers.placement.strategy import Jit, Pmap
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
+from trainers.rows.noise import effective_rows, noise_factors
 from trainers.run.evaluation import Evaluation
 from trainers.run.metrics import TrainMetrics
 from trainers.run.step import (
@@ -104,9 +105,10 @@ class Program:
         )
         self._feed = feed
         # Where nobody knows how many rows there are, there may be few.
-        fewness = min(1, config.jitter_rows / (feed.num_rows or 1))
+        num_rows = effective_rows(feed.sample, feed.num_rows) or 1
+        fewness = min(1, config.jitter_rows / num_rows)
         self._factors = sharding.place(
-            memory.noise_factors(feed.sample, config.jitter * fewness),
+            noise_factors(feed.sample, config.jitter * fewness),
             sharding.replicated(strategy.mesh),
         )
         self.steps_per_dispatch = min(
@@ -161,6 +163,11 @@ class Program:
         """Minus the mean loss of the averaged model, by data set."""
         state = self.state
         return self._evaluation.scores(state.ema, state.rest)
+
+    def first_bad(self, name: str) -> int | None:
+        """The first row of a set that has no finite score, where that can be told."""
+        state = self.state
+        return self._evaluation.first_bad(name, state.ema, state.rest)
 
     def restore(self, state: TrainState) -> None:
         """Goes on from a state like `state`, its arrays on the host or placed alike."""

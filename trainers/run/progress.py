@@ -1,30 +1,39 @@
-"""The progress of a run: a bar in a terminal, plain lines elsewhere. On standard error."""
+"""The progress of a whole job on standard error: one line in a terminal, lines elsewhere.
 
+A job goes through phases, such as reading, warm start, compiling, training and baselines.
+Without JAX, so that the first of them shows before it is imported.
+"""
+
+import contextlib
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich import console, progress
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-_TITLES = {"valid": "held-out"}
+WIDTH = 80  # columns, at most
+_BAR = range(6, 21)  # widths of the bar, where a line leaves room
 
 
-def show_progress(num_steps: int, *, enabled: bool) -> "Bar | Lines | Quiet":
-    """What suits where standard error goes; use it in a `with` statement.
+class Progress:
+    """Shows nothing; what shows something has the same methods.
 
-    Args:
-      num_steps: of the whole run.
-      enabled: False shows nothing.
+    Use it in a `with` statement, for one job, and hand it on to `fit(progress=...)` and,
+    as `progress.layer`, to what calls back after each layer.
+
+    Example:
+      >>> from trainers.run.progress import show_progress
+      >>> with show_progress(enabled=False) as progress:
+      ...     progress.phase("reading rows.csv")
+      ...     progress.phase("baselines", total=6)
+      ...     progress.advance(1, "1 component")
     """
-    if not enabled:
-        return Quiet()
-    screen = console.Console(stderr=True)
-    return Bar(num_steps, screen) if screen.is_terminal else Lines(num_steps)
-
-
-class Quiet:
-    """Shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -37,31 +46,133 @@ class Quiet:
     ) -> None:
         pass
 
-    def advanced(self, step: int, loss: float) -> None:
-        """After a dispatch of training steps, the last of them `step`."""
+    def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:
+        """Begins a phase, which ends the one before.
 
-    def evaluated(self, step: int, scores: dict[str, float]) -> None:
-        """After an evaluation at `step`."""
+        Args:
+          name: what happens: "warm start".
+          total: how many parts it has, if that is known.
+          done: how many of them an earlier start has done.
+        """
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` parts of the phase are over; the note says what the last one was."""
+
+    def layer(self, report: Any) -> None:
+        """A layer of a warm start is fitted; `report` is its `LayerReport`."""
+        self.advance(report.index + 1, f"{report.name}, log p {report.log_prob:.4f}")
+
+    def evaluated(
+        self, step: int, scores: Mapping[str, float], *, best: float | None = None
+    ) -> None:
+        """A model in training was scored, after `step` parts of the phase.
+
+        Args:
+          step: of the training.
+          scores: by data set; "valid" is shown, or "train" where there is none.
+          best: the best score on "valid" so far.
+        """
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
 
 
-class Bar(Quiet):
-    """Loss, held-out score, steps a second and the time left."""
+def show_progress(*, enabled: bool = True) -> Progress:
+    """What suits where standard error goes.
 
-    def __init__(self, num_steps: int, screen: console.Console):
-        self._bar = progress.Progress(
-            progress.TextColumn("training"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[scores]}", markup=False),
-            _StepsPerSecond(),
-            progress.TimeRemainingColumn(),
-            console=screen,
+    Args:
+      enabled: False shows nothing.
+    """
+    if not enabled:
+        return Progress()
+    screen = Console(stderr=True, markup=False, highlight=False)
+    return _Screen(screen) if screen.is_terminal else _Lines()
+
+
+def as_progress(
+    progress: Progress | bool,  # noqa: FBT001  `fit` takes either
+    *,
+    enabled: bool = True,
+) -> contextlib.AbstractContextManager[Progress]:
+    """What `fit` was given: a job's display, which stays open, or whether to have one."""
+    if not enabled:
+        return Progress()
+    if isinstance(progress, Progress):
+        return contextlib.nullcontext(progress)
+    return show_progress(enabled=bool(progress))
+
+
+class _Phase:
+    """Where a phase stands, and the texts that tell it."""
+
+    def __init__(self, name: str, total: int | None, done: int):
+        self.name, self.total, self.done = name, total, done
+        self.started = time.monotonic()
+        self.note, self.scores = "", ""
+        self._first = done
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def line(self) -> str:
+        """Of what is under way, in at most 80 columns where numbers are below a million."""
+        if not self.scores:
+            parts = f" {self.done}/{self.total}" if self.total else ""
+            note = f"  {self.note}" if self.note else ""
+            return f"{self.name}{parts}{note}  {_clock(self.seconds())}"
+        line = f"step {self.done}/{self.total}  {self.scores}"
+        rate = (self.done - self._first) / max(self.seconds(), 1e-9)
+        if not rate or not self.total:
+            return line
+        left = (self.total - self.done) / rate
+        return f"{line}  {rate:.{int(rate < 10)}f}/s  {_clock(left)} left"
+
+    def ended(self) -> str:
+        """What stays of it."""
+        what = f"step {self.done}/{self.total}  {self.scores}" if self.scores else ""
+        what = f"  {what}" if what else (f"  {self.note}" if self.note else "")
+        return f"{self.name}{what}  {self.seconds():.1f} s"
+
+
+class _Lines(Progress):
+    """A line for each phase and each evaluation."""
+
+    def __init__(self):
+        self._phase: _Phase | None = None
+
+    def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:
+        self._phase = _Phase(name, total, done)
+        self.say(name)
+
+    def advance(self, done: int, note: str = "") -> None:
+        if self._phase is not None:
+            self._phase.done, self._phase.note = done, note
+
+    def evaluated(
+        self, step: int, scores: Mapping[str, float], *, best: float | None = None
+    ) -> None:
+        if self._phase is not None:
+            self._phase.done, self._phase.scores = step, _told(scores, best)
+            self.say(self._phase.line())
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class _Screen(_Lines):
+    """One line that changes; above it what is over."""
+
+    def __init__(self, screen: Console):
+        super().__init__()
+        self._screen = screen
+        # What a command prints elsewhere must not land here.
+        together = sys.stdout.isatty()
+        self._live = Live(
+            self, console=screen, transient=True, redirect_stdout=together
         )
-        self._task = self._bar.add_task("training", total=num_steps, scores="")
-        self._shown: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -70,45 +181,55 @@ class Bar(Quiet):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if kind is None:
+            self._end()
+        self._phase = None
+        self._live.stop()
 
-    def advanced(self, step: int, loss: float) -> None:
-        """After a dispatch of training steps, the last of them `step`."""
-        self._update(step, {"loss": loss})
+    def __rich__(self) -> Any:
+        phase, width = self._phase, min(WIDTH, self._screen.width)
+        if phase is None:
+            return Text()
+        line = Text(phase.line())
+        line.truncate(width, overflow="ellipsis")
+        room = width - line.cell_len - 1
+        if not phase.total or room < _BAR.start:
+            return line
+        both = Table.grid(padding=(0, 1, 0, 0))
+        bar = ProgressBar(phase.total, phase.done, width=min(room, _BAR[-1]))
+        both.add_row(bar, line)
+        return both
 
-    def evaluated(self, step: int, scores: dict[str, float]) -> None:
-        """After an evaluation at `step`."""
-        self._update(step, scores)
+    def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:
+        self._end()
+        self._phase = _Phase(name, total, done)
+        self._live.refresh()
 
-    def _update(self, step, values):
-        self._shown |= values
-        self._bar.update(self._task, completed=step, scores=_text(self._shown))
+    def evaluated(
+        self, step: int, scores: Mapping[str, float], *, best: float | None = None
+    ) -> None:
+        if self._phase is not None:
+            self._phase.done, self._phase.scores = step, _told(scores, best)
 
+    def say(self, text: str) -> None:
+        self._screen.print(Text(text), soft_wrap=True)
 
-class Lines(Quiet):
-    """One line for each evaluation."""
-
-    def __init__(self, num_steps: int):
-        self._num_steps = num_steps
-        self._last: tuple[int, float] | None = None  # step and time
-
-    def evaluated(self, step: int, scores: dict[str, float]) -> None:
-        """After an evaluation at `step`."""
-        now = time.monotonic()
-        speed = ""
-        if self._last is not None and step > self._last[0]:
-            rate = (step - self._last[0]) / (now - self._last[1])
-            left = (self._num_steps - step) / rate
-            speed = f"  {rate:.0f} steps/s, {left:.0f} s left"
-        self._last = step, now
-        line = f"step {step}/{self._num_steps}  {_text(scores)}{speed}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _text(values: dict[str, float]) -> str:
-    return "  ".join(f"{_TITLES.get(k, k)} {v:.4f}" for k, v in values.items())
+    def _end(self):
+        if self._phase is not None:
+            self.say(self._phase.ended())
 
 
-class _StepsPerSecond(progress.ProgressColumn):
-    def render(self, task: progress.Task) -> str:
-        return f"{task.speed:.0f} steps/s" if task.speed else ""
+def _told(scores: Mapping[str, float], best: float | None) -> str:
+    name = "valid" if "valid" in scores else "train"
+    told = f"{name} {_short(scores[name])}" if name in scores else "evaluated"
+    return told if best is None else f"{told}  best {_short(best)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1_000 else f"{value:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,5 +1,6 @@
 """The state of a run, and the functions of it that run on the device."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,32 @@ def negative_log_prob(model: Any, batch: Any, key: jax.Array) -> jax.Array:
     del key
     x, context = batch if isinstance(batch, tuple) else (batch, None)
     return -(model.log_prob(x) if context is None else model.log_prob(x, context))
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedLoss:
+    """The loss of each row times its weight, of a batch of `Weighted` rows.
+
+    Args:
+      loss_fn: of the rows alone, with one loss for each of them.
+
+    Raises:
+      ValueError: (on use) a mean, of which the rows have no part of their own.
+    """
+
+    loss_fn: LossFn
+
+    def __call__(self, model: Any, batch: Any, key: jax.Array) -> jax.Array:
+        """As any `LossFn`."""
+        loss = self.loss_fn(model, batch.rows, key)
+        if jnp.shape(loss) != batch.weights.shape:
+            raise ValueError(
+                "`loss_fn` must return one loss for each row of the batch where"
+                f" `weights` are given, shape {batch.weights.shape}; got shape"
+                f" {jnp.shape(loss)}."
+            )
+        # A row of weight 0 may have any loss; training meets none of them.
+        return jnp.where(batch.weights > 0, batch.weights * loss, 0)
 
 
 def init_state(

@@ -198,26 +198,53 @@ def test_a_flow_loads_from_a_run(tmp_path):
     assert not np.array_equal(raw.log_prob(x), loaded.log_prob(x))
 
 
+BEYOND = X.copy()
+BEYOND[213, 1] += 1e-6  # no sample of rows would have seen it
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"config": dataclasses.replace(CONFIG, seed=1)}, r"config\.seed: 0 in the"),
-        ({"x": X + 1}, r"data\.x_train\.array\.sample"),
-        ({"x": X[:200]}, r"data\.x_train\.array\.shape.*\[300, 2\] in the checkpoint"),
+        (
+            {"config": dataclasses.replace(CONFIG, seed=1)},
+            r"`seed` \(0 there, 1 here\)",
+        ),
+        ({"x": X + 1}, "the values of `x_train`"),
+        ({"x": BEYOND}, "the values of `x_train`"),
+        ({"x": X[:200]}, r"the shape of `x_train` \(\[300, 2\] there, \[200, 2\] here"),
+        ({"weights": np.ones(300)}, r"`weights` \(not given there, given here\)"),
+        ({"monitor": {"test": X}}, r"`monitor\['test'\]` \(not given there"),
         (
             {"model": Other(rngs=nnx.Rngs(0))},
-            r"model\.model: 'Noisy' in the checkpoint",
+            r"the model \(Noisy there, Other here\)",
+        ),
+        (
+            {"model": Noisy(rngs=nnx.Rngs(1))},
+            r"the first parameters \(mean.kernel.*another seed or warm start\)",
         ),
         (
             {"loss_fn": lambda m, x, key: -m.log_prob(x)},
-            r"loss_fn: .*negative_log_prob",
+            r"`loss_fn` \(.*negative_log_prob there",
         ),
-        ({"trainable": nnx.PathContains("log_scale")}, r"arrays\.params\.mean"),
+        ({"trainable": nnx.PathContains("log_scale")}, r"which of them .*`trainable`"),
+        (
+            {"identity": {"rotation": "ica"}},
+            r"`rotation` \(None there, 'ica' here\)",
+        ),
     ],
 )
-def test_another_run_is_refused_and_named(whole, change, named):
-    with pytest.raises(CheckpointError, match=rf"{named}.*`resume=False`"):
+def test_another_run_is_refused_and_named(whole, change, named, monkeypatch):
+    monkeypatch.setattr("trainers.trainer.Program", None)  # before anything compiles
+    ways_out = r"`workdir` \(--workdir\), or pass `resume=False` \(--no-resume\)"
+    with pytest.raises(CheckpointError, match=rf"{named}.*{ways_out}") as caught:
         run(whole[1], **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_start_may_differ_by_rounding(whole):
+    model = Noisy(rngs=nnx.Rngs(0))
+    model.mean.kernel[...] *= 1 + 1e-6  # as a warm start on an accelerator does
+    assert run(whole[1], model=model).stop_reason == "completed"
 
 
 def test_how_often_to_save_may_change(whole):

@@ -69,7 +69,7 @@ def test_a_pair_keeps_its_types():
     [
         (np.ones(3), r"got shape \(3,\). Use x\[:, None\]"),
         (np.ones((0, 2)), "at least one of each"),
-        (np.array([["a", "b"]]), "`x_train` must hold numbers"),
+        (np.array([["a", "b"]]), "column 0 of `x_train` must hold real numbers"),
         (np.array([[1.0, 2.0], [np.nan, 1.0]]), "1 of 2 rows, the first is row 1 "),
         (np.ones((2, 2), complex), "real numbers"),
         ((np.ones((3, 2)), np.ones((4, 2))), "same number of rows"),
