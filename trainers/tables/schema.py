@@ -1,7 +1,7 @@
 """What was learned of a table: how its rows become numbers that a flow can fit, and back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from trainers.tables.columns import ColumnSchema, start, without_copies
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, kind_from_config
-from trainers.tables.kinds.finding import declared, find
+from trainers.tables.kinds.finding import Found, declared, find
 
 _VERSION = 1
 _LEAST = np.finfo(np.float64).tiny
@@ -61,6 +61,7 @@ class Schema:
         *,
         masses: bool = True,
         given: bool = False,
+        whole: bool = True,
         name: str = "X",
     ) -> Self:
         """What a table's columns are.
@@ -72,6 +73,7 @@ class Schema:
             "boolean", "date" or "skipped".
           masses: False takes rounded columns as densities.
           given: whether it is a context: nothing is dequantised, constants are left out.
+          whole: False lets missing values pass, which `encode` will not take.
           name: what the messages call the table.
 
         Raises:
@@ -80,20 +82,24 @@ class Schema:
         """
         frame = as_frame(table, name=name)
         asked = _asked(kinds, frame)
-        _refuse_missing(frame, skipped=asked, name=name)
         columns, notes = [], []
         for column in frame.columns:
             where = f"column {column.name!r}"
             schema, values = start(column)
-            values = values[~column.missing]
+            values = values[~column.gone]
             options = {"where": where, "mass": masses}
-            if column.name in asked:
+            if not len(values):
+                found = Found(Skipped(reason="empty"), "no values")
+            elif column.name in asked:
                 found = declared(values, asked[column.name], **options)
             else:
                 found = find(values, given=given, **options)
             columns.append(dataclasses.replace(schema, kind=found.kind, why=found.why))
             notes += [found.note] if found.note else []
-        if not given:
+        if whole:
+            skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
+            _refuse_missing(frame, skipped=skipped, name=name)
+        if whole and not given:
             columns = without_copies(columns, frame, asked)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
         if not schema.width and not given:
@@ -213,9 +219,23 @@ class Schema:
         _refuse_missing(
             frame, skipped={c.name for c in self.columns if not c.kind.width}, name=name
         )
+        for c in self.kept:
+            known = c.kind.knows(c.numbers(frame[c.name]))
+            if not known.all():
+                new = frame[c.name].values[~known]
+                raise InputError(
+                    f"`{name}` must hold values that the fit has seen; got {new[0]!r} in"
+                    f" {c.name} ({len(new)} of {len(known)} rows)."
+                )
         parts = [c.kind.context(c.numbers(frame[c.name])) for c in self.kept]
         whole = np.concatenate([np.empty((len(frame), 0)), *parts], axis=1)
         return whole.astype(np.float32)
+
+    def knows(self, table: Any) -> np.ndarray:
+        """Whether `context` takes a row, [n]: others hold levels that the fit has not seen."""
+        frame = self.matched(table, name="context")
+        known = [c.kind.knows(c.numbers(frame[c.name])) for c in self.kept]
+        return np.all([np.ones(len(frame), bool), *known], axis=0)
 
     def decode_frame(self, rows: np.ndarray) -> Frame:
         """The table of encoded rows, [n, width]; columns that cannot be told are left out."""
@@ -244,15 +264,13 @@ class Schema:
         """The table of encoded rows, [n, width], as the fitted one came."""
         return self.decode_frame(rows).native()
 
+    def about(self) -> list[dict[str, Any]]:
+        """The columns for people, as JSON: what each is, why, and what log p is of it."""
+        return [column.about() for column in self.columns]
+
     def table(self) -> Table:
         """The kinds for people: column, kind, why, range, missing."""
-        result = Table(title="columns")
-        for title in ("column", "kind", "why", "range", "missing"):
-            result.add_column(title, justify="right" if title == "missing" else "left")
-        for c in self.columns:
-            span = "" if c.low is None else f"{_shown(c.low)} to {_shown(c.high)}"
-            result.add_row(c.name, c.kind_name, c.why, span, str(c.missing or ""))
-        return result
+        return kinds_table(self.about())
 
     def to_config(self) -> dict[str, Any]:
         """JSON that `from_config` takes."""
@@ -267,6 +285,18 @@ class Schema:
             for c in config["columns"]
         )
         return cls(columns=tuple(columns), origin=config["origin"])
+
+
+def kinds_table(about: Iterable[Mapping[str, Any]], *, title: str = "columns") -> Table:
+    """What `Schema.about` says as an aligned table."""
+    result = Table(title=title)
+    for name in ("column", "kind", "why", "range", "missing"):
+        result.add_column(name, justify="right" if name == "missing" else "left")
+    for c in about:
+        span = "" if c["low"] is None else f"{_shown(c['low'])} to {_shown(c['high'])}"
+        missing = f"{c['missing']:,}" if c["missing"] else ""
+        result.add_row(c["column"], c["kind"], c["why"], span, missing)
+    return result
 
 
 def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
@@ -295,12 +325,8 @@ def _refuse_missing(frame: Frame, *, skipped: Any = (), name: str = "X"):
     """Raises for missing values and infinities, with the counts by column."""
     counts = {}
     for column in frame.columns:
-        if column.name not in skipped:
-            bad = column.missing
-            if column.values.dtype.kind == "f":
-                bad = bad | ~np.isfinite(column.values)
-            if bad.any():
-                counts[column.name] = int(bad.sum())
+        if column.name not in skipped and column.gone.any():
+            counts[column.name] = int(column.gone.sum())
     if counts:
         told = shown([f"{n} in {c}" for c, n in counts.items()])
         raise InputError(

@@ -86,6 +86,10 @@ class Kind(abc.ABC):
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Values [n] of encoded rows [n, width]."""
 
+    def knows(self, x: np.ndarray) -> np.ndarray:
+        """Whether `context` can tell what a value is, [n]."""
+        return np.ones(len(x), bool)
+
     def context(self, x: np.ndarray) -> np.ndarray:
         """The column where it is given and not modelled: no noise, [n, k]."""
         return self.encode(x, np.full((len(x), self.noise), 0.5))[0]

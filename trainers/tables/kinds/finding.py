@@ -22,6 +22,7 @@ _MAX_LEVELS = 100  # of words; with more they are free text
 _TIES = 0.05  # share of repeated values from which a column is on a grid
 _SPIKE = 0.02  # share of the rows from which one value is a spike
 _MAX_SPIKES = 2
+_LOOKED_AT = 50_000  # values that decide, of more, if the kind then holds them all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,14 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     """
     if x.dtype == object:
         return _of_words(x, where)
+    if len(x) > _LOOKED_AT:
+        part = np.random.default_rng(0).choice(x, _LOOKED_AT)
+        found = find(part, where=where, mass=mass, given=given)
+        kind = found.kind
+        if isinstance(kind, Grid):
+            kind = dataclasses.replace(kind, low=float(x.min()), high=float(x.max()))
+        if _holds(kind, x):
+            return dataclasses.replace(found, kind=kind)
     levels = np.unique(x)
     if len(levels) <= 1:
         value = levels[0].item() if len(levels) else None
@@ -56,6 +65,14 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     if x.dtype == bool:
         return Found(_counted(x, levels, "boolean"), "true or false")
     return _of_numbers(x, levels, where=where, mass=mass)
+
+
+def _holds(kind: Kind, x: np.ndarray) -> bool:
+    """Whether every value has a density or a mass."""
+    if isinstance(kind, Skipped):
+        return bool((x == kind.value).all())
+    middle = np.full((len(x), kind.noise), 0.5)
+    return bool(np.isfinite(kind.encode(np.float64(x), middle)[1]).all())
 
 
 def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
@@ -178,7 +195,7 @@ def _real(x: np.ndarray) -> Found:
     ten = 10.0 ** np.ceil(np.log10(max(high, 1e-300)) - 1e-9)
     for a, b in (*_NATURAL, (0, ten), (-ten, ten)):
         close = a <= low <= a + 0.02 * width and b - 0.02 * width <= high <= b
-        if len(y) >= 50 and close:
+        if len(y) >= 50 and close and _is_full(y):
             return Found(_bounded(y, a, b), f"fills [{a:g}, {b:g}]")
     if low >= 0:
         middle = np.sort(y)[len(y) // 100 : len(y) - len(y) // 100]
@@ -189,6 +206,12 @@ def _real(x: np.ndarray) -> Found:
             kind = Positive(floor=floor, scale=Scale.of(np.log(y - floor)))
             return Found(kind, "above 0, skewed" if low > 0 else "from 0, skewed")
     return Found(Continuous(scale=Scale.of(y)), "numbers")
+
+
+def _is_full(y: np.ndarray) -> bool:
+    """Whether both ends of the range are as full as those of bounded columns are."""
+    low, high = y.min() + 0.05 * np.ptp(y), y.max() - 0.05 * np.ptp(y)
+    return min(np.mean(y <= low), np.mean(y >= high)) > 0.005
 
 
 def _bounded(y: np.ndarray, low: float, high: float) -> Bounded:

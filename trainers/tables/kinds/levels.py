@@ -38,7 +38,7 @@ class Levels(Kind):
         last, tail = len(self.levels) - 1, self.tail
         shares = (1 - 2 * tail) * np.asarray(self.shares) / np.sum(self.shares)
         starts = tail + np.concatenate([[0], np.cumsum(shares)[:-1]])
-        at = np.clip(number, 0, last).astype(int)
+        at = np.clip(np.nan_to_num(number), 0, last).astype(int)
         share, start = shares[at], starts[at]
         if self.step:
             outside = np.maximum(number - last, -number)  # cells beyond an end
@@ -60,6 +60,10 @@ class Levels(Kind):
         at = (ndtr(z[:, 0]) - self.tail) / (1 - 2 * self.tail)
         number = np.searchsorted(shares[:-1], at, side="right")
         return _array(self.levels)[number]
+
+    def knows(self, x: np.ndarray) -> np.ndarray:
+        """As in `Kind`."""
+        return ~np.isnan(self._number(x))
 
     def context(self, x: np.ndarray) -> np.ndarray:
         """One-hot without order; one number in [−1, 1] for a grid or two levels."""

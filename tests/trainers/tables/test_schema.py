@@ -1,0 +1,203 @@
+"""A table and its schema: there and back, in the type it came in."""
+
+import datetime
+import decimal
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from trainers.tables.checks import InputError
+from trainers.tables.frame import frame_of
+from trainers.tables.schema import Schema
+
+N = 400
+RNG = np.random.default_rng(0)
+MIXED = {
+    "real": RNG.normal(size=N) + 1e7,
+    "price": np.exp(3 * RNG.normal(size=N)),
+    "count": RNG.poisson(3, N),
+    "big": np.rint(3e9 + 1e9 * RNG.normal(size=N)).astype(np.int64),
+    "grade": RNG.choice(["low", "mid", "high"], N).tolist(),
+    "yes": RNG.random(N) < 0.3,
+    "day": [datetime.date(2020, 1, 1) + datetime.timedelta(int(d)) for d in range(N)],
+    "at": [
+        datetime.datetime(2020, 1, 1) + datetime.timedelta(seconds=float(s))
+        for s in RNG.uniform(0, 1e6, N)
+    ],
+}
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_a_data_frame_comes_back_as_it_came(make):
+    table = make(MIXED)
+    schema = Schema.of(table)
+    schema = Schema.from_config(json.loads(json.dumps(schema.to_config())))
+    rows, log_det = schema.encode(table)
+    assert rows.dtype == np.float32
+    assert log_det.dtype == np.float64
+    assert np.isfinite(log_det).all()
+    assert (np.abs(rows.mean(0)) < 0.3).all()
+    assert ((rows.std(0) > 0.5) & (rows.std(0) < 2)).all()
+    back = schema.decode(rows)
+    assert type(back) is type(table)
+    came, went = frame_of(table), frame_of(back)
+    assert came.names == went.names
+    for a, b in zip(came.columns, went.columns, strict=True):
+        assert a.source == b.source or a.name == "day"
+        if a.values.dtype == object or a.values.dtype.kind in "bi":
+            if a.name != "big":
+                assert a.values.tolist() == b.values.tolist(), a.name
+        elif a.values.dtype.kind == "f":
+            np.testing.assert_allclose(a.values, b.values, rtol=1e-5)
+    assert back.__class__.__module__.split(".")[0] in ("pandas", "polars", "pyarrow")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "int64",
+        "uint64",
+        "int8",
+        "bool",
+        "float16",
+        "longdouble",
+        ">f8",
+        ">i4",
+        "float32",
+    ],
+)
+def test_every_type_is_read_by_value(dtype):
+    x = np.rint(3 * RNG.normal(size=(N, 2)) + 20)
+    x = (x > 20) if dtype == "bool" else x
+    schema = Schema.of(x.astype(np.float64))
+    typed = x.astype(dtype)
+    same = Schema.of(typed)
+    assert [c.kind for c in same.columns] == [c.kind for c in schema.columns]
+    np.testing.assert_array_equal(same.encode(typed).rows, schema.encode(x).rows)
+    assert same.decode(same.encode(typed).rows).dtype == np.dtype(dtype).newbyteorder(
+        "="
+    )
+
+
+def test_decimals_are_numbers_and_words_are_not():
+    x = np.array([[decimal.Decimal(i) / 7, i % 5] for i in range(50)], object)
+    np.testing.assert_array_equal(
+        Schema.of(x).encode(x).rows, Schema.of(x.astype(float)).encode(x).rows
+    )
+    with pytest.raises(InputError, match="column 1 of `X` must hold real numbers"):
+        Schema.of(np.array([[i, "q"] for i in range(50)], object))
+    with pytest.raises(InputError, match="column 'a' holds numbers as words"):
+        Schema.of(pd.DataFrame({"a": [str(i) for i in range(50)]}))
+
+
+@pytest.mark.parametrize("offset", [1e7, 1.7e9, 2.45e6])
+@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e12])
+def test_offsets_and_scales_change_nothing_but_the_constant(offset, factor):
+    x = RNG.normal(size=(N, 2)) @ np.array([[1.0, 0.5], [0, 1]])
+    moved = x * factor + [0, offset * factor]
+    rows, log_det = Schema.of(x).encode(x)
+    other, other_det = Schema.of(moved).encode(moved)
+    np.testing.assert_allclose(other, rows, atol=1e-6)
+    np.testing.assert_allclose(other_det + 2 * np.log(factor), log_det, atol=1e-6)
+    back = Schema.of(moved).decode(other)
+    assert len(np.unique(back[:, 1])) >= 0.99 * N
+
+
+def test_a_row_far_out_ruins_nothing():
+    x = RNG.normal(size=(3_000, 2))
+    x[5] = 1e6
+    rows, log_det = Schema.of(x).encode(x)
+    assert np.abs(rows).max() < 30
+    assert rows.std() < 1.2
+    assert np.isfinite(log_det).all()
+
+
+def test_copies_constants_and_text_are_left_out_and_written_back():
+    x = RNG.normal(size=N)
+    table = pd.DataFrame(
+        {"x": x, "f": 1.8 * x + 32, "same": x, "c": 3, "t": [f"r{i}" for i in range(N)]}
+    )
+    schema = Schema.of(table)
+    assert [c.kind.kind for c in schema.columns] == ["continuous", *["skipped"] * 4]
+    back = schema.decode(schema.encode(table).rows)
+    assert list(back.columns) == ["x", "f", "same", "c"]
+    np.testing.assert_allclose(back["f"], table["f"], rtol=1e-5, atol=1e-4)
+    assert (back["c"] == 3).all()
+    array = table[["x", "c"]].to_numpy()
+    assert Schema.of(array).decode(np.zeros((2, 1))).shape == (2, 2)
+
+
+def test_columns_are_found_by_name():
+    table = pd.DataFrame(MIXED)
+    schema = Schema.of(table)
+    shuffled = table[list(table.columns)[::-1]].assign(extra="?")
+    np.testing.assert_array_equal(
+        schema.encode(shuffled).rows, schema.encode(table).rows
+    )
+    with pytest.raises(InputError, match="must have the columns of the fit; price not"):
+        schema.encode(table.drop(columns="price"))
+    with pytest.raises(InputError, match="must have the 2 columns of the fit, got 3"):
+        Schema.of(RNG.normal(size=(9, 2))).encode(RNG.normal(size=(9, 3)))
+
+
+def test_holes_are_counted_by_column():
+    table = pd.DataFrame(MIXED)
+    table.loc[[3, 4], "real"] = np.nan
+    table.loc[7, "grade"] = None
+    with pytest.raises(InputError, match=r"2 in real, 1 in grade \(of 400 rows\)"):
+        Schema.of(table)
+    x = RNG.normal(size=(9, 2))
+    schema = Schema.of(x)
+    x[3, 1] = np.inf
+    with pytest.raises(InputError, match="1 in x1"):
+        schema.encode(x)
+
+
+def test_kinds_are_overridden_by_name_or_number():
+    x = RNG.integers(0, 5, (N, 2))
+    schema = Schema.of(x, {0: "categorical", "x1": "skipped"})
+    assert [c.kind_name for c in schema.columns] == ["categorical", "skipped"]
+    with pytest.raises(InputError, match="`kinds` must name columns, x0, x1; got 5"):
+        Schema.of(x, {5: "positive"})
+
+
+def test_rounded_columns_can_be_densities():
+    x = RNG.normal(size=(N, 1)).round(1)
+    mass, density = Schema.of(x), Schema.of(x, masses=False)
+    assert mass.columns[0].kind.is_mass
+    assert not density.columns[0].kind.is_mass
+    assert density.noise == 1  # dithered all the same
+
+
+def test_contexts_are_numbers_and_one_hot():
+    table = pd.DataFrame({k: MIXED[k] for k in ("real", "grade", "yes")})
+    rows = Schema.of(table, given=True).context(table)
+    assert rows.shape == (N, 1 + 3 + 1)
+    assert set(np.unique(rows[:, 1:4])) == {0, 1}
+    assert set(np.unique(rows[:, 4])) == {-1, 1}
+
+
+def test_draws_are_the_same_for_every_row():
+    x = RNG.integers(0, 9, (N, 2))
+    schema = Schema.of(x)
+    for alone, all_rows in zip(
+        schema.encodings(x[:1], 4), schema.encodings(x, 4), strict=True
+    ):
+        np.testing.assert_array_equal(alone.rows[0], all_rows.rows[0])
+    assert len(list(Schema.of(RNG.normal(size=(9, 2))).encodings(x[:0], 4))) == 1
+
+
+def test_the_table_of_kinds_fits_a_screen():
+    import rich.console
+
+    console = rich.console.Console(width=80, record=True, file=io.StringIO())
+    console.print(Schema.of(pd.DataFrame(MIXED)).table())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "date" in text
+    assert "categorical" in text
