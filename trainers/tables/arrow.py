@@ -1,20 +1,23 @@
-"""pyarrow, an extra: imported where it is needed."""
+"""pyarrow, an extra: imported where it is needed; its types, as a `Frame` holds them."""
 
 from typing import Any
 
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.frame import Frame, frame_of
 
 
 def import_pyarrow() -> Any:
     """The package, or an InputError that says how to get it."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            "`path` must be .npy or .npz without pyarrow, which reads .csv and .parquet. "
-            "Install it with: pip install 'rbig-nnx[data]'"
+            "`path` must be .npy or .npz without pyarrow, which reads and writes .csv,"
+            " .parquet and what is compressed. Install it with:"
+            " pip install 'rbig-nnx[data]'"
         ) from error
     return pyarrow
 
@@ -24,3 +27,61 @@ def is_numeric(types: Any, kind: Any) -> bool:
     checks = (types.is_integer, types.is_floating, types.is_decimal)
     checks += (types.is_boolean, types.is_null)
     return any(check(kind) for check in checks)
+
+
+def holds(kind: Any) -> bool:
+    """Whether a `Frame` can hold columns of a type: no lists, records or bytes."""
+    types = import_pyarrow().types
+    if types.is_dictionary(kind):
+        return holds(kind.value_type)
+    checks = (types.is_string, types.is_large_string, types.is_temporal)
+    interval = types.is_interval(kind)
+    return is_numeric(types, kind) or (any(c(kind) for c in checks) and not interval)
+
+
+def frame_of_arrow(table: Any, name: str) -> Frame:
+    """A table of pyarrow as a `Frame`; every type must be one that it can hold."""
+    bad = [f"{f.name} ({f.type})" for f in table.schema if not holds(f.type)]
+    if bad:
+        raise InputError(
+            f"{name} must hold numbers, words or dates in every column, got"
+            f" {printable(shown(bad))}. Leave them out with --drop."
+        )
+    arrow = import_pyarrow()
+    columns = [_plain(column) for column in table.columns]
+    return frame_of(arrow.table(columns, names=table.column_names), name=name)
+
+
+def arrow_of_frame(frame: Frame) -> Any:
+    """A `Frame` as a table of pyarrow, categories with their levels in their order."""
+    arrow = import_pyarrow()
+    table = frame.dataframe("pyarrow")
+    for j, column in enumerate(frame.columns):
+        if not column.levels or not arrow.types.is_dictionary(table.schema[j].type):
+            continue
+        levels = arrow.array([str(level) for level in column.levels])
+        found = table.column(j).cast(arrow.string())
+        places = arrow.compute.index_in(found, levels).combine_chunks()
+        if places.null_count == int(column.missing.sum()):
+            array = arrow.DictionaryArray.from_arrays(places, levels)
+            table = table.set_column(j, column.name, array)
+    return table
+
+
+def _plain(column: Any) -> Any:
+    """The column in a type that NumPy has too."""
+    arrow = import_pyarrow()
+    types, kind = arrow.types, column.type
+    if types.is_null(kind):
+        return arrow.nulls(len(column), arrow.float64())
+    if types.is_decimal(kind):  # pyarrow's own way to float64 is off by one unit
+        return column.cast(arrow.string()).cast(arrow.float64())
+    if types.is_float16(kind):
+        return column.cast(arrow.float32())
+    if types.is_date64(kind):
+        return column.cast(arrow.date32())
+    if types.is_time(kind):  # since midnight
+        number = arrow.int32() if types.is_time32(kind) else arrow.int64()
+        unit = arrow.duration(kind.unit)
+        return column.cast(number).cast(arrow.int64()).cast(unit)
+    return column

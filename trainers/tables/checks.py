@@ -131,3 +131,9 @@ def shown(items: Sequence[Any] | np.ndarray, limit: int = _NUM_SHOWN) -> str:
     """The first of some items in a message."""
     dots = ", …" if len(items) > limit else ""
     return ", ".join(str(item) for item in items[:limit]) + dots
+
+
+def printable(text: Any, limit: int = 200) -> str:
+    """Text from outside in a message: one line, without control characters."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text).strip())
+    return line if len(line) <= limit else line[:limit] + "…"

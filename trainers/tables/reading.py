@@ -1,16 +1,74 @@
-"""Tables of numbers out of files."""
+"""Tables out of files."""
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
-from trainers.tables.arrow import import_pyarrow, is_numeric
-from trainers.tables.checks import InputError, as_float32, shown
+from trainers.tables.checks import InputError, as_float32, printable, shown
+from trainers.tables.files.opening import counting, open_table, without_rows
+from trainers.tables.files.sources import Source
+from trainers.tables.frame import Frame
 
-SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+
+def read_frame(
+    path: str | pathlib.Path | Source,
+    *,
+    columns: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    sep: str | None = None,
+    decimal: str | None = None,
+    header: int | str | None = None,
+    encoding: str | None = None,
+    array: str | None = None,
+    limit: int | None = None,
+) -> Frame:
+    r"""Reads a table from a file, every column in the type that it has there.
+
+    What has to be guessed is told in the frame's `notes`, with the option of the command
+    that overrides it.
+
+    Args:
+      path: .csv, .tsv, .txt, .npy, .npz or .parquet, also with .gz or .zst behind; "-" is
+        standard input.
+      columns: those to keep, in this order; none for all but an index.
+      drop: those to leave out.
+      sep: of a text: the character between cells, or "tab" or "space".
+      decimal: of a text: "." or ",".
+      header: of a text: the number of the line (from 1) that names the columns, or "none",
+        which calls them x0, x1, ...
+      encoding: of a text, in Python's words.
+      array: the array to take from a .npz file. None: its only one, or all those of one
+        dimension as columns.
+      limit: read so many rows at most.
+
+    Raises:
+      InputError: one line, for a file that is missing, empty or no table, for names of
+        columns that it does not have, and for a missing extra.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from trainers.tables import read_frame
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = pathlib.Path(folder.name) / "rows.csv"
+      >>> _ = path.write_text("day;price\n2024-01-31;1,5\n2024-02-29;2,25\n")
+      >>> frame = read_frame(path)
+      >>> print(frame.names, frame["price"].values, *frame.notes, sep="\n")
+      ('day', 'price')
+      [1.5  2.25]
+      separator ';' (--sep)
+      decimal comma (--decimal)
+      >>> folder.cleanup()
+    """
+    text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    file, names, notes = open_table(path, columns, drop, array=array, **text)
+    frame = file.whole(names, limit)
+    if not len(frame):
+        raise without_rows(file, names)
+    return dataclasses.replace(
+        frame, notes=(*frame.notes, *notes, *counting(frame, file))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,162 +90,29 @@ def read_table(
     *,
     array: str | None = None,
 ) -> Table:
-    """Reads a table of finite numbers from a .npy, .npz, .csv or .parquet file.
-
-    A one-dimensional array is one column. Arrays without names get x0, x1, ...
+    """Reads a table of finite numbers as an array.
 
     Args:
-      path: the file.
+      path: as for `read_frame`.
       columns: the columns to keep, in this order. None: all.
-      array: the array to take from a .npz file. None: its only one.
+      array: the array to take from a .npz file.
 
     Returns:
       The table, in float32.
 
     Raises:
-      InputError: for a file that is missing, empty or unreadable, an unknown suffix or
-        column, columns that are not numbers, values that are not finite in float32, and
-        for a .csv or .parquet file without the `data` extra.
+      InputError: as `read_frame`; for columns that are not numbers, missing values, and
+        values that are not finite in float32.
     """
-    path = pathlib.Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(
-            f"`path` must end in one of {', '.join(SUFFIXES)}, got {str(path)!r}. "
-            "Convert the file to one of them."
-        )
-    if not path.is_file():
-        raise InputError(
-            f"`path` must be an existing file, got {str(path)!r}. "
-            "Check the name and the folder."
-        )
-    if path.stat().st_size == 0:
-        raise InputError(
-            f"`path` must be a file with rows, got {str(path)!r} of 0 bytes. "
-            "Write the file again."
-        )
-    if suffix in (".npy", ".npz"):
-        values, names = _read_numpy(path, array)
-        values, names = _select(values, names, columns)
-    else:
-        values, names = _read_arrow(path, columns)
-    if values.shape[0] == 0 or values.shape[1] == 0:
-        raise InputError(
-            f"`path` must be a file with rows and columns, got {str(path)!r} with "
-            f"{values.shape[0]} rows of {values.shape[1]} columns."
-        )
-    return Table(as_float32(values, str(path)), names)
-
-
-def _read_numpy(
-    path: pathlib.Path, array: str | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                values = loaded[_array_name(path, loaded.files, array)]
-        else:
-            values = loaded
-    except InputError:
-        raise
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"`path` must be a {path.suffix} file of plain numbers, got {str(path)!r}, "
-            f"which NumPy cannot read: {error}. Save it again, without objects."
-        ) from error
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim != 2:
-        raise InputError(
-            f"`path` must hold rows and columns, [n, d], got {str(path)!r} with shape "
-            f"{values.shape}. Save x.reshape(len(x), -1) instead."
-        )
-    return values, default_names(values.shape[1])
-
-
-def _array_name(path: pathlib.Path, found: Sequence[str], array: str | None) -> str:
-    if array is None and len(found) == 1:
-        return found[0]
-    if array is not None and array in found:
-        return array
-    raise InputError(
-        f"`array` must name one of the arrays of {str(path)!r}, {', '.join(found)}, "
-        f"got {array!r}. Name one, or save it alone as .npy."
-    )
-
-
-def _read_arrow(
-    path: pathlib.Path, columns: Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    arrow = import_pyarrow()
-    try:
-        if path.suffix.lower() == ".csv":
-            table = arrow.csv.read_csv(path)
-            if all(_is_number(name) for name in table.column_names):  # no header
-                options = arrow.csv.ReadOptions(autogenerate_column_names=True)
-                table = arrow.csv.read_csv(path, read_options=options)
-                table = table.rename_columns(default_names(table.num_columns))
-        else:
-            table = arrow.parquet.read_table(path)
-    except (arrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"`path` must be a {path.suffix} table, got {str(path)!r}, which cannot be "
-            f"read: {error}. Write the file again."
-        ) from error
-    names = tuple(table.column_names)
-    chosen = [names.index(name) for name in _known(columns, names)]
-    kept = [table.column(i) for i in chosen]
-    names = tuple(names[i] for i in chosen)
+    frame = read_frame(path, columns=columns or (), array=array)
     words = [
-        f"{name} ({column.type})"
-        for name, column in zip(names, kept, strict=True)
-        if not is_numeric(arrow.types, column.type)
+        f"{c.name} ({c.source})" for c in frame.columns if c.values.dtype.kind in "OmM"
     ]
     if words:
         raise InputError(
-            f"`path` must hold numbers only, got {str(path)!r} with other columns: "
-            f"{shown(words)}. Leave them out by naming the others in `columns`."
+            f"`path` must hold numbers only, got {str(path)!r} with other columns:"
+            f" {printable(shown(words))}. Leave them out by naming the others in"
+            " `columns`."
         )
-    if not kept:
-        return np.zeros((table.num_rows, 0)), names
-    # Through float64, where a missing value is NaN.
-    numbers = [c.cast(arrow.float64()).to_numpy().astype(np.float64) for c in kept]
-    return np.stack(numbers, axis=1), names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _select(
-    values: np.ndarray, names: tuple[str, ...], columns: Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    chosen = [names.index(name) for name in _known(columns, names)]
-    return values[:, chosen], tuple(names[i] for i in chosen)
-
-
-def _known(columns: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
-    """The columns to keep, every one of which must exist once."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"`path` must name every column differently, got twice: {shown(twice)}. "
-            "Rename them."
-        )
-    unknown = [name for name in columns or () if name not in names]
-    if unknown:
-        raise InputError(
-            f"`columns` must be among {shown(names, 20)}, got {shown(unknown)}. "
-            "Check the spelling."
-        )
-    return names if columns is None else columns
-
-
-def default_names(num_columns: int) -> tuple[str, ...]:
-    """x0, x1, ... for columns without names."""
-    return tuple(f"x{i}" for i in range(num_columns))
+    numbers = [np.where(c.missing, np.nan, c.values) for c in frame.columns]
+    return Table(as_float32(np.stack(numbers, axis=1), str(path)), frame.names)

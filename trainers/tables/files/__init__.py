@@ -1,0 +1,1 @@
+"""How each kind of file is read: text, arrays of NumPy, Parquet."""

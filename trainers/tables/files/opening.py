@@ -1,0 +1,127 @@
+"""A file as a table: which reader, and which columns are kept."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.files.arrays import ArrayFile
+from trainers.tables.files.parquet import ParquetFile
+from trainers.tables.files.sources import TableFile, find
+from trainers.tables.files.text import TextFile
+from trainers.tables.frame import Frame
+
+_LEAST_COUNTED = 3  # rows: fewer may count by chance
+
+
+def open_table(
+    path: Any,
+    columns: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    *,
+    array: str | None = None,
+    **text: Any,
+) -> tuple[TableFile, tuple[str, ...], tuple[str, ...]]:
+    """The file at a path, the names of the columns to keep, and notes on those."""
+    source = find(path)
+    if source.kind == "text":
+        file: TableFile = TextFile(source, **text)
+    elif source.kind == "parquet":
+        file = ParquetFile(source)
+    else:
+        file = ArrayFile(source, array=array)
+    if not file.names:
+        raise InputError(
+            f"`path` must be a file with rows and columns, got {source.name} with"
+            f" {file.num_rows or 0} rows of 0 columns."
+        )
+    return file, *choose(file, columns, drop)
+
+
+def without_rows(file: TableFile, names: Sequence[str]) -> InputError:
+    """The error for a table that has columns only."""
+    return InputError(
+        f"`path` must be a file with rows and columns, got {file.source.name} with 0 rows"
+        f" of {len(names)} columns."
+    )
+
+
+def counting(frame: Frame, file: TableFile) -> tuple[str, ...]:
+    """A note for each column that counts the rows; it may be an index or a feature."""
+    rows = np.arange(len(frame))
+    counting = [
+        c.name
+        for c in frame.columns
+        if c.values.dtype.kind in "iu"
+        and len(rows) >= _LEAST_COUNTED
+        and c.name not in file.index
+        and not c.missing.any()
+        and np.array_equal(c.values - c.values[0], rows)
+    ]
+    return tuple(
+        f"column {printable(name)} only counts the rows (--drop {printable(name)})"
+        for name in counting
+    )
+
+
+def choose(
+    file: TableFile, columns: str | Sequence[str], drop: str | Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the columns to keep, in order, and notes.
+
+    Args:
+      file: with the names of all.
+      columns: those to keep, in this order; none for all but the index.
+      drop: those to leave out.
+
+    Raises:
+      InputError: for names that the file does not have, or where none is left.
+    """
+    columns = _listed(columns, file, "--columns")
+    drop = _listed(drop, file, "--drop")
+    notes = []
+    twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+    if twice:
+        notes.append(f"--columns names {printable(shown(twice))} twice: taken once")
+    kept = tuple(dict.fromkeys(columns))
+    if not kept:
+        kept = tuple(name for name in file.names if name not in file.index)
+        left = [name for name in file.index if name not in drop]
+        if left and kept:
+            notes.append(
+                f"the first column or index, {printable(shown(left))}, only counts or"
+                f" names the rows and is left out (--columns with its name keeps it)"
+            )
+        kept = kept or file.names
+    kept = tuple(name for name in kept if name not in drop)
+    if not kept:
+        raise InputError(
+            f"{file.source.name} must keep at least one column, got --drop"
+            f" {printable(shown(drop))} of {printable(shown(file.names, 20))}."
+        )
+    return kept, tuple(notes)
+
+
+def _listed(given: str | Sequence[str], file: TableFile, option: str) -> list[str]:
+    """The names, of which the file has each; "a,b" is two unless it is one."""
+    given = [given] if isinstance(given, str) else list(given)
+    names: list[str] = []
+    for item in given:
+        parts = [item] if item in file.names else [p.strip() for p in item.split(",")]
+        names += parts if all(p in file.names for p in parts) else [item]
+    unknown = [name for name in names if name not in file.names]
+    if unknown:
+        near = [
+            match
+            for name in unknown
+            for match in difflib.get_close_matches(name, file.names, n=3, cutoff=0.6)
+        ]
+        hint = f" Near: {printable(shown(list(dict.fromkeys(near))))}." if near else ""
+        raise InputError(
+            f"{option} must be among the columns of {file.source.name},"
+            f" {printable(shown(file.names, 20), 400)}; got {printable(shown(unknown))}."
+            f"{hint}"
+        )
+    return names

@@ -1,0 +1,105 @@
+"""Where a table goes: a file that is whole or not there, or standard output."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from trainers.tables.arrow import import_pyarrow
+from trainers.tables.checks import InputError, printable
+from trainers.tables.files.sources import COMPRESSIONS, STANDARD
+
+TEXT = {".csv": ",", ".tsv": "\t"}  # what separates the cells
+_BINARY = (".parquet", ".npy", ".npz")
+
+
+def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> None:
+    """Raises where a table cannot be written; called before any work.
+
+    Args:
+      path: the file to be written; "-" is standard output.
+      inputs: the files that are read, none of which is written over.
+
+    Raises:
+      InputError: for another suffix, a folder that is not there or not writable, a folder
+        in place of a file, or one of the inputs.
+    """
+    if str(path) == STANDARD:
+        return
+    path = pathlib.Path(path)
+    name = repr(printable(path))
+    suffix, compression = kind_of(path)
+    if suffix not in (*TEXT, *_BINARY) or (compression and suffix not in TEXT):
+        raise InputError(
+            f"`path` to write must end in one of {', '.join((*TEXT, *_BINARY))}, or in"
+            f" .csv or .tsv with {' or '.join(COMPRESSIONS)} behind, got {name}."
+        )
+    if suffix not in (".npy", ".npz"):
+        import_pyarrow()
+    if not path.parent.is_dir():
+        raise InputError(
+            f"`path` must be in an existing folder, got {name}. Make the folder"
+            f" {printable(path.parent)!r} first."
+        )
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"`path` to write must be a file, got {name}, which is not one."
+        )
+    target = path if path.exists() else path.parent
+    if not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise InputError(f"`path` must be where you may write, got {name}.")
+    for other in inputs:
+        other = pathlib.Path(other)
+        if path.exists() and other.exists() and path.samefile(other):
+            raise InputError(
+                f"`path` to write must be another file than the one that is read, got"
+                f" {name}."
+            )
+
+
+def kind_of(path: str | pathlib.Path) -> tuple[str, str | None]:
+    """The suffix that says the format, and the compression; standard output is .csv."""
+    if str(path) == STANDARD:
+        return ".csv", None
+    suffixes = [suffix.lower() for suffix in pathlib.Path(path).suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    left = suffixes[:-1] if compression else suffixes
+    return left[-1] if left else "", compression
+
+
+@contextlib.contextmanager
+def replacing(path: str | pathlib.Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of the one at a path, once all went well.
+
+    What was there stays if anything fails.
+    """
+    if str(path) == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = pathlib.Path(path).resolve()  # not the link but the file behind it
+    beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    try:
+        with _told(path):
+            file = beside.open("wb+")
+        with file:
+            yield file
+        with _told(path):
+            if path.exists():
+                shutil.copymode(path, beside)
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"`path` {printable(path)!r} cannot be written: {printable(error)}."
+        ) from error

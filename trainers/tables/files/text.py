@@ -1,0 +1,288 @@
+"""Tables in text, read by pyarrow.csv: .csv, .tsv and their like."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trainers.tables.arrow import frame_of_arrow, import_pyarrow
+from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.files import cells, words
+from trainers.tables.files.decoding import Lines, line_of, single_byte
+from trainers.tables.files.sniffing import BLANKS, Dialect, sniff
+from trainers.tables.files.sources import Source
+from trainers.tables.frame import Frame
+
+_BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
+_LARGE_BLOCK_BYTES = 2**28
+_EXACT = 2.0**63  # integers from here on are no int64
+
+
+class TextFile:
+    """A table in text; see `TableFile`.
+
+    Args:
+      source: the file.
+      options: of `sniff`, where they are not to be guessed.
+    """
+
+    num_rows = None
+
+    def __init__(self, source: Source, **options: Any):
+        self.source = source
+        sample, complete = source.sample()
+        look = sniff(
+            sample, complete=complete, name=source.name, tabs=source.tabs, **options
+        )
+        self._guess_encoding = options.get("encoding") is None
+        self._use(look)
+
+    def _use(self, look: Dialect):
+        self.dialect = look
+        self.names = tuple(n for n in look.names if n not in look.hollow)
+        self.index = look.index
+        self.notes = (*self.source.notes, *look.notes)
+
+    def whole(self, names: Sequence[str], limit: int | None = None) -> Frame:
+        """The columns of these names, in this order; at most so many rows."""
+        if limit is not None:
+            batches = self._batches(names, limit)
+            table = next(batches, None)
+            return self._settled(table if table is not None else self._none(names))[0]
+        arrow = import_pyarrow()
+        table = self._table(names)
+        if any(arrow.types.is_binary(field.type) for field in table.schema):
+            if not self._guess_encoding:
+                raise InputError(
+                    f"{self.source.name} is not in {self.dialect.encoding} throughout."
+                    " Name another --encoding."
+                )
+            table = self._table_of_bytes(names)
+        again = [n for n in names if _is_large(arrow, table.column(n))]
+        if again:  # as text, for what float64 would round
+            types = dict.fromkeys(again, arrow.string())
+            fresh = self._table(again, types)
+            for name in again:
+                at = table.column_names.index(name)
+                table = table.set_column(at, name, fresh.column(name))
+        return self._settled(table)[0]
+
+    def parts(self, names: Sequence[str], rows: int) -> Iterator[Frame]:
+        """The same, so many rows at a time; the first ones choose the types."""
+        rules: dict[str, words.Rule] = {}
+        notes: tuple[str, ...] = ()
+        first = 0
+        for table in self._batches(names, rows):
+            if not first:
+                frame, rules = self._settled(table)
+                notes = frame.notes
+            else:
+                frame, said = self._followed(table, rules, first)
+                notes += tuple(said)
+            yield dataclasses.replace(frame, notes=notes)
+            first += table.num_rows
+
+    def about_rows(self) -> int:
+        """A guess from the size of the file."""
+        size = self.source.path.stat().st_size
+        if self.source.compression:
+            size *= 3  # numbers in text, about
+        return round(size / max(self.dialect.bytes_a_row, 1.0))
+
+    def _settled(self, table: Any) -> tuple[Frame, dict[str, words.Rule]]:
+        """Columns of text in their types, with notes on what was guessed."""
+        arrow = import_pyarrow()
+        notes, rules = [], {}
+        holes = {n: dict.fromkeys(w) for n, w in self.dialect.missing.items()}
+        for j, name in enumerate(table.column_names):
+            column = table.column(j)
+            if not arrow.types.is_string(column.type):
+                continue
+            for word in words.missing_words(column):
+                holes.setdefault(name, {})[word] = None
+            column, rules[name], said = words.settle(column, name, self.dialect.decimal)
+            notes += said
+            table = table.set_column(j, name, column)
+        said = [
+            f"{', '.join(map(repr, found))} in {printable(name)}"
+            for name, found in holes.items()
+            if name in table.column_names
+        ]
+        if said:
+            notes.append(
+                f"counted as missing: {shown(said)} (--drop leaves a column out)"
+            )
+        padded = [
+            field.name
+            for field in table.schema
+            if field.name in self.dialect.padded and arrow.types.is_integer(field.type)
+        ]
+        if padded:
+            notes.append(
+                f"leading zeros of {printable(shown(padded))} are not kept (--drop leaves a"
+                " column out)"
+            )
+        frame = frame_of_arrow(table, self.source.name)
+        return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
+
+    def _followed(
+        self, table: Any, rules: dict[str, words.Rule], first: int
+    ) -> tuple[Frame, list[str]]:
+        """The rows from `first` on, by the rules so far, which may widen, with notes."""
+        notes: list[str] = []
+        for j, name in enumerate(table.column_names):
+            text, rule = table.column(j), rules[name]
+            column, bad = words.follow(text, rule)
+            if column is None:
+                column, rules[name], said = words.settle(
+                    text, name, self.dialect.decimal
+                )
+                notes += said
+                if not rule.may_become(rules[name]):
+                    raise InputError(
+                        f"{self.source.name} must hold the same in all of column"
+                        f" {printable(name)}: {rule.kind} in the first rows,"
+                        f" {printable(bad)!r} after row {first:,}. Leave it out with --drop"
+                        f" {printable(name)}, or mend the cell."
+                    )
+            table = table.set_column(j, name, column)
+        return frame_of_arrow(table, self.source.name), notes
+
+    def _none(self, names: Sequence[str]) -> Any:
+        arrow = import_pyarrow()
+        return arrow.table({name: arrow.array([], arrow.string()) for name in names})
+
+    def _table(self, names: Sequence[str], types: Any = None, **options: Any) -> Any:
+        """The columns as pyarrow reads them, the types from all rows."""
+        arrow = import_pyarrow()
+        try:
+            with self._stream() as stream:
+                return arrow.csv.read_csv(
+                    stream, *self._options(names, types, **options)
+                )
+        except (arrow.ArrowException, OSError, UnicodeError) as error:
+            if retry := _another_way(error, options):
+                return self._table(names, types, **retry)
+            if self._may_be_bytes(error):
+                return self._table_of_bytes(names, types)
+            if "Empty CSV" in str(error):
+                return self._none(names)
+            raise self._unreadable(error) from error
+
+    def _table_of_bytes(self, names: Sequence[str], types: Any = None) -> Any:
+        """The table in another encoding: beyond the first lines it is not UTF-8."""
+        with self.source.stream() as stream:
+            encoding = single_byte(stream.read())
+        note = f"encoding {encoding}, as not all of it is UTF-8 (--encoding)"
+        look = self.dialect
+        self._use(
+            dataclasses.replace(look, encoding=encoding, notes=(*look.notes, note))
+        )
+        return self._table(names, types)
+
+    def _may_be_bytes(self, error: Exception) -> bool:
+        utf8 = self.dialect.encoding == "utf-8" and "UTF8" in str(error).upper()
+        return utf8 and self._guess_encoding
+
+    def _batches(self, names: Sequence[str], rows: int) -> Iterator[Any]:
+        """Tables of text, of so many rows each, the last of fewer."""
+        arrow = import_pyarrow()
+        types = dict.fromkeys(names, arrow.string())
+        held: list[Any] = []
+        count = 0
+        try:
+            with self._stream() as stream:
+                reader = arrow.csv.open_csv(
+                    stream, *self._options(names, types, quoted_lines=True)
+                )
+                for batch in reader:
+                    while count + len(batch) >= rows:
+                        held.append(batch[: rows - count])
+                        batch, count = batch[rows - count :], 0
+                        yield arrow.Table.from_batches(held)
+                        held = []
+                    held.append(batch)
+                    count += len(batch)
+        except (arrow.ArrowException, OSError, UnicodeError) as error:
+            if "Empty CSV" not in str(error):
+                raise self._unreadable(error) from error
+        if count:
+            yield arrow.Table.from_batches(held)
+
+    def _stream(self) -> Any:
+        arrow, look = import_pyarrow(), self.dialect
+        stream = self.source.stream()
+        if look.encoding != "utf-8":
+            stream = arrow.transcoding_input_stream(stream, look.encoding, "utf-8")
+        if look.sep == BLANKS or look.comment:
+            lines = Lines(look.comment, blanks=look.sep == BLANKS)
+            stream = arrow.TransformInputStream(stream, lines)
+        return stream
+
+    def _options(self, names, types, *, block=_BLOCK_BYTES, quoted_lines=False):
+        """How pyarrow is to read it."""
+        csv, look = import_pyarrow().csv, self.dialect
+        read = csv.ReadOptions(
+            skip_rows=look.skip, column_names=list(look.names), block_size=block
+        )
+        parse = csv.ParseOptions(
+            delimiter=" " if look.sep == BLANKS else look.sep,
+            quote_char=look.quote,
+            escape_char="\\" if look.escape else False,
+            newlines_in_values=quoted_lines,
+        )
+        convert = csv.ConvertOptions(
+            include_columns=list(names),
+            column_types=types,
+            null_values=[
+                before + word + after
+                for word in cells.MISSING
+                for before, after in (("", ""), (" ", ""), ("", " "))
+            ],
+            true_values=list(cells.TRUE),
+            false_values=list(cells.FALSE),
+            decimal_point=look.decimal,
+        )
+        return read, parse, convert
+
+    def _unreadable(self, error: Exception) -> InputError:
+        text = str(error)
+        name = self.source.name
+        if "Expected" in text and "columns, got" in text:
+            wanted, _, rest = text.partition("Expected ")[2].partition(" columns, got ")
+            got, _, row = rest.partition(": ")
+            line = line_of(self._stream(), row)
+            return InputError(
+                f"{name} must have {wanted} cells in every line, as most have; {line} has"
+                f" {got}: {printable(row, 60)!r}. Mend it, or set --sep or --header."
+            )
+        if isinstance(error, UnicodeError) or "decode" in text or "UTF8" in text:
+            return InputError(
+                f"{name} is not in {self.dialect.encoding} throughout:"
+                f" {printable(text)}. Name another --encoding."
+            )
+        return InputError(
+            f"{name} cannot be read as a table: {printable(text)}. Check --sep and"
+            " --header, or write the file again."
+        )
+
+
+def _is_large(arrow: Any, column: Any) -> bool:
+    """Whether float64 holds integers that are no int64."""
+    if not arrow.types.is_floating(column.type):
+        return False
+    pc = arrow.compute
+    top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
+    if top is None or top < _EXACT:
+        return False
+    return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
+
+
+def _another_way(error: Exception, options: dict[str, Any]) -> dict[str, Any]:
+    """Options for another try, or none."""
+    text = str(error)
+    if "straddling" in text and options.get("block") != _LARGE_BLOCK_BYTES:
+        return options | {"block": _LARGE_BLOCK_BYTES}
+    out_of_step = "chunker" in text or "Expected" in text
+    if out_of_step and not options.get("quoted_lines"):
+        return options | {"quoted_lines": True}
+    return {}

@@ -1,0 +1,272 @@
+"""Columns of text to the type that all of it has, by pyarrow."""
+
+import dataclasses
+from typing import Any
+
+from trainers.tables.arrow import import_pyarrow
+from trainers.tables.checks import printable
+from trainers.tables.files import cells
+
+_MOSTLY_NUMBERS = 0.9  # of the cells: the others are holes, if they are few words
+_MAX_HOLES = 5
+_DATES = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
+    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%d %b %y",
+)  # fmt: skip
+_CLOCKS = ("", " %H:%M:%S", " %H:%M", "T%H:%M:%S")
+_SPOKEN = {"%d": "day", "%m": "month", "%b": "month", "%Y": "year", "%y": "year"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How the text of a column is read.
+
+    Attributes:
+      kind: "integer", "number", "boolean", "date", "instant", "clock", "words", or "empty"
+        for a column without a value.
+      decimal: point or comma.
+      form: of dates, in the words of strptime; None for ISO 8601.
+      holes: words that count as missing beside those of `cells.MISSING`.
+    """
+
+    kind: str
+    decimal: str = "."
+    form: str | None = None
+    holes: tuple[str, ...] = ()
+
+    def may_become(self, other: "Rule") -> bool:
+        """Whether rows further down may show that this rule was too narrow."""
+        wider = ({"integer", "number"}, {"date", "instant"})
+        kinds = {self.kind, other.kind}
+        return "empty" in kinds or len(kinds) == 1 or kinds in wider
+
+
+def settle(column: Any, name: str, decimal: str = ".") -> tuple[Any, Rule, list[str]]:
+    """A column of text in the narrowest type that holds every cell.
+
+    Args:
+      column: of strings, a chunked array.
+      name: of the column, for the notes.
+      decimal: point or comma.
+
+    Returns:
+      The column, the rule that was found, and notes.
+    """
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    indices, words = _encoded(_without_holes(column))
+    if not len(words):
+        return arrow.nulls(len(column), arrow.float64()), Rule("empty"), []
+    for kind in ("integer", "number", "boolean", "date", "instant", "clock"):
+        found = _convert(words, Rule(kind, decimal))
+        if found is not None and not found.null_count:
+            notes = [
+                f"`{name}`: '{'.' if decimal == ',' else ','}' groups the digits of"
+                " numbers (--decimal)"
+            ]  # fmt: skip
+            notes *= kind == "number" and _any_group(words, decimal)
+            return found.take(indices), Rule(kind, decimal), notes
+    forms = _forms(words)
+    if len(forms) == 1:
+        ((form, found),) = forms.items()
+        rule = Rule("instant" if "%H" in form else "date", decimal, form)
+        return found.take(indices), rule, [f"`{name}`: dates as {_spoken(form)}"]
+    notes = []
+    if forms:
+        notes.append(
+            f"`{name}` holds dates as {' or '.join(map(_spoken, forms))}, and is left as"
+            " words: write them as year-month-day"
+        )
+    found = _convert(words, Rule("number", decimal))
+    numbers = pc.is_valid(found)
+    others = words.filter(pc.invert(numbers)).to_pylist()
+    counts = pc.value_counts(indices.drop_null())
+    number_of = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(),
+                         strict=True))  # fmt: skip
+    held = sum(number_of.get(i, 0) for i, yes in enumerate(numbers.to_pylist()) if yes)
+    whole = sum(number_of.values())
+    if len(others) <= _MAX_HOLES and held >= _MOSTLY_NUMBERS * whole and not forms:
+        rule = Rule("number", decimal, holes=tuple(others))
+        integers = _convert(words, Rule("integer", decimal, holes=rule.holes))
+        if integers is not None and integers.null_count == len(others):
+            rule, found = dataclasses.replace(rule, kind="integer"), integers
+        shown = ", ".join(repr(printable(word, 30)) for word in others)
+        notes.append(
+            f"`{name}`: {shown} ({whole - held} of {whole} cells) is no number and counts"
+            f" as missing (--drop {name} leaves the column out)"
+        )
+        return found.take(indices), rule, notes
+    return words.take(indices), Rule("words", decimal), notes
+
+
+def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:
+    """More of a column by a rule that is known, and the first cell that does not fit it.
+
+    Integers may become numbers; what is a number, boolean or date must stay one.
+    """
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    indices, words = _encoded(_without_holes(column, rule.holes))
+    if rule.kind == "words":
+        return words.take(indices), None
+    rules = [rule]
+    if rule.kind == "integer":
+        rules.append(dataclasses.replace(rule, kind="number"))
+    bad = words
+    for each in rules:
+        found = _convert(words, each)
+        if found is not None and not found.null_count:
+            return found.take(indices), None
+        bad = words if found is None else words.filter(pc.is_null(found))
+    return None, bad[0].as_py()
+
+
+def missing_words(column: Any) -> list[str]:
+    """The words of a column of text that count as missing, but not the empty cell."""
+    arrow = import_pyarrow()
+    words = arrow.compute.unique(arrow.compute.utf8_trim_whitespace(column)).to_pylist()
+    return [word for word in words if word and word in cells.MISSING]
+
+
+def _without_holes(column: Any, holes: tuple[str, ...] = ()) -> Any:
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    trimmed = pc.utf8_trim_whitespace(column.cast(arrow.string()))
+    gone = pc.is_in(trimmed, arrow.array([*cells.MISSING, *holes]))
+    return pc.if_else(gone, arrow.scalar(None, arrow.string()), trimmed)
+
+
+def _encoded(column: Any) -> tuple[Any, Any]:
+    """Numbers of words, and the words: what is done is done once for each word."""
+    arrow = import_pyarrow()
+    if not isinstance(column, arrow.ChunkedArray):
+        column = arrow.chunked_array([column])
+    encoded = column.dictionary_encode().unify_dictionaries()
+    if not encoded.num_chunks:
+        return arrow.chunked_array([], arrow.int32()), arrow.array([], arrow.string())
+    indices = arrow.chunked_array([chunk.indices for chunk in encoded.chunks])
+    return indices, encoded.chunk(0).dictionary
+
+
+def _convert(words: Any, rule: Rule) -> Any:
+    """The words by a rule, null where they do not fit; None where none can."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    try:
+        match rule.kind:
+            case "integer":
+                return _integers(words)
+            case "number":
+                return _numbers(words, rule.decimal)
+            case "boolean":
+                true = pc.is_in(words, arrow.array(cells.TRUE))
+                false = pc.is_in(words, arrow.array(cells.FALSE))
+                return pc.if_else(pc.or_(true, false), true, None)
+            case "clock":
+                return _clock(words)
+        if rule.form is not None:
+            return _dates(words, rule.form)
+        if rule.kind == "date":
+            return words.cast(arrow.date32())
+        return _instants(words)
+    except arrow.ArrowInvalid:
+        return None
+
+
+def _integers(words: Any) -> Any:
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    whole = pc.match_substring_regex(words, cells.INTEGER)
+    none = arrow.scalar(None, arrow.string())
+    bare = pc.if_else(whole, pc.replace_substring_regex(words, r"^\+", ""), none)
+    try:
+        return bare.cast(arrow.int64())
+    except arrow.ArrowInvalid:
+        return bare.cast(arrow.uint64())
+
+
+def _any_group(words: Any, decimal: str) -> bool:
+    pc = import_pyarrow().compute
+    return pc.any(pc.match_substring_regex(words, cells.GROUPS[decimal])).as_py()
+
+
+def _numbers(words: Any, decimal: str) -> Any:
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    grouped = pc.match_substring_regex(words, cells.GROUPS[decimal])
+    if decimal == ",":
+        bare = pc.replace_substring_regex(words, r"[.' ]", "")
+        pointed = pc.match_substring(words, ".")
+        words = pc.if_else(grouped, bare, pc.if_else(pointed, "", words))
+        words = pc.replace_substring(words, ",", ".")
+    elif pc.any(grouped).as_py():
+        words = pc.if_else(grouped, pc.replace_substring(words, ",", ""), words)
+    numbers = pc.match_substring_regex(words, cells.NUMBER)
+    none = arrow.scalar(None, arrow.string())
+    return pc.if_else(numbers, words, none).cast(arrow.float64())
+
+
+def _instants(words: Any) -> Any:
+    """ISO 8601, in the coarsest unit that holds them, with a zone where all have one."""
+    arrow = import_pyarrow()
+    for zone in (None, "UTC"):
+        for unit in ("s", "ms", "us", "ns"):
+            try:
+                return words.cast(arrow.timestamp(unit, zone))
+            except arrow.ArrowInvalid:
+                continue
+    return None
+
+
+def _clock(words: Any) -> Any:
+    """Times of the day, as the time since midnight."""
+    arrow = import_pyarrow()
+    padded = arrow.compute.replace_substring_regex(words, r"^(\d):", r"0\1:")
+    instants = arrow.compute.binary_join_element_wise("1970-01-01", padded, " ")
+    for unit in ("s", "ms", "us"):
+        try:
+            since = instants.cast(arrow.timestamp(unit)).cast(arrow.int64())
+        except arrow.ArrowInvalid:
+            continue
+        return since.cast(arrow.duration(unit))
+    return None
+
+
+def _forms(words: Any) -> dict[str, Any]:
+    """The forms of dates that fit all words, and what they give; alike ones once."""
+    found: dict[str, Any] = {}
+    for date in _DATES:
+        for clock in _CLOCKS:
+            form = date + clock
+            dates = _dates(words, form)
+            if dates.null_count == 0 and not any(
+                dates.equals(f) for f in found.values()
+            ):
+                found[form] = dates
+    return found
+
+
+def _dates(words: Any, form: str) -> Any:
+    """By strptime, null for what does not fit; 31/02 is no third of March."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    pattern = form
+    for sign in ("%d", "%m", "%H"):
+        pattern = pattern.replace(sign, rf"(?P<{sign[1]}>\d{{1,2}})")
+    pattern = pattern.replace(".", r"\.").replace("%b", "(?P<b>[A-Za-z]{3})")
+    pattern = pattern.replace("%Y", r"(?P<Y>\d{4})").replace("%y", r"(?P<y>\d{2})")
+    pattern = pattern.replace("%M", r"\d{2}").replace("%S", r"\d{2}")
+    parts = pc.extract_regex(words, f"^{pattern}$")
+    parsed = pc.strptime(words, format=form, unit="s", error_is_null=True)
+    day = pc.struct_field(parts, "d").cast(arrow.int64())
+    right = pc.equal(day, pc.day(parsed))
+    parsed = pc.if_else(right, parsed, arrow.scalar(None, parsed.type))
+    return parsed if "%H" in form else parsed.cast(arrow.date32())
+
+
+def _spoken(form: str) -> str:
+    """%d/%m/%Y as day/month/year."""
+    date = form.partition("%H")[0].rstrip(" T")
+    for sign, word in _SPOKEN.items():
+        date = date.replace(sign, word)
+    return date
