@@ -187,11 +187,11 @@ class Loop:
     def _about_score(self, name: str, score: float) -> str:
         argument = "x_valid" if name == "valid" else f"monitor[{name!r}]"
         row = self._program.first_bad(name)
-        where = "" if row is None else f"; row {row} (from 0) is the first to blame"
+        where = "" if row is None else f", and row {row} (from 0) is the first such"
         return (
-            f"`{argument}` must have a finite score, minus the mean loss; it is {score}"
-            f" at step {self._step}{where}. Look for what is extreme there, and leave it"
-            " out; if it is like the others, lower `learning_rate`."
+            f"`{argument}` must have a finite score (mean log p, or minus the mean loss);"
+            f" at step {self._step} it is {score}{where}. Leave out what is extreme there;"
+            " if it is like the others, lower `learning_rate`."
         )
 
     def _evaluate(self, scores, progress, writer, callback):

@@ -21,7 +21,7 @@ from tests.trainers.layouts import (
     mesh_of,
 )
 from tests.trainers.tiny import Tiny
-from trainers import fit
+from trainers import TrainConfig, fit
 from trainers.placement import sharding
 from trainers.placement.strategy import make_strategy
 from trainers.rows.feed import ResidentFeed, StreamFeed
@@ -212,6 +212,19 @@ def test_rows_of_every_type_are_exchanged_exactly():
     for name, leaf in taken.items():
         assert leaf.dtype == rows[name].dtype
         np.testing.assert_array_equal(leaf, rows[name][index])
+
+
+@pytest.mark.parametrize("layout", [{}, {"strategy": "pmap"}])
+def test_few_rows_train_on_many_devices_by_the_default_batch(layout, capsys):
+    config = TrainConfig(num_steps=2, eval_every=2)
+    many = fit(Tiny(), X, config=config, mesh=mesh_of(8), **layout)
+    assert "batches of 96 rows, which divide into 8 parts" in capsys.readouterr().err
+    one = fit(Tiny(), X, config=dataclasses.replace(config, batch_size=96))
+    assert_same_run(one.history, many.history, rtol=2e-5)
+    parts = dataclasses.replace(config, accumulate=3, strata=16)
+    fit(Tiny(), X, config=parts, mesh=mesh_of(8))
+    with pytest.raises(ValueError, match="divide over the 8 devices"):
+        fit(Tiny(), X[:7], config=config, mesh=mesh_of(8))
 
 
 @pytest.mark.parametrize(

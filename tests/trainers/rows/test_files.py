@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from trainers import TrainConfig, fit
+from trainers import CheckpointError, TrainConfig, fit
 from trainers.rows.files import RowFile
 from trainers.rows.sources import IteratorRows, as_source
 
@@ -106,6 +106,36 @@ class Counter:
         self._at = json.loads(state)
 
 
+def test_a_part_of_a_memory_map_is_that_part(tmp_path):
+    x = table()
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert isinstance(as_source(mapped, seed=0), RowFile)
+    for part in (mapped[:100], mapped[::2], mapped[:, :1], mapped[::-1], mapped + 1):
+        assert as_source(part, seed=0) is None
+    assert as_source(mapped.astype(np.float64), seed=0) is None
+
+
+def test_another_file_is_another_run(tmp_path):
+    flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
+    config = TrainConfig(num_steps=4, batch_size=64, eval_every=2, eval_rows=64)
+    x = np.random.default_rng(0).normal(size=(1_000, 2))
+    np.save(tmp_path / "x.npy", x)
+    options = {"config": config, "workdir": tmp_path / "run", "progress": False}
+    fit(flow, tmp_path / "x.npy", **options)
+    x[731, 1] += 1e-9
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(CheckpointError, match="the content of `x_train`"):
+        fit(flow, tmp_path / "x.npy", **options)
+
+
+def test_a_file_of_coarse_columns_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(1e7, size=(1_000, 2)))
+    flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"column of `x_train` must vary .* 0, 1"):
+        fit(flow, tmp_path / "x.npy")
+
+
 def test_an_iterator_goes_back_after_a_sample_and_to_a_saved_state():
     source = as_source(Counter(), seed=0)
     assert isinstance(source, IteratorRows)
@@ -200,7 +230,7 @@ TRAIN = """
 import pathlib, sys
 from flax import nnx
 import rbig_nnx as rn
-from trainers import TrainConfig, fit
+from trainers import CheckpointError, TrainConfig, fit
 
 flow = rn.diagonal_flow(4, 1, num_components=2, rngs=nnx.Rngs(0))
 config = TrainConfig(num_steps=6_000, batch_size=4_096, eval_every=3_000)
