@@ -13,9 +13,7 @@ from trainers.tables.checks import InputError, check_finite, shown
 from trainers.tables.frame import Frame, frame_of, of_array
 
 _LEAST_STEPS = 1_000  # of the float type, that a column's standard deviation must span
-_LOOKED_AT = (
-    2**20
-)  # values, spread over the rows, that tell a column's place and spread
+_LOOKED_AT = 2**17  # values, spread over the rows, that tell a column's spread
 _IQR = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 

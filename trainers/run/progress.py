@@ -183,7 +183,7 @@ class _Screen(_Lines):
     ) -> None:
         if kind is None:
             self._end()
-        self._phase = None
+        self._phase = None  # of what failed, the error tells
         self._live.stop()
 
     def __rich__(self) -> Any:
@@ -215,8 +215,9 @@ class _Screen(_Lines):
         self._screen.print(Text(text), soft_wrap=True)
 
     def _end(self):
-        if self._phase is not None:
-            self.say(self._phase.ended())
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            self.say(phase.ended())
 
 
 def _told(scores: Mapping[str, float], best: float | None) -> str:

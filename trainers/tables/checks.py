@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 _NUM_SHOWN = 5  # rows or columns named in a message
@@ -79,39 +78,6 @@ def check_finite(x: np.ndarray, name: str, *, first: int = 0):
         f" {bad.size} of {len(x)} rows, the first is row {first + bad[0]} (from 0)."
         " Drop or impute them."
     )
-
-
-def as_floats(x: Any, name: str) -> np.ndarray:
-    """Finite host floats of JAX's types, [n, d]; integers become float32."""
-    x = as_numbers(x, name)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(
-            f"`{name}` must be [rows, features] with at least one of each; got shape"
-            f" {x.shape}."
-            + (" Use x[:, None] for one feature." if x.ndim == 1 and x.size else "")
-        )
-    if not np.issubdtype(x.dtype, np.floating):
-        x = x.astype(np.float32)
-    return x
-
-
-def as_numbers(x: Any, name: str) -> np.ndarray:
-    """Finite real numbers of JAX's types, on the host."""
-    x = np.asarray(x)
-    if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-        try:  # bfloat16 and friends are numbers to JAX and not to NumPy
-            x = x.astype(np.float32)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"`{name}` must hold numbers; got {x.dtype}. Encode or drop the columns"
-                " that are not."
-            ) from None
-    if np.issubdtype(x.dtype, np.complexfloating):
-        raise ValueError(f"`{name}` must hold real numbers; got {x.dtype}.")
-    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    if np.issubdtype(x.dtype, np.floating):
-        check_finite(x, name)
-    return x
 
 
 def as_float32(values: np.ndarray, name: str) -> np.ndarray:
