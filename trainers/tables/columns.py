@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from trainers.tables.checks import InputError
 from trainers.tables.frame import Column, Frame
-from trainers.tables.kinds import Kind, Levels, Skipped
+from trainers.tables.kinds import Kind, Levels, Skipped, Spike
 
 _DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
         "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
@@ -25,7 +26,7 @@ class ColumnSchema:
       dtype: NumPy's, of the values.
       why: the reason for the kind.
       low, high: seen; None for words.
-      missing: how many values were missing.
+      missing: how many values were missing or infinite.
       unit, origin: of dates: NumPy's unit, and the instant from which days are counted.
     """
 
@@ -46,9 +47,37 @@ class ColumnSchema:
         name = self.kind.kind_name if isinstance(self.kind, Levels) else self.kind.kind
         return f"date, {name}" if self.unit else name
 
+    def about(self) -> dict[str, Any]:
+        """For people, as JSON."""
+        kind = self.kind
+        log_p = (
+            "a mass"
+            if kind.is_mass
+            else f"a density per {'day' if self.unit else 'unit'}"
+        )
+        if isinstance(kind, Spike):
+            log_p = f"a mass at {kind.value:g} and {log_p} elsewhere"
+        return {
+            "column": self.name,
+            "kind": self.kind_name,
+            "why": self.why,
+            "low": self.low,
+            "high": self.high,
+            "missing": self.missing,
+            "log_p": log_p if kind.width else "",
+        }
+
     def numbers(self, column: Column) -> np.ndarray:
         """The values as the kind reads them: words, or float64 (dates in days)."""
         values = column.values
+        wanted, came = _form(np.dtype(self.dtype)), _form(values.dtype)
+        levels = getattr(self.kind, "levels", ("",))
+        if wanted == "words" and not any(isinstance(level, str) for level in levels):
+            values = values.astype(object)  # categories that are numbers
+        elif wanted != came:
+            raise InputError(
+                f"column {self.name!r} must hold {wanted}, as in the fit; got {came}."
+            )
         if self.unit:
             whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
             return np.float64(whole - self.origin) / _DAY[self.unit]
@@ -79,7 +108,7 @@ class ColumnSchema:
 def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
     """A schema without its kind yet, and the values that decide it."""
     values, dates = column.values, column.values.dtype.kind in "mM"
-    held = values[~column.missing]
+    held = values[~column.gone]
     about: dict[str, Any] = {"low": None, "high": None}
     if held.dtype != object and len(held):
         about = {"low": _plain(held.min()), "high": _plain(held.max())}
@@ -89,7 +118,7 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         source=column.source,
         dtype=values.dtype.str if values.dtype != object else "O",
         why="",
-        missing=int(column.missing.sum()),
+        missing=int(column.gone.sum()),
         **about,
     )
     if dates:
@@ -140,6 +169,10 @@ def without_copies(
         else c
         for c in columns
     ]
+
+
+def _form(dtype: np.dtype) -> str:
+    return {"O": "words", "M": "dates", "m": "durations"}.get(dtype.kind, "numbers")
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import decimal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import narwhals as nw
+import narwhals.stable.v2 as nw
 import numpy as np
 
 from trainers.tables.checks import InputError, shown
@@ -41,6 +41,13 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def gone(self) -> np.ndarray:
+        """True where there is no finite value, [n]."""
+        if self.values.dtype.kind != "f":
+            return self.missing
+        return self.missing | ~np.isfinite(self.values)
 
     def take(self, rows: Any) -> Self:
         """The column's rows of these numbers, or where a mask is True."""

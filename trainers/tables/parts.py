@@ -246,6 +246,7 @@ def _frames(
         if empty:
             notes = (*notes, *counting(frame, file))
         empty = False
-        yield dataclasses.replace(frame, notes=(*frame.notes, *notes))
+        notes_here = (*frame.notes, *notes)
+        yield dataclasses.replace(frame, notes=notes_here, is_named=file.is_named)
     if empty:
         raise without_rows(file, names)

@@ -67,7 +67,9 @@ def read_frame(
     if not len(frame):
         raise without_rows(file, names)
     return dataclasses.replace(
-        frame, notes=(*frame.notes, *notes, *counting(frame, file))
+        frame,
+        notes=(*frame.notes, *notes, *counting(frame, file)),
+        is_named=file.is_named,
     )
 
 

@@ -33,6 +33,7 @@ class ArrayFile:
                 NpyRows(source.path, source.name).map(), source.name
             )
         self.names = tuple(self._columns)
+        self.is_named = self.names != tuple(f"x{j}" for j in range(len(self.names)))
         self.num_rows = len(next(iter(self._columns.values()), ()))
 
     def whole(self, names: Sequence[str], limit: int | None = None) -> Frame:

@@ -36,6 +36,7 @@ class Top:
       index: columns that only count or name the rows.
       hollow: columns without name and values.
       commented: whether a comment names the columns.
+      is_named: whether anything names them.
       notes: what was guessed.
     """
 
@@ -44,6 +45,7 @@ class Top:
     index: tuple[str, ...] = ()
     hollow: tuple[str, ...] = ()
     commented: bool = False
+    is_named: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +115,7 @@ def find(
     names, renamed = _unique(given)
     notes += _said(named, names, rows, renamed, guessed=line is None)
     hollow = names[-1:] if given[-1] == "" and hollow_last else ()
-    return Top(skip, names, index, hollow, commented, tuple(notes))
+    return Top(skip, names, index, hollow, commented, named is not None, tuple(notes))
 
 
 def _is_header(rows: Sequence[Record], decimal: str) -> str:

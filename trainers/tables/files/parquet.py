@@ -27,6 +27,8 @@ class ParquetFile:
       group_rows: rows of each row group.
     """
 
+    is_named = True
+
     def __init__(self, source: Source):
         self.source = source
         with self._errors():

@@ -34,6 +34,7 @@ class Dialect:
       decimal: point or comma.
       skip: lines before the first row.
       names: of all columns, each once; as many as the rows have cells.
+      is_named: whether a line names them.
       index: the columns that only count or name the rows.
       hollow: columns that are neither named nor filled: a separator ends every line.
       comment: lines among the rows that start so are left out.
@@ -50,6 +51,7 @@ class Dialect:
     decimal: str = "."
     skip: int = 0
     names: tuple[str, ...] = ()
+    is_named: bool = True
     index: tuple[str, ...] = ()
     hollow: tuple[str, ...] = ()
     comment: str | None = None
@@ -149,6 +151,7 @@ def sniff(
         decimal=decimal,
         skip=max(top.skip, spoken is not None),
         names=top.names,
+        is_named=top.is_named,
         index=top.index,
         hollow=top.hollow,
         comment=comment,

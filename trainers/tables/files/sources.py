@@ -84,6 +84,11 @@ class TableFile(Protocol):
     notes: tuple[str, ...]
 
     @property
+    def is_named(self) -> bool:
+        """Whether the file names the columns; otherwise they are x0, x1, ..."""
+        ...
+
+    @property
     def index(self) -> tuple[str, ...]:
         """The columns that only count or name the rows: left out where not asked for."""
         ...

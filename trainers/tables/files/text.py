@@ -14,6 +14,7 @@ from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
 _LARGE_BLOCK_BYTES = 2**28
+_LIKELY_ROWS = 1_000
 _EXACT = 2.0**63  # integers from here on are no int64
 
 
@@ -39,7 +40,7 @@ class TextFile:
     def _use(self, look: Dialect):
         self.dialect = look
         self.names = tuple(n for n in look.names if n not in look.hollow)
-        self.index = look.index
+        self.index, self.is_named = look.index, look.is_named
         self.notes = (*self.source.notes, *look.notes)
 
     def whole(self, names: Sequence[str], limit: int | None = None) -> Frame:
@@ -49,7 +50,7 @@ class TextFile:
             table = next(batches, None)
             return self._settled(table if table is not None else self._none(names))[0]
         arrow = import_pyarrow()
-        table = self._table(names)
+        table = self._table(names, self._likely(names))
         if any(arrow.types.is_binary(field.type) for field in table.schema):
             if not self._guess_encoding:
                 raise InputError(
@@ -147,6 +148,17 @@ class TextFile:
             table = table.set_column(j, name, column)
         return frame_of_arrow(table, self.source.name), notes
 
+    def _likely(self, names: Sequence[str]) -> dict[str, Any]:
+        """Types of columns of numbers: pyarrow keeps all text of those it must guess."""
+        arrow = import_pyarrow()
+        try:
+            first = next(self._batches(names, _LIKELY_ROWS), self._none(names))
+        except InputError:
+            return {}  # what is wrong may have another way, and is found again
+        kinds = {"integer": arrow.int64(), "number": arrow.float64()}
+        rules = self._settled(first)[1]
+        return {n: kinds[r.kind] for n, r in rules.items() if r.kind in kinds}
+
     def _none(self, names: Sequence[str]) -> Any:
         arrow = import_pyarrow()
         return arrow.table({name: arrow.array([], arrow.string()) for name in names})
@@ -162,6 +174,8 @@ class TextFile:
         except (arrow.ArrowException, OSError, UnicodeError) as error:
             if retry := _another_way(error, options):
                 return self._table(names, types, **retry)
+            if types and "conversion error" in str(error):
+                return self._table(names, None, **options)
             if self._may_be_bytes(error):
                 return self._table_of_bytes(names, types)
             if "Empty CSV" in str(error):
