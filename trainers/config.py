@@ -14,7 +14,8 @@ class TrainConfig:
     """
 
     num_steps: int = 1_000  # optimiser updates
-    batch_size: int = 512  # rows a step over all devices; at most the rows there are
+    # rows a step over all devices; of fewer rows as many as divide over the devices
+    batch_size: int = 512
     accumulate: int = 1  # parts of a batch that go through the model one after another
     # equal runs of the rows, each shuffled for itself, that fill equal parts of every batch:
     # with a multiple of the devices, no row moves between them

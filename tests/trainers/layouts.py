@@ -14,6 +14,7 @@ _RNG = np.random.default_rng(0)
 # 101 rows: they do not divide over the devices, the batches do.
 X = (_RNG.normal(size=(101, 2)) ** 3).astype(np.float32)
 VALID = (_RNG.normal(size=(50, 2)) ** 3).astype(np.float32)
+WEIGHTS = np.arange(101) % 4  # of rows; some are not there
 QUICK = TrainConfig(
     num_steps=8,
     batch_size=16,

@@ -99,7 +99,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old == new:
         return []
     if old.get("version") != new.get("version"):
-        return ["it was written by another version of this library"]
+        return ["the version of this library that wrote it"]
     told = [
         *_in_mapping(old.get("outer", {}), new.get("outer", {})),
         *_in_mapping(old.get("config", {}), new.get("config", {})),

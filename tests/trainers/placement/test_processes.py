@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 import rbig_nnx as rn
-from tests.trainers.layouts import MODELS, QUICK, STRATA, VALID, X, assert_same_run
+from tests.trainers.layouts import (
+    MODELS,
+    QUICK,
+    STRATA,
+    VALID,
+    WEIGHTS,
+    X,
+    assert_same_run,
+)
 from trainers import fit, restore
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -71,6 +79,14 @@ def test_two_processes_feed_their_own_rows(model, tmp_path):
 def test_two_processes_take_the_strata_of_one(tmp_path):
     one = fit(MODELS["tiny"](), X[:100], VALID, config=STRATA)
     for result in results(start("strata", tmp_path), tmp_path):
+        assert_same_run(result["history"], one.history, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_weigh_their_rows_together(tmp_path):
+    weights = {"weights": WEIGHTS, "weights_valid": WEIGHTS[: len(VALID)]}
+    one = fit(MODELS["tiny"](), X, VALID, config=QUICK, **weights)
+    for result in results(start("weights", tmp_path), tmp_path):
         assert_same_run(result["history"], one.history, rtol=2e-5, atol=2e-5)
 
 

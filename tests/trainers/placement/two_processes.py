@@ -16,7 +16,16 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
-from tests.trainers.layouts import HISTORY, MODELS, QUICK, STRATA, VALID, X, mesh_of
+from tests.trainers.layouts import (
+    HISTORY,
+    MODELS,
+    QUICK,
+    STRATA,
+    VALID,
+    WEIGHTS,
+    X,
+    mesh_of,
+)
 from trainers import fit
 from trainers.run.writers import JsonlWriter
 
@@ -24,7 +33,8 @@ from trainers.run.writers import JsonlWriter
 def train(name: str, index: int, out: pathlib.Path) -> dict:
     """Trains on this process's share of the rows, of unequal sizes but for strata."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    rows, own_size, config = (X, 60, QUICK) if name in MODELS else (X[:100], 50, STRATA)
+    strata = name == "strata"
+    rows, own_size, config = (X[:100], 50, STRATA) if strata else (X, 60, QUICK)
     model = MODELS.get(name, MODELS["tiny"])()
     if name == "flow":
         spread = jax.make_array_from_process_local_data(
@@ -33,8 +43,14 @@ def train(name: str, index: int, out: pathlib.Path) -> dict:
         model, _ = rn.warm_start(model, spread, key=jax.random.key(0))
     own = np.split(rows, [own_size])[index]
     own_valid = np.split(VALID, [30])[index]
+    options = {}
+    if name == "weights":
+        options["weights"] = np.split(WEIGHTS, [own_size])[index]
+        options["weights_valid"] = np.split(WEIGHTS[: len(VALID)], [30])[index]
     with JsonlWriter(out / f"metrics-{index}.jsonl") as writer:
-        result = fit(model, own, own_valid, mesh=mesh, writer=writer, config=config)
+        result = fit(
+            model, own, own_valid, mesh=mesh, writer=writer, config=config, **options
+        )
     log_prob = np.asarray(result.model.log_prob(VALID))  # whole, in this process alone
     history = {name: values.tolist() for name, values in result.history.items()}
     return {"history": history, "log_prob": log_prob.tolist()}
