@@ -1,104 +1,199 @@
-"""The command `rbig-nnx`: demo, fit, score, sample and report.
+"""The command `rbig-nnx`: fit, score, sample, report, info, information and demo.
 
 Mistakes in the input end with one line on standard error and exit code 2. What a job needs
 is imported once its command line has been read.
 """
 
-import argparse
 import dataclasses
+import importlib.metadata
+import os
 import pathlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.text import Text
+from tyro.conf import Positional, arg
 
 from trainers.command import settings
-from trainers.command.config_file import read_settings
+from trainers.command.arguments import in_typed_words, parse_with_file
+from trainers.command.output import Printer
 
-Path = Annotated[pathlib.Path, tyro.conf.Positional]
+PROGRAM = "rbig-nnx"
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Demo(settings.Demo):
-    """Two moons: warm start, random init and the true density side by side."""
-
-    def __call__(self, console: Console) -> None:
-        """Runs the command."""
-        from trainers.command import demo
-
-        demo.run(self, console)
+Run = Annotated[pathlib.Path, Positional, arg(metavar="RUN", help_behavior_hint="")]
+File = Annotated[pathlib.Path, Positional, arg(metavar="FILE", help_behavior_hint="")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit(settings.FitFile):
-    """Fit a density to a .npy, .npz, .csv or .parquet file."""
+    """Fit a density to the rows of a table, and judge it on rows it has not seen.
 
-    file: Path
-    config: pathlib.Path | None = None  # YAML with these settings; options override it
+    FILE is .csv, .tsv, .txt, .npy, .npz or .parquet, also with .gz or .zst behind, or - for
+    standard input. What is guessed about it is printed with the option that overrides it.
 
-    def __call__(self, console: Console) -> None:
+    Example: rbig-nnx fit rows.csv --kinds price=positive --drop id
+    """
+
+    file: File  # the table
+    # YAML with these settings; options override it
+    config: Annotated[
+        pathlib.Path | None, arg(metavar="FILE", help_behavior_hint="")
+    ] = None
+
+    def __call__(self) -> int:
         """Runs the command."""
         from trainers.command import fit_file
 
-        fit_file.run(self.file, self, console)
+        report = fit_file.run(self.file, self, Printer(quiet=self.quiet))
+        return INTERRUPTED if report is None else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """Log density in nats of each row of a file, under a fitted flow."""
+class Score(settings.Reading, settings.Job):
+    """log p in nats of each row of a file under a fitted density.
 
-    run: Path  # what `fit --workdir` wrote
-    file: Path
-    columns: tuple[str, ...] = ()  # by name; empty for those of the fit
-    out: pathlib.Path | None = None  # file for the densities; none prints their mean
+    Columns are matched by name; others are ignored. Rows with holes get an empty score.
 
-    def __call__(self, console: Console) -> None:
+    Example: rbig-nnx score runs/rows-1a2b3c4d new.csv --out scores.csv --outliers 10
+    """
+
+    run: Run  # folder of a finished fit
+    file: File  # the table, of any size
+    out: Annotated[
+        pathlib.Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None  # for log p of each row, as .csv, .parquet or .npy; - is standard output
+    # show so many rows of lowest log p, each with the share of training rows below it; and
+    # mark them in --out
+    outliers: int = 0
+    columns: settings.Names = ()  # that stand for those of the fit (default: by name)
+    drop: settings.Names = ()  # leave these out
+    # cells that count as missing (default: as in the fit)
+    na: Annotated[tuple[str, ...], arg(metavar="VALUE ...", help_behavior_hint="")] = ()
+    # noise to average over for discrete columns
+    num_draws: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: as in the fit)")
+    ] = None
+
+    def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import finished
+        from trainers.command import score_file
 
-        finished.score(self, console)
+        aside = str(self.out) == "-"
+        score_file.run(self, Printer(quiet=self.quiet, aside=aside))
+        return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Draw rows from a fitted flow into a file."""
+class Sample(settings.Job):
+    """Draw rows from a fitted density, as the rows of the fit came.
 
-    run: Path  # what `fit --workdir` wrote
-    file: Path  # .npy, .npz, .csv or .parquet
-    num_rows: int = 1_000
-    seed: int = 0
+    Integers, words and dates are written back as such, within the range that was seen.
 
-    def __call__(self, console: Console) -> None:
+    Example: rbig-nnx sample runs/rows-1a2b3c4d drawn.csv -n 5000 --seed 1
+    """
+
+    run: Run  # folder of a finished fit
+    file: File  # .csv, .tsv, .npy, .npz or .parquet; - is standard output
+    num_rows: Annotated[
+        int | None,
+        arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: 1000)"),
+    ] = None  # to draw
+    seed: int = 0  # the same gives the same rows
+    # of a conditional density: what is given, as a=1,b=x; or a file with a row for each
+    given_values: Annotated[
+        str | None, arg(metavar="VALUES", help_behavior_hint="")
+    ] = None
+
+    def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import finished
+        from trainers.command import sample_file
 
-        finished.sample(self, console)
+        aside = str(self.file) == "-"
+        sample_file.run(self, Printer(quiet=self.quiet, aside=aside))
+        return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Print the held-out table of a finished fit."""
+    """Print the verdict of a finished fit: scores of test rows in nats, kinds, notes.
 
-    run: Path  # what `fit --workdir` wrote
+    Example: rbig-nnx report runs/rows-1a2b3c4d --json
+    """
 
-    def __call__(self, console: Console) -> None:
+    run: Run  # folder of a finished fit
+    json: settings.Switch = False  # for programs
+
+    def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import finished
+        from trainers.command import reports
 
-        finished.report(self, console)
+        reports.show(self.run, Printer(), as_json=self.json)
+        return 0
 
 
-def _from_file(args: Sequence[str]) -> Any:
-    """The defaults of `fit` where `--config` names a file with others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=pathlib.Path)
-    path = parser.parse_known_args(list(args))[0].config
-    if path is None or args[0] != "fit":
-        return tyro.MISSING
-    return read_settings(path, Fit(file=tyro.MISSING))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Info:
+    """Print what a run is: columns and kinds, architecture, sizes, settings, versions.
+
+    Example: rbig-nnx info runs/rows-1a2b3c4d
+    """
+
+    run: Run  # folder of a finished fit
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from trainers.command import reports
+
+        reports.info(self.run, Printer())
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Information(settings.FitFile):
+    """Entropy, total correlation and mutual information of columns, in nats.
+
+    FILE is a table, which is fitted first with the options of fit, or the folder of a
+    finished fit. The flow gives the density of the whole; Gaussian mixtures, fitted to the
+    same training rows and chosen on the valid rows, those of columns and pairs. Figures are
+    means over test rows with standard errors; discrete columns count by their masses.
+
+    Example: rbig-nnx information rows.csv --columns age income grade
+    """
+
+    file: File  # the table, or a run
+    json: settings.Switch = False  # for programs
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from trainers.command import information_file
+
+        quiet = self.quiet or self.json
+        printer = Printer(quiet=quiet)
+        found = information_file.run(self.file, self, printer, as_json=self.json)
+        return INTERRUPTED if found is None else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo(settings.Demo):
+    """Two moons: warm start, random init and the true density side by side.
+
+    Example: rbig-nnx demo --num-seeds 1
+    """
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from trainers.command import demo
+
+        demo.run(self, Console(markup=False))  # in names of files brackets are brackets
+        return 0
+
+
+COMMANDS = Fit | Score | Sample | Report | Info | Information | Demo
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -110,20 +205,51 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
       0, or 2 after a mistake in the input.
     """
+    args = list(sys.argv[1:] if args is None else args)
+    if args in (["--version"], ["-V"]):
+        Printer().result(f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
+        return 0
+    command = None
     try:
-        args = sys.argv[1:] if args is None else args
-        command = tyro.cli(
-            Demo | Fit | Score | Sample | Report,
-            args=args,
-            default=_from_file(args),
-            prog="rbig-nnx",
-        )
-        command(Console(markup=False))  # in names of files brackets are brackets
+        with _warnings_in_one_line():
+            command = parse_with_file(COMMANDS, args, prog=PROGRAM, description=_ABOUT)
+            return command()
+    except BrokenPipeError:  # `rbig-nnx report run | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
     except (ValueError, OSError, ImportError) as error:
-        message = Text.assemble(("rbig-nnx:", "bold red"), f" {error}")
-        Console(stderr=True, soft_wrap=True).print(message)
+        _complain(in_typed_words(str(error), command and type(command)))
         return 2
-    return 0
+
+
+_ABOUT = """Densities of tables: fit one, judge it, score rows, draw rows.
+
+Every command has its own help: rbig-nnx fit --help. Also: rbig-nnx --version.
+"""
+
+
+def _complain(message: str) -> None:
+    line = Text.assemble((f"{PROGRAM}:", "bold red"), f" {message}")
+    Console(stderr=True, soft_wrap=True).print(line)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings as they concern people: not where in the code they arose."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        line = Text(f"warning: {' '.join(str(message).split())}")
+        Console(stderr=True, soft_wrap=True).print(line)
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 if __name__ == "__main__":

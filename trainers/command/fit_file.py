@@ -1,125 +1,192 @@
 """A table from a file to a trained, checkpointed density with its baselines."""
 
 import dataclasses
-import json
+import importlib.metadata
 import pathlib
+import sys
 import time
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from rich.console import Console
-from rich.table import Table
 
-import rbig_nnx as rn
-from trainers.checkpoints.model import save
+from trainers.checkpoints.identity import file_digest
+from trainers.checkpoints.start import find_start, keep_start
+from trainers.command import runs, verdict
 from trainers.command.baselines import Mixture
+from trainers.command.entrance import PARTS, Table, open_table
+from trainers.command.output import Printer
+from trainers.command.reports import show_fit
 from trainers.command.settings import FitFile
-from trainers.tables import check_rows, read_table, split_rows
-from trainers.trainer import fit
+from trainers.estimators.fitting import (
+    Architecture,
+    settings_for,
+    start,
+    train_flow,
+)
+from trainers.estimators.table_flow import TableFlow
+from trainers.placement.compilation import use_cache
+from trainers.run.progress import Progress, show_progress
+from trainers.tables.files.sources import find
+
+_SCORED = 10_000  # training rows whose log p outliers are compared with
+_VERSIONS = ("rbig-nnx", "jax", "flax", "numpy", "scikit-learn")
 
 
-def run(path: pathlib.Path, settings: FitFile, console: Console) -> dict[str, Any]:
-    """Reads, splits, warm-starts, trains and saves; prints the held-out table.
+def run(
+    path: pathlib.Path, settings: FitFile, printer: Printer
+) -> dict[str, Any] | None:
+    """Reads, splits, warm-starts, trains and saves; prints the verdict.
 
     Args:
-      path: .npy, .npz, .csv or .parquet.
+      path: the file, or - for standard input.
       settings: what to fit and how.
-      console: where the table goes.
+      printer: where lines and tables go.
 
     Returns:
-      The report that is also written as JSON: mean log p of the held-out rows, nats.
-      Nothing where a signal ended the run before.
+      The report that is also written as JSON; None where a signal ended the run before.
 
     Raises:
       InputError: for a file or rows that cannot be fitted.
+      CheckpointError: the folder holds another run.
     """
-    data = read_table(path, list(settings.columns) or None)
-    x = check_rows(data.values, name=str(path))
-    rest = 1 - settings.test_fraction - settings.valid_fraction
-    train, valid, test = (
-        x[rows]
-        for rows in split_rows(
-            len(x),
-            seed=settings.train.seed,
-            fractions=(rest, settings.valid_fraction, settings.test_fraction),
+    workdir = settings.workdir or runs.default_workdir(settings, path)
+    runs.check_workdir(workdir)
+    source = find(path)
+    identity = settings.result_settings() | {"FILE": file_digest(source.path)}
+    found = find_start(workdir, identity, resume=settings.resume)
+    if found is not None and (workdir / runs.REPORT).exists():
+        printer.line(f"{path}: this line has been run before; its report:")
+        report = runs.read_report(workdir)
+        show_fit(report, workdir, printer)
+        return report
+    if settings.cache:
+        use_cache()
+    with show_progress(enabled=not settings.quiet) as progress:
+        if sys.stderr.isatty():  # elsewhere a refusal is one line
+            progress.phase(f"reading {source.name}")
+        table = open_table(source, settings, printer)
+        return _fit(table, path, settings, workdir, found, identity, progress, printer)
+
+
+def _fit(table, path, settings, workdir, found, identity, progress, printer):
+    """The part of `run` that takes its time."""
+    seed = settings.train.seed
+    train, valid, test = (table.encoded(part, seed=seed) for part in PARTS)
+    asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Architecture)
+             if hasattr(settings, f.name)}  # fmt: skip
+    architecture, config = settings_for(
+        len(train.rows), Architecture(**asked), settings.train
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    if found is None:
+        _set_aside(workdir)
+        progress.phase("warm start")
+        flow, about = start(train, architecture, seed=seed)
+        layers = [dataclasses.asdict(layer) for layer in about.layers]
+        told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
+        found = keep_start(workdir, flow, identity, about=told)
+        printer.line(
+            f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
+            f" (train rows that its fits leave out), {about.seconds:.1f} s"
         )
-    )
-    console.print(
-        f"{path}: {len(x):,} rows of {x.shape[1]} columns;"
-        f" {len(train):,} train, {len(valid):,} valid, {len(test):,} held out"
-    )
-    flow = rn.coupling_flow(
-        x.shape[1],
-        settings.num_blocks,
-        num_components=settings.num_components,
-        hidden=settings.hidden,
-        rngs=nnx.Rngs(settings.train.seed),
-    )
-    began = time.perf_counter()
-    warm, start_report = rn.warm_start(
-        flow, train, key=jax.random.key(settings.train.seed), rotation=settings.rotation
-    )
-    warm_seconds = time.perf_counter() - began
-    console.print(start_report.table())
-    settings.workdir.mkdir(parents=True, exist_ok=True)
+    else:
+        printer.line(f"The warm start of an earlier call goes on in {workdir}.")
+        flow = found.load()
     if settings.profile:
-        _profile(warm, train, settings)
-    result = fit(
-        warm,
+        _profile(flow, train, config, settings.profile, workdir)
+    result = train_flow(
+        flow,
         train,
         valid,
+        config,
         monitor={"test": test},
-        config=settings.train,
-        workdir=settings.workdir,
+        workdir=workdir,
         resume=settings.resume,
+        identity=identity,
+        progress=progress,
     )
     if result.stop_reason == "interrupted":
-        console.print("Interrupted. The same command goes on from here.")
-        return {}
-    save(settings.workdir / "flow", result.model)
-
-    gaussian = Mixture(train, valid, seed=settings.train.seed, sizes=(1,))
-    mixture = Mixture(train, valid, seed=settings.train.seed)
-    held_out = {
-        "Gaussian": gaussian.score(test),
-        f"Gaussian mixture, {mixture.num_components} components": mixture.score(test),
-        "flow, warm start": float(np.mean(warm.log_prob(test))),
-        "flow, trained": float(np.mean(result.model.log_prob(test))),
-    }
+        printer.result("Interrupted. The same line goes on from here.")
+        return None
+    began = time.perf_counter()
+    log_prob, model, mixture = _judged(
+        table, flow, result.model, (train, valid), settings, progress
+    )
+    progress.phase("saving")
+    rows, context = table.part("train")
+    index = slice(_SCORED)
+    scored = model.log_prob(
+        rows.take(index), None if context is None else context.take(index)
+    )
+    about = runs.about_fit(
+        table.frame, width=table.width, na=settings.na, train_log_prob=scored
+    )
+    model.save(workdir / runs.FLOW, about=about)
+    given = table.given.about() if table.given else []
     report = {
         "file": str(path),
-        "columns": list(data.names),
-        "rows": {"train": len(train), "valid": len(valid), "held_out": len(test)},
-        "held_out_log_prob": held_out,
+        "path": str(path.absolute()),
+        "digest": identity["FILE"],
+        "columns": [column.name for column in table.schema.kept],
+        "given": [column["column"] for column in given],
+        "rows": {part: len(numbers) for part, numbers in table.parts.items()},
+        **verdict.judged(log_prob, mixture),
         "best_step": result.best_step,
+        "last_step": int(result.history["step"][-1]),
+        "stop_reason": result.stop_reason,
+        "kinds": table.schema.about(),
+        "kinds_of_given": given,
+        "notes": list(table.notes),
+        "settings": {k: v for k, v in identity.items() if k != "FILE"},
+        "warm_start": {k: v for k, v in found.about.items() if k != "seconds"},
         "seconds": {
-            "warm_start": warm_seconds,
+            "warm_start": found.about["seconds"],
             "compile": result.compile_seconds,
             "train": result.train_seconds,
+            "baselines_and_scores": time.perf_counter() - began,
         },
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
-    (settings.workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    console.print(table(held_out))
-    console.print(f"Checkpoint and report: {settings.workdir}/")
+    report["unit"] = verdict.units(report["kinds"])
+    report["verdict"] = verdict.sentences(report)
+    runs.write_report(workdir, report)
+    show_fit(report, workdir, printer)
     return report
 
 
-def _profile(flow, train, settings: FitFile):
-    config = dataclasses.replace(
-        settings.train, num_steps=settings.profile, eval_every=settings.profile
-    )
-    with jax.profiler.trace(settings.workdir / "profile"):
-        fit(flow, train, config=config, progress=False)
+def _judged(
+    table: Table, start_flow, flow, parts, settings: FitFile, progress: Progress
+) -> tuple[dict[str, np.ndarray], TableFlow, str]:
+    """log p of the test rows by model, the density, and what the mixture is called."""
+    seed, draws = settings.train.seed, settings.num_draws
+    progress.phase("baselines")
+    options = {"seed": seed, "fitted": progress.advance}
+    gaussian = Mixture.fit(*parts, sizes=(1,), **options)
+    mixture = Mixture.fit(*parts, **options)
+    name = verdict.mixture_name(mixture.num_components)
+    progress.phase("test rows")
+    frame, context = table.part("test")
+    given = None if table.given is None else table.given.context(context)
+    density = TableFlow(start_flow, table.schema, table.given, draws)
+    trained = dataclasses.replace(density, flow=flow)
+    log_prob = {
+        model: baseline.log_prob_of(frame, table.schema, context=given, num_draws=draws)
+        for model, baseline in ((verdict.GAUSSIAN, gaussian), (name, mixture))
+    }
+    log_prob[verdict.START] = density.log_prob(frame, context)
+    log_prob[verdict.TRAINED] = trained.log_prob(frame, context)
+    return log_prob, trained, name
 
 
-def table(held_out: dict[str, float]) -> Table:
-    """Held-out log p in nats a row, one line for each model."""
-    result = Table(title="held-out rows, mean log p in nats")
-    result.add_column("model")
-    result.add_column("log p", justify="right")
-    result.add_column("over the Gaussian", justify="right")
-    for name, value in held_out.items():
-        result.add_row(name, f"{value:.4f}", f"{value - held_out['Gaussian']:+.4f}")
-    return result
+def _set_aside(workdir: pathlib.Path):
+    """An earlier report is of another start."""
+    report = workdir / runs.REPORT
+    if report.exists():
+        report.replace(workdir / f"previous.{runs.REPORT}")
+
+
+def _profile(flow, train, config, steps: int, workdir: pathlib.Path):
+    config = dataclasses.replace(config, num_steps=steps, eval_every=steps)
+    with jax.profiler.trace(workdir / "profile"):
+        train_flow(flow, train, None, config)

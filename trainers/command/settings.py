@@ -2,8 +2,19 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from tyro.conf import FlagCreatePairsOff, arg
 
 from trainers.config import TrainConfig
+
+Switch = Annotated[bool, FlagCreatePairsOff]
+Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
+
+
+def _guessed(metavar: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint="(guessed)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,17 +42,127 @@ class Demo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FitFile:
+class Reading:
+    """How a file is read; what is left out is guessed, and the guess is printed."""
+
+    # between the cells of a text: ';', ',', '|', tab, space
+    sep: Annotated[str | None, _guessed("CHAR")] = None
+    decimal: Annotated[str | None, _guessed("CHAR")] = None  # of numbers: '.' or ','
+    # number of the line, from 1, that names the columns; or none
+    header: Annotated[str | None, _guessed("LINE")] = None
+    encoding: Annotated[str | None, _guessed("NAME")] = None  # of a text, as latin-1
+    # the one to take from a .npz file
+    array: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+
+    def reading(self) -> dict[str, Any]:
+        """These settings by name."""
+        return {field.name: getattr(self, field.name) for field in _READING}
+
+
+_READING = dataclasses.fields(Reading)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every job can be told."""
+
+    quiet: Switch = False  # show no progress, and of the result the essence only
+    cache: bool = True  # keep compiled programs in the user's cache folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitFile(Reading, Job):
     """Fits a density to the rows of a file, with a Gaussian and a mixture beside it."""
 
-    columns: tuple[str, ...] = ()  # by name; empty for all
-    workdir: pathlib.Path = pathlib.Path("runs/fit")  # checkpoints, metrics, report
-    resume: bool = True  # go on from what is in workdir; False sets that aside
+    columns: Names = ()  # keep these only (default: all)
+    drop: Names = ()  # leave these out
+    # of columns, as price=positive grade=categorical zip=skipped; there are also the
+    # kinds continuous, bounded(0, 1), rounded(0.5), integer, boolean, date
+    kinds: Annotated[tuple[str, ...], _guessed("NAME=KIND ...")] = ()
+    # columns that are given, as a,b: the density of the others is conditional on them
+    given: Names = ()
+    # what becomes of rows, or columns, with missing values
+    missing: Literal["refuse", "drop-rows", "drop-columns"] = "refuse"
+    # cells that count as missing, as -9999 or unknown
+    na: Annotated[tuple[str, ...], arg(metavar="VALUE ...", help_behavior_hint="")] = ()
+    # of the split, the start and the training
+    seed: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")
+    ] = None
+    # folder of the run
+    workdir: Annotated[
+        pathlib.Path | None,
+        arg(metavar="FOLDER", help_behavior_hint="(default: runs/FILE-SETTINGS)"),
+    ] = None
+    resume: bool = True  # go on from what is in workdir; --no-resume sets that aside
+    # noise to average over for rows with discrete columns
+    num_draws: int = 16
     profile: int = 0  # steps to trace before training, into workdir/profile
     num_blocks: int = 4  # rotation, coupling, complementary coupling
     num_components: int = 8  # of each mixture
-    hidden: tuple[int, ...] = (64, 64)  # widths of the conditioners
-    rotation: str = "nongaussian"  # of the warm start; or pca, random, ica
-    test_fraction: float = 0.1  # of the rows, held out to judge
+    # widths of the conditioners
+    hidden: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (64, 64)
+    # of the warm start
+    rotation: Literal["nongaussian", "pca", "random", "ica"] = "nongaussian"
     valid_fraction: float = 0.1  # of the rows, held out to choose the step
+    test_fraction: float = 0.1  # of the rows, held out to judge
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        for name in ("num_draws", "num_blocks", "num_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1; got {getattr(self, name)}."
+                )
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(
+                f"`hidden` must be widths of 1 or more; got {self.hidden}."
+            )
+        for name in ("valid_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ValueError(
+                    f"`{name}` must lie between 0 and 0.5; got {getattr(self, name)}."
+                )
+        if self.seed is not None:
+            train = dataclasses.replace(self.train, seed=self.seed)
+            object.__setattr__(self, "train", train)
+        if self.train.seed < 0:
+            raise ValueError(f"`seed` must be 0 or more; got {self.train.seed}.")
+
+    def result_settings(self) -> dict[str, Any]:
+        """All that changes the result, by option."""
+        free = ("quiet", "cache", "workdir", "resume", "profile", "seed", "train")
+        names = (f.name for f in dataclasses.fields(FitFile) if f.name not in free)
+        values = {name: getattr(self, name) for name in names}
+        for name, value in vars(self.train).items():
+            values["seed" if name == "seed" else f"train.{name}"] = value
+        return {option(name): value for name, value in values.items()}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """What `result_settings` described, as JSON gives it back."""
+        values: dict[str, Any] = {}
+        train: dict[str, Any] = {}
+        for key, value in options.items():
+            name = key.removeprefix("--").replace("-", "_")
+            inner = name.removeprefix("train.")
+            into = values if inner == name else train
+            into[inner] = tuple(value) if isinstance(value, list) else value
+        return cls(**values, train=TrainConfig(**train))
+
+
+def option(name: str) -> str:
+    """A setting as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def options_of(command: type) -> dict[str, str]:
+    """The options of a command by the name of the setting, those within others last."""
+    found, nested = {}, {}
+    for field in dataclasses.fields(command):
+        if dataclasses.is_dataclass(field.type):
+            inner = dataclasses.fields(field.type)
+            nested |= {f.name: option(f"{field.name}.{f.name}") for f in inner}
+        else:
+            found[field.name] = option(field.name)
+    return nested | found

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import jax
@@ -71,16 +71,26 @@ class TableFlow:
           seed: the same gives the same rows.
           context: one row for all, or one for each.
         """
+        (frame,) = self.samples(num_rows, seed=seed, context=context, rows=num_rows)
+        return frame
+
+    def samples(
+        self, num_rows: int, *, seed: int = 0, context: Any = None, rows: int
+    ) -> Iterator[Frame]:
+        """The rows of `sample`, by parts of about `rows`; without rows one empty part."""
         given = self._given(context, num_rows)
         size = self._size(num_rows)
         key = jax.random.key(seed)
-        latent = [
-            np.asarray(_normal(jax.random.fold_in(key, i), (size, self.schema.width)))
-            for i in range(-(-num_rows // size))
-        ]
-        z = np.concatenate(latent)[:num_rows] if latent else self._empty()
-        rows = self._by_rows(_inverse, z, given)
-        return self.schema.decode_frame(rows)
+        part = max(-(-rows // size), 1) * size
+        for start in range(0, max(num_rows, 1), part):
+            stop = min(start + part, num_rows)
+            numbers = range(start // size, -(-stop // size))
+            shape = (size, self.schema.width)
+            blocks = [_normal(jax.random.fold_in(key, i), shape) for i in numbers]
+            z = np.concatenate([self._empty(), *map(np.asarray, blocks)])
+            own = None if given is None else given[start:stop]
+            found = self._by_rows(_inverse, z[: stop - start], own, size)
+            yield self.schema.decode_frame(found)
 
     def latent(self, table: Any, context: Any = None) -> np.ndarray:
         """The rows in latent space, [n, width]; discrete values in the middle of cells."""
@@ -156,14 +166,18 @@ class TableFlow:
         return np.broadcast_to(rows, (num_rows, rows.shape[1]))
 
     def _by_rows(
-        self, function: Callable, x: np.ndarray, given: np.ndarray | None
+        self,
+        function: Callable,
+        x: np.ndarray,
+        given: np.ndarray | None,
+        size: int | None = None,
     ) -> np.ndarray:
         # Blocks of one shape: a row's result depends on no other row, to the last bit, and
         # no number of rows compiles anew.
         if len(x) == 0:
             return np.empty(0 if function is _log_prob else (0, self.schema.width))
         graphdef, state = nnx.split(self.flow)
-        size = self._size(len(x))
+        size = size or self._size(len(x))
         results = []
         for start in range(0, len(x), size):
             block = [a[start : start + size] for a in (x, given) if a is not None]

@@ -115,6 +115,10 @@ class Schema:
         """The columns that are modelled."""
         return tuple(c for c in self.columns if not isinstance(c.kind, Skipped))
 
+    def column(self, name: str) -> ColumnSchema:
+        """The column of a name."""
+        return self.columns[self.names.index(name)]
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all columns."""

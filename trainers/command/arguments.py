@@ -1,0 +1,203 @@
+"""A command line, and a YAML file of settings, as the command that they ask for.
+
+Without JAX, so that a command line is read at once. What is wrong ends as one line in the
+words of the command line: tyro's boxes and Python's names of arguments stay inside.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import io
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tyro
+import yaml
+
+from trainers.command.settings import option, options_of
+
+_RULE = re.compile(r"^[─\s]*$")
+_FORMS = {"INT": "whole numbers", "FLOAT": "numbers"}
+_SIMPLER = {
+    r"^Error parsing (?:\S*dummy\S*|[A-Z]\w*): ": "",
+    r"^Error parsing (\S+?): ": r"\1 ",
+    r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number; got \1",
+    r"could not convert string to float: (.*)": r"must be a number; got \1",
+    r"Could not find valid parse for arguments: \[(.*)\]": r"must be something else; got \1",
+    r"^invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)": (
+        r"\2 must be one of \3; got \1"
+    ),
+    r"^Missing value for argument '(?:\S*/)?(\S+)'.*": r"\1 must be followed by a value",
+    r"^Missing from \S+ \S+: (\S+).*": r"\1 is missing",
+    r"^Expected one of \{(.*)\}": r"give a command: \1",
+}
+
+
+def parse(commands: Any, args: Sequence[str], *, prog: str, **options: Any) -> Any:
+    """The command that a command line asks for.
+
+    Args:
+      commands: a union of dataclasses, or one.
+      args: the line without the program's name.
+      prog: the program's name.
+      options: of `tyro.cli`.
+
+    Raises:
+      ValueError: one line, for a line that cannot be understood.
+    """
+    said = io.StringIO()
+    kind = _kind(commands, args)
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(commands, args=list(args), prog=prog, **options)
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise
+        raise ValueError(_one_line(said.getvalue(), kind, prog)) from None
+
+
+def parse_with_file(commands: Any, args: Sequence[str], *, prog: str, **options: Any):
+    """As `parse`; a first command with `--config FILE` takes its defaults from there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog)
+    parser.add_argument("--config", type=pathlib.Path)
+    kind = _kind(commands, args)
+    names = {field.name for field in dataclasses.fields(kind)} if kind else set()
+    if "config" in names and any(a.partition("=")[0] == "--config" for a in args[:-1]):
+        path = parser.parse_known_args(list(args))[0].config
+        options["default"] = read_settings(path, kind)
+    return parse(commands, args, prog=prog, **options)
+
+
+def read_settings(path: pathlib.Path, command: type) -> Any:
+    """A command with the settings of a YAML file.
+
+    Args:
+      path: a mapping of names to values, which are read as those of the options are;
+        dataclasses inside are mappings too.
+      command: a dataclass with options and `file`, which stays to be given.
+
+    Raises:
+      ValueError: a file that is no such mapping, a name that does not exist, a value of
+        another type.
+    """
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise ValueError(f"{path} must be YAML; {where}") from None
+    args = list(_as_options(command, {} if found is None else found, str(path)))
+    try:
+        settings = parse(command, ["FILE", *args], prog="rbig-nnx")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return dataclasses.replace(settings, file=tyro.MISSING)
+
+
+def in_typed_words(message: str, command: type | None) -> str:
+    """A message in one line, with options where it names arguments of Python.
+
+    Args:
+      message: of an error.
+      command: what was asked for, or None.
+    """
+    known = options_of(command) if command is not None else {}
+    known |= dict.fromkeys(("path", "x", "X", "file"), "FILE") | {"run": "RUN"}
+
+    def typed(match: re.Match) -> str:
+        name, value = match[1], match[2]
+        if name not in known:
+            return match[0]
+        return option(f"no_{name}") if value == "False" else known[name]
+
+    said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
+    return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
+
+
+def _kind(commands: Any, args: Sequence[str]) -> type | None:
+    """The dataclass of the command that a line begins with."""
+    if dataclasses.is_dataclass(commands):
+        return commands
+    by_name = {kind.__name__.lower(): kind for kind in commands.__args__}
+    return by_name.get(args[0]) if args else None
+
+
+def _as_options(
+    command: type, found: Any, where: str, prefix: str = ""
+) -> Iterator[str]:
+    fields = {field.name: field for field in dataclasses.fields(command)}
+    fields.pop("file", None)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{where} must be a mapping of names to values; got {found!r}."
+        )
+    unknown = sorted(set(found) - set(fields), key=str)
+    if unknown:
+        raise ValueError(
+            f"{where} has no setting {unknown}; there are {sorted(fields)}."
+        )
+    for name, value in found.items():
+        inner = fields[name].type
+        if dataclasses.is_dataclass(inner):
+            yield from _as_options(inner, value, f"{where}: {name}", f"{name}.")
+        elif isinstance(value, bool):
+            yield option(prefix + (name if value else f"no-{name}"))
+        elif value is not None:
+            yield from (option(prefix + name), *map(str, _flat(value)))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The words of a value: those of lists, and of mappings `name=value`."""
+    if isinstance(value, dict):
+        yield from (f"{name}={part}" for name, part in value.items())
+    elif isinstance(value, list):
+        for part in value:
+            yield from _flat(part)
+    else:
+        yield value
+
+
+def _one_line(box: str, kind: type | None, prog: str) -> str:
+    """The message of a box that tyro has drawn, and what it proposes."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines():
+        inside = line.strip("│╭╮╰╯ ")
+        if _RULE.match(inside):
+            parts.append([])
+        elif line.startswith("│"):
+            parts[-1].append(inside)
+    texts = [" ".join(part) for part in parts if part] or [" ".join(box.split())]
+    about = {text.partition(": ")[0]: text for text in texts}
+    message = texts[0]
+    for pattern, words in _SIMPLER.items():
+        message = re.sub(pattern, words, message)
+    form = re.search(r"--\S+ ([A-Z]+)", about.get("Argument helptext", ""))
+    if form:
+        message = message.replace("something else", _FORMS.get(form[1], form[1]))
+    if kind is not None:
+        message = in_typed_words(message, kind)
+    unknown = re.match("Unrecognized (?:or misplaced )?options: (.*)", message)
+    if unknown:
+        words = (
+            re.sub(r"\s*\(applied to [^)]*\)", ",", unknown[1]).strip(", ").split(", ")
+        )
+        typed = [word for word in words if word.startswith("-")] or words
+        what = "argument" if typed[0][0] != "-" else "option"
+        what = "command" if kind is None else what
+        message = f"there is no {what} {', '.join(typed)}"
+        message += _proposed(typed[0], about, kind)
+    see = f"{prog} {kind.__name__.lower()} --help" if kind else f"{prog} --help"
+    return f"{message.rstrip('.')}. See {see}"
+
+
+def _proposed(word: str, about: Mapping[str, str], kind: type | None) -> str:
+    """Commands, or options of the command that are close to a word."""
+    if kind is None:
+        names = about.get("Available subcommands", "").partition(": ")[2]
+        return f"; there are {names}" if names else ""
+    flags = list(options_of(kind).values())
+    ends = [flag for flag in flags if flag.endswith(f".{word.lstrip('-')}")]
+    close = ends or difflib.get_close_matches(word, flags, n=2)
+    return f"; perhaps {' or '.join(close)}" if close else ""

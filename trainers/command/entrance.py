@@ -1,0 +1,274 @@
+"""From a file to rows that can be fitted: what was read, what its columns are, the split."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trainers.command.output import Printer
+from trainers.command.settings import FitFile, Reading
+from trainers.estimators.fitting import EncodedTable
+from trainers.tables.checks import InputError, shown
+from trainers.tables.files.opening import open_table as open_file
+from trainers.tables.files.sources import Source
+from trainers.tables.frame import Column, Frame
+from trainers.tables.kinds import Levels, Spike
+from trainers.tables.reading import read_frame
+from trainers.tables.schema import Schema
+from trainers.tables.splits import split_rows
+
+PARTS = ("train", "valid", "test")
+_LEAST = (5, 1, 2)  # rows of each part
+_SHOWN = 12  # columns with missing values named in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows without holes, what their columns are, and which part each row is in.
+
+    Attributes:
+      frame: the columns of the file that take part, in its order.
+      schema: of those that are modelled.
+      given: of those that are given, or None.
+      notes: what was decided and what is worth a warning.
+      parts: row numbers by part.
+      width: columns of the file.
+    """
+
+    frame: Frame
+    schema: Schema
+    given: Schema | None
+    notes: tuple[str, ...]
+    parts: dict[str, np.ndarray]
+    width: int
+
+    def part(self, name: str) -> tuple[Frame, Frame | None]:
+        """The modelled and the given columns of a part."""
+        frame = self.frame.take(self.parts[name])
+        context = None if self.given is None else frame.select(self.given.names)
+        return frame.select(self.schema.names), context
+
+    def encoded(self, name: str, *, seed: int) -> EncodedTable:
+        """A part as a flow takes it, with noise of its own."""
+        frame, context = self.part(name)
+        own = len(PARTS) * seed + PARTS.index(name)
+        return EncodedTable.of(
+            frame, self.schema, context=context, given=self.given, seed=own
+        )
+
+
+def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
+    """Reads a file, finds its kinds of columns and splits its rows; prints what it did.
+
+    Raises:
+      InputError: one line, for a table that cannot be fitted as it is.
+    """
+    frame = read_frame(
+        source, columns=settings.columns, drop=settings.drop, **settings.reading()
+    )
+    frame, marked = with_missing(frame, settings.na)
+    notes = [*frame.notes, *marked]
+    given = names_in(settings.given, frame, "--given")
+    kinds = parsed_kinds(settings.kinds, frame)
+    frame, dropped, counts = _whole(source.name, frame, kinds, given, settings.missing)
+    notes += dropped
+    given = [name for name in given if name in frame.names]
+    schema, context = _schemas(frame, kinds, given, source.name)
+    numbers = _split(frame, context, settings, source.name)
+    for note in notes:
+        printer.line(note)
+    warnings = [*schema.notes, *(context.notes if context else ())]
+    told = {c.name: counts.get(c.name, 0) for c in schema.columns}
+    printer.table(_with_counts(schema, told).table())
+    if context is not None:
+        table = _with_counts(context, counts).table()
+        table.title = "columns that are given"
+        printer.table(table)
+    for warning in warnings:
+        printer.warn(warning)
+    sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in numbers.items())
+    printer.line(f"{len(frame):,} rows of {len(frame.columns)} columns; {sizes}")
+    width = len(open_file(source, **file_options(settings))[0].names)
+    return Table(frame, schema, context, tuple(notes + warnings), numbers, width)
+
+
+def with_missing(frame: Frame, values: Sequence[str]) -> tuple[Frame, list[str]]:
+    """The frame where cells of some values count as missing, and a note on each column."""
+    if not values:
+        return frame, []
+    columns, notes = [], []
+    for column in frame.columns:
+        marked = np.zeros(len(column), bool)
+        for value in values:
+            marked |= _equals(column, value)
+        marked &= ~column.missing
+        if marked.any():
+            notes.append(
+                f"{column.name}: {marked.sum():,} cells count as missing (--na"
+                f" {' '.join(values)})"
+            )
+        columns.append(dataclasses.replace(column, missing=column.missing | marked))
+    return dataclasses.replace(frame, columns=tuple(columns)), notes
+
+
+def names_in(words: Sequence[str], frame: Frame, option: str) -> list[str]:
+    """Names of columns, each alone or several with commas between.
+
+    Raises:
+      InputError: for a column that is not there.
+    """
+    names = []
+    for word in words:
+        alone = word in frame.names
+        names += [word] if alone else [part.strip() for part in word.split(",")]
+    absent = [name for name in names if name not in frame.names]
+    if absent:
+        raise InputError(
+            f"{option} must name columns of the file, {shown(frame.names, 20)}; got"
+            f" {shown(absent)}."
+        )
+    return list(dict.fromkeys(names))
+
+
+def parsed_kinds(words: Sequence[str], frame: Frame) -> dict[str, str]:
+    """`price=positive,grade=categorical` as a mapping; names may hold commas.
+
+    Raises:
+      InputError: for what is no pair, or a column that is not there.
+    """
+    pieces = [piece for word in words for piece in re.split(r",(?![^()]*\))", word)]
+    kinds: dict[str, str] = {}
+    name = ""
+    for piece in pieces:
+        left, sign, kind = piece.rpartition("=")
+        name += piece if not sign else left
+        if not sign:
+            name += ","
+            continue
+        (found,) = names_in([name.strip()], frame, "--kinds") or [name]
+        kinds[found], name = kind.strip(), ""
+    if name:
+        raise InputError(
+            f"--kinds must be pairs, as price=positive,grade=categorical; got"
+            f" {name.rstrip(',')!r}."
+        )
+    return kinds
+
+
+def _whole(
+    name: str, frame: Frame, kinds: dict[str, str], given: Sequence[str], missing: str
+) -> tuple[Frame, list[str], dict[str, int]]:
+    """The frame without holes where they matter, notes, and the holes by column."""
+    counts = {c.name: int(c.gone.sum()) for c in frame.columns if c.gone.any()}
+    if not counts:
+        return frame, [], {}
+    schemas = _schemas(frame, kinds, given, name, whole=False)
+    used = [c.name for schema in schemas if schema is not None for c in schema.kept]
+    holes = {column: n for column, n in counts.items() if column in used}
+    if not holes:
+        return frame, [], counts
+    gone = np.any([frame[column].gone for column in holes], axis=0)
+    told = shown([f"{n:,} in {column}" for column, n in holes.items()], _SHOWN)
+    rows = f"{gone.sum():,} of {len(frame):,} rows"
+    if missing == "drop-columns":
+        kept = [column for column in frame.names if column not in holes]
+        note = f"left out, with missing values: {told} (--missing drop-columns)"
+        return frame.select(kept), [note], counts
+    most = max(holes, key=holes.__getitem__)
+    if missing == "refuse":
+        raise InputError(
+            f"{name} has missing values in {rows}: {told}. Use --missing drop-rows,"
+            f" --missing drop-columns, or --drop {most}."
+        )
+    if gone.all():
+        raise InputError(
+            f"{name} has no row without missing values: {told}. Use --missing"
+            f" drop-columns, or --drop {most}."
+        )
+    note = f"{rows} have missing values and are left out: {told} (--missing drop-rows)"
+    return frame.take(~gone), [note], counts
+
+
+def _schemas(
+    frame: Frame, kinds: dict[str, str], given: Sequence[str], name: str, **options: Any
+) -> tuple[Schema, Schema | None]:
+    def schema(names, *, as_given):
+        asked = {column: kind for column, kind in kinds.items() if column in names}
+        return Schema.of(
+            frame.select(names), asked, given=as_given, name=name, **options
+        )
+
+    modelled = [column for column in frame.names if column not in given]
+    if not modelled:
+        raise InputError("--given must leave a column to model; it names all of them.")
+    found = schema(modelled, as_given=False)
+    if not given:
+        return found, None
+    context = schema(given, as_given=True)
+    if not context.kept:
+        raise InputError(
+            f"--given must name columns that vary; {shown(given)} are constant, empty or"
+            " free text."
+        )
+    return found, context
+
+
+def _split(
+    frame: Frame, context: Schema | None, settings: FitFile, name: str
+) -> dict[str, np.ndarray]:
+    """Row numbers by part.
+
+    What is modelled needs no strata: discrete columns are blurred, so no part of them is
+    constant. Of columns that are given, the training rows have every level.
+    """
+    levels = []
+    for column in context.kept if context is not None else ():
+        if isinstance(column.kind, Levels):
+            values = frame[column.name].values
+            levels.append(np.unique(values.astype(str), return_inverse=True)[1].ravel())
+        elif isinstance(column.kind, Spike):
+            levels.append(frame[column.name].values == column.kind.value)
+    valid, test = settings.valid_fraction, settings.test_fraction
+    try:
+        parts = split_rows(
+            len(frame),
+            seed=settings.train.seed,
+            fractions=(1 - valid - test, valid, test),
+            least=_LEAST,
+            levels=levels,
+        )
+    except InputError:
+        least = ", ".join(f"{n} {part}" for n, part in zip(_LEAST, PARTS, strict=True))
+        raise InputError(
+            f"{name} must have rows for every part, at least {least}; got {len(frame)}"
+            f" rows with --valid-fraction {valid:g} and --test-fraction {test:g}."
+        ) from None
+    return dict(zip(PARTS, parts, strict=True))
+
+
+def file_options(settings: Reading) -> dict[str, Any]:
+    """The options of `opening.open_table`, which calls the header by its line."""
+    options = settings.reading()
+    return options | {"header_line": options.pop("header")}
+
+
+def _with_counts(schema: Schema, counts: dict[str, int]) -> Schema:
+    """The schema that tells how many values were missing in the file."""
+    columns = (
+        dataclasses.replace(c, missing=counts.get(c.name, 0)) for c in schema.columns
+    )
+    return dataclasses.replace(schema, columns=tuple(columns))
+
+
+def _equals(column: Column, value: str) -> np.ndarray:
+    if column.values.dtype == object:
+        return np.array([word == value for word in column.values], bool)
+    try:
+        number = float(value)
+    except ValueError:
+        return np.zeros(len(column), bool)
+    if column.values.dtype.kind not in "iuf":
+        return np.zeros(len(column), bool)
+    return column.values == number

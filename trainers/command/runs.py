@@ -1,0 +1,184 @@
+"""The folder of a run: its name, what is in it, and how it is opened again."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from trainers.checkpoints.identity import digest
+from trainers.checkpoints.model import read_about
+from trainers.command.settings import FitFile
+from trainers.estimators.table_flow import TableFlow
+from trainers.tables.checks import InputError, shown
+from trainers.tables.frame import Frame
+
+REPORT, FLOW = "report.json", "flow"
+_KEY = "fit"  # of what is kept with the flow
+# Probabilities at which log p of the training rows is remembered.
+_AT = np.unique(np.concatenate([np.linspace(0, 1, 101), np.geomspace(1e-4, 0.5, 60)]))
+
+
+def default_workdir(settings: FitFile, file: pathlib.Path) -> pathlib.Path:
+    """runs/<stem of the file>-<8 digits of its place and the settings>."""
+    if str(file) == "-":
+        stem, place = "stdin", "-"
+    else:
+        stem, place = file.name.partition(".")[0], str(file.absolute())
+    stem = re.sub(r"[^\w.-]+", "_", stem) or "table"
+    code = digest(settings.result_settings() | {"file": place})[:8]
+    return pathlib.Path("runs") / f"{stem}-{code}"
+
+
+def check_workdir(path: pathlib.Path):
+    """Raises unless the folder is there, or can be made, and can be written to."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--workdir must be a folder; {path} is a file.")
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--workdir must be a folder that you may write to; got {path}."
+        )
+
+
+def write_report(path: pathlib.Path, report: Mapping[str, Any]):
+    """Writes report.json, whole or not at all."""
+    new = path / f".{REPORT}.new"
+    new.write_text(json.dumps(report, indent=2, allow_nan=False, default=str) + "\n")
+    new.replace(path / REPORT)
+
+
+def read_report(run: pathlib.Path) -> dict[str, Any]:
+    """The report of a finished fit.
+
+    Raises:
+      InputError: a folder without one.
+    """
+    try:
+        report = json.loads((run / REPORT).read_text())
+    except (OSError, ValueError):
+        report = {}
+    if "held_out_log_prob" not in report:
+        started = (run / "start").is_dir() or (run / "checkpoints").is_dir()
+        why = "its fit is not finished" if started else "it holds no report.json"
+        raise InputError(
+            f"RUN must be the folder of a finished `rbig-nnx fit`, as --workdir names it;"
+            f" {run}: {why}."
+        )
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished fit, opened to be used.
+
+    Attributes:
+      path: the folder.
+      model: the density.
+      columns: of the file that was fitted, in its order, the given ones too.
+      is_named: whether the file named them.
+      width: how many columns that file had.
+      na: values that counted as missing.
+      quantiles: log p of training rows at probabilities, [2, k].
+    """
+
+    path: pathlib.Path
+    model: TableFlow
+    columns: tuple[str, ...]
+    is_named: bool
+    width: int
+    na: tuple[str, ...]
+    quantiles: np.ndarray
+
+    @classmethod
+    def open(cls, path: pathlib.Path) -> Self:
+        """The run in a folder.
+
+        Raises:
+          InputError: a folder without a finished fit.
+          CheckpointError: a damaged model.
+        """
+        if not (path / FLOW).is_dir():
+            read_report(path)  # says what is wrong
+        about = read_about(path / FLOW)
+        if _KEY not in about:
+            raise InputError(
+                f"RUN must be the folder of a finished `rbig-nnx fit`; {path} is of an"
+                " older version or another program. Fit the file again."
+            )
+        kept = about[_KEY]
+        return cls(
+            path=path,
+            model=TableFlow.load(path / FLOW),
+            columns=tuple(kept["columns"]),
+            is_named=kept["is_named"],
+            width=kept["width"],
+            na=tuple(kept["na"]),
+            quantiles=np.array([kept["probabilities"], kept["train_log_prob"]]),
+        )
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that a table must have to be scored, in the order of the file."""
+        schemas = [self.model.schema, *([self.model.given] if self.model.given else [])]
+        kept = {column.name for schema in schemas for column in schema.kept}
+        return [name for name in self.columns if name in kept]
+
+    def quantile(self, log_prob: np.ndarray) -> np.ndarray:
+        """The share of the training rows with a lower density, [n]."""
+        probabilities, values = self.quantiles
+        return np.interp(log_prob, values, probabilities)
+
+    def matched(self, frame: Frame, *, file: str) -> tuple[Frame, Frame | None]:
+        """The modelled and the given columns of a table, by name or by place.
+
+        Raises:
+          InputError: for columns that are not there.
+        """
+        names = frame.names
+        if not frame.is_named and names != self.columns:
+            # Without names: the columns that were fitted, or all that the file had then.
+            chosen = len(names) == self.width and set(self.columns) <= set(names)
+            if not (chosen and not self.is_named):
+                frame = self._by_place(frame, file)
+        given = self.model.given
+        absent = [name for name in self.needed if name not in frame.names]
+        if absent:
+            raise InputError(
+                f"{file} must have the columns of the fit; {shown(absent)} not among"
+                f" {shown(frame.names, 20)}. Rename or add them."
+            )
+        model = [n for n in self.model.schema.names if n in frame.names]
+        context = [n for n in given.names if n in frame.names] if given else []
+        return frame.select(model), frame.select(context) if given else None
+
+    def _by_place(self, frame: Frame, file: str) -> Frame:
+        if len(frame.columns) != len(self.columns):
+            raise InputError(
+                f"{file} must have the {len(self.columns)} columns of the fit, for it does"
+                f" not name them; it has {len(frame.columns)}. Choose them with --columns."
+            )
+        pairs = zip(frame.columns, self.columns, strict=True)
+        columns = (dataclasses.replace(column, name=name) for column, name in pairs)
+        return dataclasses.replace(frame, columns=tuple(columns))
+
+
+def about_fit(
+    frame: Frame, *, width: int, na: tuple[str, ...], train_log_prob: np.ndarray
+) -> dict[str, Any]:
+    """What is kept with the flow, so that the run folder is all that is needed later."""
+    finite = train_log_prob[np.isfinite(train_log_prob)]
+    return {
+        _KEY: {
+            "columns": list(frame.names),
+            "is_named": frame.is_named,
+            "width": width,
+            "na": list(na),
+            "probabilities": _AT.tolist(),
+            "train_log_prob": np.quantile(finite, _AT).tolist(),
+        }
+    }

@@ -1,0 +1,129 @@
+"""`sample`: rows drawn from a fitted density into a file, by parts."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from trainers.command.output import Printer
+from trainers.command.runs import Run
+from trainers.placement.compilation import use_cache
+from trainers.run.progress import show_progress
+from trainers.tables.checks import InputError, shown
+from trainers.tables.columns import ColumnSchema
+from trainers.tables.files.outputs import check_output
+from trainers.tables.files.sources import find
+from trainers.tables.frame import Column, Frame
+from trainers.tables.reading import read_frame
+from trainers.tables.schema import Schema
+from trainers.tables.writing import PartWriter
+
+_ROWS = 65_536  # of a part
+_DEFAULT = 1_000  # rows
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def run(settings: Any, printer: Printer) -> None:
+    """Draws rows; the settings are those of the command.
+
+    Raises:
+      InputError: for an output that cannot be written, or contexts that do not fit.
+    """
+    asked = settings.num_rows
+    if asked is not None and asked < 0:
+        raise InputError(f"`num_rows` must be 0 or more; got {asked}.")
+    if settings.seed < 0:
+        raise InputError(f"`seed` must be 0 or more; got {settings.seed}.")
+    given_file = settings.given_values and "=" not in settings.given_values
+    inputs = (pathlib.Path(settings.given_values),) if given_file else ()
+    check_output(settings.file, inputs=inputs)
+    contexts = read_frame(find(*inputs)) if inputs else None
+    if settings.cache:
+        use_cache()
+    opened = Run.open(settings.run)
+    model = opened.model
+    if contexts is None and settings.given_values:
+        contexts = _parsed(settings.given_values, model.given)
+    if contexts is None and model.given is not None:
+        names = [c.name for c in model.given.kept]
+        example = ",".join(f"{name}=..." for name in names)
+        raise InputError(
+            f"`given_values` must give {shown(names)}, on which the density is"
+            f" conditional, as {example} or in a file."
+        )
+    many = contexts is not None and len(contexts) != 1
+    num_rows = len(contexts) if many else (_DEFAULT if asked is None else asked)
+    if many and asked not in (None, num_rows):
+        raise InputError(
+            f"`num_rows` must be left out, or one for each of {num_rows} rows of"
+            f" {settings.given_values}; got {asked}."
+        )
+    first = 0
+    with (
+        show_progress(enabled=not settings.quiet) as progress,
+        PartWriter(settings.file) as writer,
+    ):
+        progress.phase("sampling", total=num_rows or None)
+        for frame in model.samples(
+            num_rows, seed=settings.seed, context=contexts, rows=_ROWS
+        ):
+            writer.write(_whole(frame, contexts, first, opened))
+            first += len(frame)
+            progress.advance(first)
+    printer.line(f"{num_rows:,} rows: {settings.file}")
+
+
+def _whole(frame: Frame, contexts: Frame | None, first: int, opened: Run) -> Frame:
+    """Drawn and given columns in the order of the file that was fitted."""
+    if contexts is None or opened.model.given is None:
+        return frame
+    matched = opened.model.given.matched(contexts, name="given_values")
+    rows = np.arange(first, first + len(frame)) if len(contexts) != 1 else None
+    at = np.zeros(len(frame), int) if rows is None else rows
+    columns = {c.name: c for c in (*matched.take(at).columns, *frame.columns)}
+    names = [name for name in opened.columns if name in columns]
+    return dataclasses.replace(frame, columns=tuple(columns[name] for name in names))
+
+
+def _parsed(words: str, given: Schema | None) -> Frame:
+    """a=1,b=x as a table of one row, in the types of the fit.
+
+    Raises:
+      InputError: for what is no pair, another column, or a value of another type.
+    """
+    if given is None:
+        raise InputError(
+            "`given_values` must be left out: the fit was without --given."
+        )
+    known = {column.name: column for column in given.columns}
+    columns = []
+    for pair in re.split(rf",(?=(?:{'|'.join(map(re.escape, known))})=)", words):
+        name, _, value = pair.partition("=")
+        if name.strip() not in known:
+            raise InputError(
+                f"`given_values` must name {shown(list(known), 20)}, as a=1,b=x; got"
+                f" {name!r}."
+            )
+        columns.append(_value(known[name.strip()], value.strip()))
+    return Frame(tuple(columns))
+
+
+def _value(column: ColumnSchema, word: str) -> Column:
+    dtype = np.dtype(column.dtype)
+    try:
+        if dtype.kind == "O":
+            value = np.array([word], object)
+        elif dtype.kind == "b":
+            value = np.array([_TRUTH[word.lower()]])
+        elif dtype.kind in "mM":
+            value = np.array([word], dtype)
+        else:
+            value = np.array([float(word)])
+    except (ValueError, KeyError):
+        wanted = {"b": "true or false", "M": "a date"}.get(dtype.kind, "a number")
+        raise InputError(
+            f"`given_values` must give {wanted} for {column.name}; got {word!r}."
+        ) from None
+    return Column(column.name, value, np.zeros(1, bool), column.source)

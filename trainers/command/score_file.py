@@ -1,0 +1,225 @@
+"""`score`: log p of each row of a file, by parts, so that any file fits in memory."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from trainers.command import verdict
+from trainers.command.entrance import file_options, with_missing
+from trainers.command.output import Printer
+from trainers.command.runs import Run
+from trainers.placement.compilation import use_cache
+from trainers.run.progress import show_progress
+from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.files.opening import open_table
+from trainers.tables.files.outputs import check_output
+from trainers.tables.files.sources import find
+from trainers.tables.frame import Column, Frame
+from trainers.tables.parts import frames_of
+from trainers.tables.writing import PartWriter
+
+_ROWS = 65_536  # of a part
+
+
+def run(settings: Any, printer: Printer) -> None:
+    """Scores the rows of a file; the settings are those of the command.
+
+    Raises:
+      InputError: for an output that cannot be written, or a file that cannot be scored.
+    """
+    if settings.outliers < 0:
+        raise InputError(f"`outliers` must be 0 or more; got {settings.outliers}.")
+    if settings.out is not None:
+        try:
+            check_output(settings.out, inputs=(settings.file,))
+        except InputError as error:
+            raise InputError(str(error).replace("`path`", "--out")) from None
+    source = find(settings.file)
+    file, _, notes = open_table(
+        source, settings.columns, settings.drop, **file_options(settings)
+    )
+    if settings.cache:
+        use_cache()
+    opened = Run.open(settings.run)
+    if settings.num_draws:
+        model = dataclasses.replace(opened.model, num_draws=settings.num_draws)
+        opened = dataclasses.replace(opened, model=model)
+    na = settings.na or opened.na
+    names, extra = _chosen(file, opened, settings)
+    frames = frames_of(
+        source, rows=_ROWS, columns=names, drop=settings.drop, **settings.reading()
+    )
+    tally = _Tally(settings.outliers)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(show_progress(enabled=not settings.quiet))
+        spool = stack.enter_context(tempfile.TemporaryFile())
+        writer = None
+        total = file.about_rows()
+        for frame in frames:
+            frame = _renamed(with_missing(frame, na)[0], opened, settings)
+            rows, context = opened.matched(frame, file=source.name)
+            if not tally.num_rows:
+                for note in dict.fromkeys((*frame.notes, *notes, *extra)):
+                    printer.line(note)
+                progress.phase("scoring", total=max(total, len(frame)))
+            log_prob = _log_prob(opened, rows, context)
+            tally.add(log_prob)
+            if settings.out is not None and settings.outliers:
+                spool.write(log_prob.tobytes())  # flags are known at the end
+            elif settings.out is not None:
+                writer = writer or stack.enter_context(PartWriter(settings.out))
+                writer.write(_scores(log_prob))
+            progress.advance(tally.num_rows)
+        if settings.out is not None and settings.outliers:
+            writer = stack.enter_context(PartWriter(settings.out))
+            for first, log_prob in _parts(spool):
+                flags = np.isin(first + np.arange(len(log_prob)), tally.lowest)
+                writer.write(_scores(log_prob, opened.quantile(log_prob), flags))
+    _tell(tally, opened, printer)
+
+
+class _Tally:
+    """What is remembered of all rows: counts, moments, and those of lowest density."""
+
+    def __init__(self, num_lowest: int):
+        self.num_rows = self.num_empty = self.num_zero = 0
+        self.lowest = np.empty(0, np.int64)  # row numbers, the lowest first
+        self.lowest_log_prob = np.empty(0)
+        self._num_lowest = num_lowest
+        self._count, self._mean, self._square = 0, 0.0, 0.0
+
+    def add(self, log_prob: np.ndarray) -> None:
+        """The next rows; NaN where a row has a hole."""
+        rows = self.num_rows + np.arange(len(log_prob))
+        self.num_rows += len(log_prob)
+        self.num_empty += int(np.isnan(log_prob).sum())
+        self.num_zero += int(np.isneginf(log_prob).sum())
+        finite = log_prob[np.isfinite(log_prob)]
+        if len(finite):  # Chan, Golub and LeVeque: two sets' moments as one's
+            total = self._count + len(finite)
+            apart = finite.mean() - self._mean
+            between = apart**2 * self._count * len(finite) / total
+            self._square += ((finite - finite.mean()) ** 2).sum() + between
+            self._mean += apart * len(finite) / total
+            self._count = total
+        scored = ~np.isnan(log_prob)
+        values = np.concatenate([self.lowest_log_prob, log_prob[scored]])
+        numbers = np.concatenate([self.lowest, rows[scored]])
+        order = np.argsort(values, kind="stable")[: self._num_lowest]
+        self.lowest_log_prob, self.lowest = values[order], numbers[order]
+
+    @property
+    def num_scored(self) -> int:
+        """Rows with a finite log p."""
+        return self._count
+
+    def moments(self) -> tuple[float, float | None]:
+        """Mean and standard error of the finite ones."""
+        if self._count < 2:
+            return self._mean, None
+        return self._mean, float(
+            np.sqrt(self._square / (self._count - 1) / self._count)
+        )
+
+
+def _chosen(file, opened: Run, settings: Any) -> tuple[Sequence[str], list[str]]:
+    """The columns to read, and a note on those that are there besides."""
+    wanted = opened.needed
+    if settings.columns or not opened.is_named or not set(wanted) <= set(file.names):
+        return settings.columns, []
+    others = [n for n in file.names if n not in (*opened.columns, *file.index)]
+    if not others:
+        return wanted, []
+    return wanted, [
+        f"columns that the fit did not have: {printable(shown(others, 20))}"
+    ]
+
+
+def _renamed(frame: Frame, opened: Run, settings: Any) -> Frame:
+    """Columns chosen with --columns stand for those of the fit, by name or in order."""
+    names = opened.needed
+    if not settings.columns or set(names) <= set(frame.names):
+        return frame
+    if len(frame.columns) != len(names):
+        raise InputError(
+            f"--columns must name the {len(names)} columns of the fit, {shown(names, 20)},"
+            f" or as many that stand for them; got {len(frame.columns)}."
+        )
+    pairs = zip(frame.columns, names, strict=True)
+    columns = (dataclasses.replace(column, name=name) for column, name in pairs)
+    return dataclasses.replace(frame, columns=tuple(columns), is_named=True)
+
+
+def _log_prob(opened: Run, rows: Frame, context: Frame | None) -> np.ndarray:
+    """log p of every row, NaN where it has a hole or a context that the fit has not."""
+    gone = np.zeros(len(rows), bool)
+    for part, schema in ((rows, opened.model.schema), (context, opened.model.given)):
+        if schema is not None:
+            for column in schema.kept:
+                gone |= part[column.name].gone
+    if context is not None:
+        at = np.flatnonzero(~gone)
+        gone[at] = ~opened.model.given.knows(context.take(at))
+    result = np.full(len(rows), np.nan)
+    whole = np.flatnonzero(~gone)
+    if len(whole):
+        given = None if context is None else context.take(whole)
+        result[whole] = opened.model.log_prob(rows.take(whole), given)
+    return result
+
+
+def _scores(
+    log_prob: np.ndarray,
+    quantile: np.ndarray | None = None,
+    outlier: np.ndarray | None = None,
+) -> Frame:
+    gone = np.isnan(log_prob)
+    columns = [Column("log_prob", log_prob, gone, "Float64")]
+    if quantile is not None and outlier is not None:
+        columns.append(Column("quantile", quantile, gone, "Float64"))
+        columns.append(Column("outlier", outlier, np.zeros_like(gone), "Boolean"))
+    return Frame(tuple(columns))
+
+
+def _parts(spool: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and log p of each part."""
+    spool.seek(0)
+    first = 0
+    while words := spool.read(8 * _ROWS):
+        log_prob = np.frombuffer(words)
+        yield first, log_prob
+        first += len(log_prob)
+
+
+def _tell(tally: _Tally, opened: Run, printer: Printer):
+    n, mean, error = tally.num_scored, *tally.moments()
+    if n:
+        figure = verdict.shown(mean, error)
+        printer.result(f"mean log p {figure} nats over {n:,} rows")
+    else:
+        printer.result("no row has a finite log p")
+    if tally.num_empty:
+        printer.warn(
+            f"{tally.num_empty:,} of {tally.num_rows:,} rows have missing values, or"
+            " given values that the fit has not seen; their score is empty."
+        )
+    if tally.num_zero:
+        printer.warn(
+            f"{tally.num_zero:,} of {tally.num_rows:,} rows hold values that have no mass"
+            " under the fit: log p -inf, left out of the mean."
+        )
+    if len(tally.lowest):
+        table = Table(title=f"the {len(tally.lowest)} rows of lowest log p")
+        for name in ("rank", "row (from 0)", "log p", "quantile among training rows"):
+            table.add_column(name, justify="right")
+        quantiles = opened.quantile(tally.lowest_log_prob)
+        lines = zip(tally.lowest, tally.lowest_log_prob, quantiles, strict=True)
+        for rank, (row, log_prob, quantile) in enumerate(lines, start=1):
+            table.add_row(str(rank), f"{row:,}", f"{log_prob:.4f}", f"{quantile:.4f}")
+        printer.table(table)
+    printer.line(verdict.units(opened.model.schema.about()))
