@@ -312,7 +312,7 @@ class FlowDensity(
                 )
             validate_data(self, X, reset=reset, skip_check_array=True)
             return frame
-        if isinstance(X, list) or np.asarray(X).dtype.kind == "O":
+        if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
             _refuse_words(X)
         X = validate_data(
             self, X, reset=reset, dtype="numeric", ensure_min_samples=least

@@ -83,8 +83,10 @@ class Schema:
         frame = as_frame(table, name=name)
         asked = _asked(kinds, frame)
         columns, notes = [], []
-        for column in frame.columns:
-            where = f"column {column.name!r}"
+        for number, column in enumerate(frame.columns):
+            # The columns of arrays have numbers for names.
+            called = repr(column.name) if frame.is_named else f"{number} (from 0)"
+            where = f"column {called}"
             schema, values = start(column)
             values = values[~column.gone]
             options = {"where": where, "mass": masses}

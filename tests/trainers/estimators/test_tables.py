@@ -1,0 +1,231 @@
+"""FlowDensity on what people bring: types, offsets, words, contexts, weights, few rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+from trainers import CheckpointError, FlowDensity, FlowOutlierDetector
+from trainers.tables.checks import InputError
+
+SMALL = {
+    "num_blocks": 1,
+    "num_components": 4,
+    "hidden": (8,),
+    "num_steps": 50,
+    "random_state": 0,
+}
+RNG = np.random.default_rng(0)
+
+
+def curve(n, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, 2))
+    return x + x[:, :1] ** 2 * [0, 0.5]
+
+
+def counted(n, seed=0):
+    """Counts from 0 to 9 and a Gaussian that depends on them; H = log 10 + log 2πe / 2."""
+    random = np.random.default_rng(seed)
+    count = random.integers(0, 10, n)
+    return np.c_[count, random.normal(size=n) + 0.3 * count]
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    random = np.random.default_rng(0)
+    kind = random.choice(["low", "mid", "high"], 600, p=[0.5, 0.3, 0.2])
+    shift = pd.Series(kind).map({"low": 0.0, "mid": 3.0, "high": 6.0}).to_numpy()
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "x": shift + random.normal(size=600),
+            "n": random.poisson(3, 600),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(range(600), "D"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def density(mixed):
+    return FlowDensity(**SMALL).fit(mixed)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e7, 1), (1.7e9, 1e4), (0, 1e-12)])
+def test_offset_and_scale_change_log_p_by_a_constant(offset, scale):
+    here = FlowDensity(**SMALL).fit(curve(600)).score(curve(500, 1))
+    model = FlowDensity(**SMALL).fit(curve(600) * scale + offset)
+    score = model.score(curve(500, 1) * scale + offset) + 2 * np.log(scale)
+    np.testing.assert_allclose(score, here, atol=1e-3)
+    drawn = model.sample(1_000, random_state=0)
+    assert min(len(np.unique(column)) for column in drawn.T) >= 990
+
+
+def test_a_table_with_counts_has_a_mass_of_one():
+    model = FlowDensity(**SMALL | {"num_steps": 200}).fit(counted(600))
+    line = np.linspace(-8, 12, 401)
+    grid = np.stack(np.meshgrid(np.arange(-3, 14), line), -1).reshape(-1, 2)
+    mass = np.exp(model.score_samples(grid)).sum() * (line[1] - line[0])
+    np.testing.assert_allclose(mass, 1, atol=0.02)
+    limit = -np.log(10) - 0.5 * np.log(2 * np.pi * np.e)
+    np.testing.assert_allclose(model.score(counted(2_000, 1)), limit, atol=0.15)
+    drawn = model.sample(500, random_state=0)[:, 0]
+    assert set(drawn) <= set(range(10))
+
+
+def test_coins_have_the_mass_of_coins():
+    coins = RNG.integers(0, 2, (600, 2))
+    model = FlowDensity(**SMALL).fit(coins)
+    np.testing.assert_allclose(model.score(coins), -2 * np.log(2), atol=0.05)
+
+
+def test_a_data_frame_goes_in_and_comes_out(density, mixed):
+    drawn = density.sample(200, random_state=0)
+    assert list(drawn.columns) == list(mixed.columns)
+    assert (drawn.dtypes == mixed.dtypes).all()
+    assert set(drawn["kind"]) == {"low", "mid", "high"}
+    assert drawn["n"].between(mixed["n"].min(), mixed["n"].max()).all()
+    means = drawn.groupby("kind")["x"].mean()
+    assert means["low"] < means["mid"] < means["high"]
+    assert np.isfinite(density.score_samples(drawn)).all()
+    other = mixed.assign(kind="never")
+    assert (density.score_samples(other) == -np.inf).all()
+
+
+def test_transform_goes_there_and_back(density, mixed):
+    frame = density.inverse_transform(density.transform(mixed))
+    assert (frame["kind"] == mixed["kind"]).all()
+    assert (frame["n"] == mixed["n"]).all()
+    np.testing.assert_allclose(frame["x"], mixed["x"], atol=1e-3)
+    wide = pd.DataFrame({"a": RNG.normal(size=600), "b": RNG.normal(size=600)})
+    model = FlowDensity(**SMALL).fit(wide).set_output(transform="pandas")
+    latent = model.transform(wide)
+    assert list(latent.columns) == ["flowdensity0", "flowdensity1"]
+    np.testing.assert_allclose(model.inverse_transform(latent), wide, atol=1e-4)
+
+
+def test_a_saved_density_is_the_same(density, mixed, tmp_path):
+    density.save(tmp_path / "d")
+    copy = FlowDensity.load(tmp_path / "d")
+    np.testing.assert_array_equal(
+        copy.score_samples(mixed), density.score_samples(mixed)
+    )
+    assert copy.sample(3, random_state=1).equals(density.sample(3, random_state=1))
+    assert list(copy.feature_names_in_) == list(mixed.columns)
+    assert copy.get_params()["hidden"] == [8]
+    with pytest.raises(CheckpointError, match=r"FlowDensity\.load"):
+        FlowOutlierDetector.load(tmp_path / "d")
+
+
+def test_a_context_is_given_and_not_modelled():
+    context = pd.DataFrame({"g": RNG.choice(["a", "b"], 600)})
+    x = RNG.normal(size=(600, 1)) + 5 * (context[["g"]] == "b").to_numpy()
+    model = FlowDensity(**SMALL | {"num_steps": 200}).fit(x, context=context)
+    a, b = pd.DataFrame({"g": ["a"]}), pd.DataFrame({"g": ["b"]})
+    zero, five = np.zeros((1, 1)), np.full((1, 1), 5.0)
+    assert model.score_samples(zero, a) > model.score_samples(zero, b) + 2
+    assert model.score_samples(five, b) > model.score_samples(five, a) + 2
+    drawn = model.sample(300, random_state=0, context=b)
+    assert drawn.mean() > model.sample(300, random_state=0, context=a).mean() + 3
+    with pytest.raises(InputError, match="conditional on g"):
+        model.score_samples(zero)
+
+
+def test_weights_decide():
+    weights = np.arange(1_200) % 2
+    x = RNG.normal(size=(1_200, 2)) + 6 * (1 - weights[:, None])
+    model = FlowDensity(**SMALL).fit(x, sample_weight=weights)
+    limit = -1 - np.log(2 * np.pi)
+    assert model.score(RNG.normal(size=(2_000, 2))) > limit - 0.2
+    for bad in (-weights, weights * 0, weights[:5], weights * np.nan):
+        with pytest.raises(InputError, match="`sample_weight` must"):
+            model.fit(x, sample_weight=bad)
+
+
+def test_copies_of_rows_are_weights():
+    x = RNG.normal(size=(600, 2))
+    weights = RNG.integers(0, 4, 600)
+    one = FlowDensity(**SMALL).fit(x, sample_weight=weights)
+    other = FlowDensity(**SMALL).fit(np.repeat(x, weights, axis=0))
+    np.testing.assert_array_equal(one.score_samples(x), other.score_samples(x))
+
+
+@pytest.mark.parametrize(
+    "n", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 10, 20))]
+)
+def test_few_rows_are_fitted_under_every_seed(n):
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(n, 2))
+        model = FlowDensity(**SMALL | {"num_steps": 2, "random_state": seed}).fit(x)
+        assert np.isfinite(model.score_samples(x)).all()
+
+
+def test_no_number_of_rows_compiles_anew(density, mixed):
+    import jax
+
+    density.sample(5), density.score_samples(mixed[:5])
+    with jax.log_compiles(False), jax.no_tracing():
+        for n in (1, 7, 100, 599):
+            density.sample(n)
+            density.score_samples(mixed[:n])
+
+
+def test_rounded_columns_as_densities():
+    mix = 0.3 * np.array([[1, 0.8], [0, 0.6]])
+    x, fresh = (
+        (RNG.normal(size=(2_000, 2)) @ mix).round(1),
+        RNG.normal(size=(999, 2)) @ mix,
+    )
+    inverse = np.linalg.inv(mix)
+    truth = -((fresh @ inverse) ** 2).sum(1).mean() / 2 - np.log(2 * np.pi * 0.054)
+    model = FlowDensity(**SMALL | {"num_steps": 200}, jitter=0.1).fit(x)
+    np.testing.assert_allclose(model.score(fresh), truth, atol=0.15)
+    masses = FlowDensity(**SMALL).fit(x)
+    assert masses.score(x) < 0  # two cells of .1 each weigh 4.6 nats less
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.array([[1, "a"], [2, "b"]], object), r"column 1 \(from 0\) holds words"),
+        (np.array([["1"], ["2"]]), "column 0"),
+        ([[1.0, "2"], [3.0, "4"]], "column 1"),
+        (pd.DataFrame({"q": ["1", "2", "3"]}), "column 'q' holds numbers as words"),
+        (pd.DataFrame({"q": [1.0, None, 3.0]}), "1 in q"),
+        (np.ones((5, 2)), "must have a column to model; got x0"),
+    ],
+)
+def test_bad_tables_are_refused_by_column(x, message):
+    with pytest.raises(ValueError, match=message):
+        FlowDensity(**SMALL).fit(x)
+
+
+def test_a_sentinel_is_warned_of_by_column():
+    x = RNG.normal(size=(600, 2))
+    x[:40, 1] = -9_999
+    with pytest.warns(UserWarning, match=r"column 1 \(from 0\): -9999 in 40 rows"):
+        FlowDensity(**SMALL | {"num_steps": 1}).fit(x)
+
+
+def test_outliers_are_found(tmp_path):
+    x = RNG.normal(size=(600, 2))
+    x[:6] = 8 + RNG.normal(size=(6, 2))
+    detector = FlowOutlierDetector(**SMALL, contamination=0.02).fit(x)
+    found = detector.predict(x) == -1
+    assert found[:6].all()
+    assert found.sum() == 12
+    np.testing.assert_allclose(
+        detector.decision_function(x), detector.score_samples(x) - detector.offset_
+    )
+    detector.save(tmp_path / "o")
+    copy = FlowOutlierDetector.load(tmp_path / "o")
+    np.testing.assert_array_equal(copy.predict(x), detector.predict(x))
+    with pytest.raises(InputError, match=r"`contamination` must be in \(0, 0.5\]"):
+        FlowOutlierDetector(contamination=0.7).fit(x)
+
+
+# The checks of other array libraries skip themselves, with a warning.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.slow
+def test_the_detector_is_a_scikit_learn_estimator():
+    small = {"num_blocks": 1, "num_components": 2, "hidden": (4,), "num_steps": 2}
+    check_estimator(FlowOutlierDetector(**small, random_state=0))
