@@ -54,7 +54,7 @@ def rescaled(rows: memory.Rows) -> memory.Rows:
     """A part of weighted rows, with weights of mean one again; others as they are."""
     if not isinstance(rows, Weighted):
         return rows
-    return rows.replace(weights=_of_mean_one(rows.weights))
+    return Weighted(rows.rows, _of_mean_one(rows.weights))
 
 
 def _checked(weights: Any, n: int, name: str) -> np.ndarray:

@@ -265,7 +265,7 @@ class Loop:
         program = self._program
         best = self._history.best_score
         if self._stop_reason in ("completed", "early stop") and best == -np.inf:
-            raise InputError(self._about_score("valid", best))
+            raise InputError(self._about_score("valid", -np.inf))
         if self._stop_reason == "non-finite":
             warnings.warn(
                 f"training stopped at step {self._step}: the loss or its gradient was not"
