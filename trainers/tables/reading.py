@@ -4,9 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
-
-from trainers.tables.checks import InputError, as_float32, printable, shown
 from trainers.tables.files.opening import counting, open_table, without_rows
 from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
@@ -71,50 +68,3 @@ def read_frame(
         notes=(*frame.notes, *notes, *counting(frame, file)),
         is_named=file.is_named,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Numbers in rows and named columns.
-
-    Attributes:
-      values: float32, [n, d].
-      names: the d column names.
-    """
-
-    values: np.ndarray
-    names: tuple[str, ...]
-
-
-def read_table(
-    path: str | pathlib.Path,
-    columns: Sequence[str] | None = None,
-    *,
-    array: str | None = None,
-) -> Table:
-    """Reads a table of finite numbers as an array.
-
-    Args:
-      path: as for `read_frame`.
-      columns: the columns to keep, in this order. None: all.
-      array: the array to take from a .npz file.
-
-    Returns:
-      The table, in float32.
-
-    Raises:
-      InputError: as `read_frame`; for columns that are not numbers, missing values, and
-        values that are not finite in float32.
-    """
-    frame = read_frame(path, columns=columns or (), array=array)
-    words = [
-        f"{c.name} ({c.source})" for c in frame.columns if c.values.dtype.kind in "OmM"
-    ]
-    if words:
-        raise InputError(
-            f"`path` must hold numbers only, got {str(path)!r} with other columns:"
-            f" {printable(shown(words))}. Leave them out by naming the others in"
-            " `columns`."
-        )
-    numbers = [np.where(c.missing, np.nan, c.values) for c in frame.columns]
-    return Table(as_float32(np.stack(numbers, axis=1), str(path)), frame.names)

@@ -14,7 +14,7 @@ import numpy as np
 from trainers.tables.arrow import arrow_of_frame, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.outputs import TEXT, check_output, kind_of, replacing
-from trainers.tables.frame import Frame, frame_of_columns
+from trainers.tables.frame import Frame
 
 _EXACT = 2**53  # integers up to here are exact in float64
 _DAY_SECONDS = 86_400
@@ -293,26 +293,3 @@ def _clock(column: Any) -> Any:
     if unit in ("s", "ms"):
         return count.cast(arrow.int32()).cast(arrow.time32(unit))
     return count.cast(arrow.time64(unit))
-
-
-def write_table(
-    path: str | pathlib.Path, values: np.ndarray, names: Sequence[str] | None = None
-) -> None:
-    """Writes an array, [n, d] or [n], by `write_frame`.
-
-    Args:
-      path: the file.
-      values: numbers.
-      names: the d column names. None: x0, x1, ...
-
-    Raises:
-      InputError: as `write_frame`, and for names of another number.
-    """
-    values = np.asarray(values)
-    values = values[:, None] if values.ndim == 1 else values
-    names = [f"x{j}" for j in range(values.shape[1])] if names is None else list(names)
-    if len(names) != values.shape[1]:
-        raise InputError(
-            f"`names` must name the {values.shape[1]} columns, got {len(names)} names."
-        )
-    write_frame(path, frame_of_columns(dict(zip(names, values.T, strict=True))))

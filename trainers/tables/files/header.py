@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainers.tables.checks import InputError, shown
 from trainers.tables.files import cells
@@ -57,6 +57,7 @@ def find(
     line: int | None,
     lines: Sequence[str],
     comments: Sequence[int],
+    quote: str,
     cut: Callable[[str], tuple[str, ...]],
 ) -> Top:
     """Finds the line that names the columns.
@@ -68,6 +69,7 @@ def find(
       line: number of the line that names the columns, 0 for none; None to guess.
       lines: of the text, comments too.
       comments: numbers of the comments at the top.
+      quote: what stands around cells.
       cut: the cells of a line without the sign of a comment.
     """
     start = next(i for i, r in enumerate(records) if len(r.cells) == width)
@@ -80,11 +82,16 @@ def find(
         named = Record(line, cut(lines[line - 1]))
         rows = [r for r in records if r.line > line and len(r.cells) == width]
         before = []
-    elif line is None and (why := _is_header(rows, decimal)):
+    elif line is None and (
+        why := _is_header(rows, decimal) or _is_quoted(rows, lines, quote)
+    ):
         named = rows.pop(0)
         notes += [why] * (why != "words")
     elif line is None and before and _names_all_but_one(before[-1], rows, width):
         named = before.pop()
+    elif line is None and before and _with_last_sep(before[-1], width):
+        last = before.pop()
+        named = last._replace(cells=last.cells[:-1])
     elif line is None and comments:
         named = _commented(comments[-1], cut(lines[comments[-1] - 1]), width, decimal)
         if named and (width > 1 or len(comments) == 1):
@@ -93,29 +100,47 @@ def find(
         else:
             named = None
     if before:
-        notes.append(f"{len(before)} lines above the table are left out (--header)")
+        notes.append(f"{counted(before)} above the table left out (--header)")
     above = [r.line for r in records if not rows or r.line < rows[0].line]
     skip = max([0, *comments[-1:], *above[-1:], named.line if named else 0])
     if named and not line and (units := _units(rows, decimal)):
         skip, rows = units.line, rows[1:]
         notes.append(f"line {skip} holds units and is left out (--header {named.line})")
-    hollow_last = width > 1 and _is_hollow(rows, width - 1)
-    given = [" ".join(c.split()) for c in named.cells] if named else [""] * width
+    given = _bare([" ".join(c.split()) for c in named.cells] if named else [""] * width)
     if len(given) == width - 1:
-        given = [*given, ""] if hollow_last else ["", *given]
+        given = [*given, ""] if _is_hollow(rows, width - 1) else ["", *given]
     if len(given) != width and rows:
         raise InputError(
             f"--header must name a line with as many names as the rows have cells,"
             f" {width}; line {line} has {len(given)}."
         )
+    hollow = {j for j, n in enumerate(given) if not n and _is_hollow(rows, j)}
+    hollow = hollow if named and len(hollow) < width else set()
+    called = [n or (f"Unnamed: {j}" if named else f"x{j}") for j, n in enumerate(given)]
+    names, renamed = _unique(called)
     index: tuple[str, ...] = ()
-    if named and given[0] in ("", *INDEX) and width > 1 and _is_index(rows, decimal):
-        given[0] = given[0] or INDEX[0]
-        index = (given[0],)
-    names, renamed = _unique(given)
+    if named and width > 1 and called[0] in INDEX and 0 not in hollow:
+        quoted = all(lines[r.line - 1].lstrip().startswith(quote) for r in rows)
+        if _is_index(rows, decimal, trusted=quoted and not given[0]):
+            index = names[:1]
+    nameless = [names[j] for j, n in enumerate(given) if not n and j not in hollow]
+    if named and (nameless := [n for n in nameless if n not in index]):
+        notes.append(f"columns without a name are called {shown(nameless)} (--header)")
     notes += _said(named, names, rows, renamed, guessed=line is None)
-    hollow = names[-1:] if given[-1] == "" and hollow_last else ()
-    return Top(skip, names, index, hollow, commented, named is not None, tuple(notes))
+    return Top(
+        skip=skip,
+        names=names,
+        index=index,
+        hollow=tuple(names[j] for j in sorted(hollow)),
+        commented=commented,
+        is_named=named is not None,
+        notes=tuple(notes),
+    )
+
+
+def counted(lines: Sequence[Any]) -> str:
+    """1 line, 2 lines."""
+    return f"{len(lines)} line{'s' * (len(lines) != 1)}"
 
 
 def _is_header(rows: Sequence[Record], decimal: str) -> str:
@@ -146,7 +171,19 @@ def _is_header(rows: Sequence[Record], decimal: str) -> str:
         if c.strip()
     )
     filled = [c.strip() for c in top if c.strip()]
-    return "words" if filled and not repeats and len(set(filled)) == len(filled) else ""
+    if not filled or repeats or len(set(filled)) < len(filled):
+        return ""
+    return f"the first line, {shown(filled)}, is taken for the header (--header none)"
+
+
+def _is_quoted(rows: Sequence[Record], lines: Sequence[str], quote: str) -> str:
+    """A note, where every cell of the first row is quoted and of no other row."""
+    quotes = [lines[r.line - 1].count(quote) for r in rows]
+    whole = 2 * len(rows[0].cells)
+    if len(rows) < 2 or quotes[0] < whole or max(quotes[1:]) >= whole:
+        return ""
+    filled = [c for c in rows[0].cells if c.strip()]
+    return f"the first line, {shown(filled)}, is the header (--header none)"
 
 
 def _is_count(top: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -163,7 +200,7 @@ def _is_count(top: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     whole = all(cells.is_integer(c) for c in inner if c)
     if given == [str(j) for j in range(len(given))]:
         repeated = list(top) in [list(row) for row in body]
-        if not repeated and body and not (whole and len(given) == 1):
+        if not repeated and body and not (whole and len(top) == 1):
             return f"the first line, {shown(given)}, is the header (--header none)"
     elif _consecutive(given, 2) and not any(cells.is_integer(c) for c in inner):
         return f"the first line, {shown(given)}, is the header (--header none)"
@@ -221,29 +258,46 @@ def _units(rows: Sequence[Record], decimal: str) -> Record | None:
     return rows[0] if words else None
 
 
+def _with_last_sep(top: Record, width: int) -> bool:
+    """A header that a separator ends, above rows that end without."""
+    kinds = {cells.kind(c) for c in top.cells[:-1]}
+    return (
+        len(top.cells) == width + 1 and not top.cells[-1].strip() and kinds == {"word"}
+    )
+
+
+def _bare(given: list[str]) -> list[str]:
+    """Names without quotes of a sign that the rows do not have."""
+    for quote in ("'", '"'):
+        if all(len(n) > 1 and n[0] == n[-1] == quote for n in given):
+            return [n[1:-1] for n in given]
+    return given
+
+
 def _is_hollow(rows: Sequence[Record], j: int) -> bool:
     return bool(rows) and all(not r.cells[j].strip() for r in rows if j < len(r.cells))
 
 
-def _is_index(rows: Sequence[Record], decimal: str) -> bool:
-    """Integers, or words or dates of which none comes twice."""
+def _is_index(rows: Sequence[Record], decimal: str, *, trusted: bool) -> bool:
+    """Integers, or words or dates of which none comes twice; if trusted, numbers too."""
     firsts = [r.first for r in rows]
     if firsts and all(cells.is_integer(c) for c in firsts):
         return True
     numbers = any(cells.kind(c, decimal) in ("number", "missing") for c in firsts)
-    return not numbers and len(set(firsts)) == len(firsts)
+    return (trusted or not numbers) and len(set(firsts)) == len(firsts)
 
 
 def _unique(given: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Names, each once, and those that were changed: x1 where there is none, a.1 for a."""
+    """Names, each once, and those that were changed: a.1 where a was before."""
+    taken, seen = set(given), set()
     names: list[str] = []
     renamed = []
-    for j, name in enumerate(given):
-        wanted = name = name or f"x{j}"
-        k = 0
-        while name in names or (k and name in given):
+    for wanted in given:
+        name, k = wanted, 0
+        while name in seen or (k and name in taken):
             k += 1
             name = f"{wanted}.{k}"
+        seen.add(name)
         names.append(name)
         renamed += [f"{wanted} as {name}"] * (k > 0)
     return tuple(names), renamed

@@ -133,11 +133,12 @@ def sniff(
     comments = [i + 1 for i, line in enumerate(lines[:first]) if line.strip()]
     top = header.find(
         records, width, decimal, line=header_line, lines=lines, comments=comments,
+        quote=quote,
         cut=lambda line: split([_bare(line)], sep, quote, escape=escape)[0].cells,
     )  # fmt: skip
     if len(comments) > top.commented:
-        said = f"{len(comments) - top.commented} lines of comments"
-        notes.append(f"{said} at the top are left out (--header)")
+        said = header.counted(comments[top.commented :])
+        notes.append(f"{said} of comments at the top left out (--header)")
     if comment:
         notes.append(f"lines that start with {comment} are comments and left out")
     if width == 1 and "" in body[records[0].line : records[-1].line]:
@@ -270,19 +271,41 @@ def _quote_of(lines: Sequence[str]) -> str:
 def _guess_separator(lines, quote, escape, tabs) -> str:
     """The one that cuts most lines into as many cells, most of them numbers."""
     found = {
-        sep: _score(split(lines, sep, quote, escape=escape))
+        sep: _score(split(lines, sep, quote, escape=escape), sep)
         for sep in (*_SEPARATORS, BLANKS)
     }
     if tabs and found["\t"] > 0:
         return "\t"
     best = max(_SEPARATORS, key=found.__getitem__)
-    alone = [cells.kind(line) != "word" for line in lines if line.strip()][1:]
+    filled = [line for line in lines if line.strip()]
+    alone = [cells.kind(line) != "word" for line in filled][1:]
     # Blanks stand in dates and in words too: a line must be more when it is cut.
     least = max(found[best], 0.5 + sum(alone) / max(len(alone), 1)) + 0.05
-    return BLANKS if found[BLANKS] >= least else best
+    tabbed = found["\t"] and sum("\t" in line for line in filled) > 0.9 * len(filled)
+    if found[BLANKS] >= least and not tabbed:
+        return BLANKS
+    return ";" if best == "," and _is_one_column(filled) else best
 
 
-def _score(records: Sequence[header.Record]) -> float:
+def _is_one_column(lines: Sequence[str]) -> bool:
+    """A name without a comma above numbers with a decimal comma."""
+    rows = [line.strip(' "') for line in lines[1:]]
+    numbers = [row for row in rows if cells.kind(row, ",") != "missing"]
+    whole = [row.partition(",")[0] for row in numbers]
+    counts = (
+        whole == [str(int(whole[0]) + i) for i in range(len(whole))]
+        if (numbers and cells.is_integer(whole[0]))
+        else True
+    )  # rows that are numbered, under a header of R
+    return (
+        "," not in lines[0]
+        and cells.kind(lines[0]) == "word"
+        and not counts
+        and all(cells.is_number(row, ",") for row in numbers)
+    )
+
+
+def _score(records: Sequence[header.Record], sep: str) -> float:
     """0 where few lines have as many cells as the others, or one."""
     counts = collections.Counter(len(r.cells) for r in records)
     width, most = max(counts.items(), key=lambda item: (item[1], item[0]))
@@ -291,5 +314,7 @@ def _score(records: Sequence[header.Record]) -> float:
         return 0.0
     rows = [r for r in records if len(r.cells) == width]
     inner = [c for r in (rows[1:] or rows) for c in r.cells]
-    known = sum(any(cells.kind(c, p) != "word" for p in ".,") for c in inner)
-    return share * (0.5 + known / len(inner))
+    words = [c for c in inner if all(cells.kind(c, p) == "word" for p in ".,")]
+    others = set(_SEPARATORS) - {sep}
+    uncut = sum(bool(others & set(word)) for word in words)
+    return share * (1.5 - (len(words) + 0.5 * uncut) / len(inner))

@@ -35,6 +35,7 @@ class TextFile:
             sample, complete=complete, name=source.name, tabs=source.tabs, **options
         )
         self._guess_encoding = options.get("encoding") is None
+        self._guess_decimal = options.get("decimal") is None
         self._use(look)
 
     def _use(self, look: Dialect):
@@ -100,7 +101,7 @@ class TextFile:
                 continue
             for word in words.missing_words(column):
                 holes.setdefault(name, {})[word] = None
-            column, rules[name], said = words.settle(column, name, self.dialect.decimal)
+            column, rules[name], said = self._settle(column, name)
             notes += said
             table = table.set_column(j, name, column)
         said = [
@@ -125,6 +126,13 @@ class TextFile:
         frame = frame_of_arrow(table, self.source.name)
         return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
 
+    def _settle(self, column: Any, name: str) -> tuple[Any, words.Rule, list[str]]:
+        decimal = self.dialect.decimal
+        other = "." if decimal == "," else ","
+        return words.settle(
+            column, name, decimal, other if self._guess_decimal else None
+        )
+
     def _followed(
         self, table: Any, rules: dict[str, words.Rule], first: int
     ) -> tuple[Frame, list[str]]:
@@ -134,9 +142,7 @@ class TextFile:
             text, rule = table.column(j), rules[name]
             column, bad = words.follow(text, rule)
             if column is None:
-                column, rules[name], said = words.settle(
-                    text, name, self.dialect.decimal
-                )
+                column, rules[name], said = self._settle(text, name)
                 notes += said
                 if not rule.may_become(rules[name]):
                     raise InputError(

@@ -9,6 +9,8 @@ from trainers.tables.files import cells
 
 _MOSTLY_NUMBERS = 0.9  # of the cells: the others are holes, if they are few words
 _MAX_HOLES = 5
+_FEW_LEVELS = 20  # integers: no more, and a word among them is a level too
+_FEW = 20  # words that show soon that a form does not fit
 _DATES = (
     "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
     "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%d %b %y",
@@ -41,62 +43,93 @@ class Rule:
         return "empty" in kinds or len(kinds) == 1 or kinds in wider
 
 
-def settle(column: Any, name: str, decimal: str = ".") -> tuple[Any, Rule, list[str]]:
+def settle(
+    column: Any, name: str, decimal: str = ".", other: str | None = None
+) -> tuple[Any, Rule, list[str]]:
     """A column of text in the narrowest type that holds every cell.
 
     Args:
       column: of strings, a chunked array.
       name: of the column, for the notes.
       decimal: point or comma.
+      other: comma or point, where all cells may be numbers with that one instead.
 
     Returns:
       The column, the rule that was found, and notes.
     """
     arrow = import_pyarrow()
-    pc = arrow.compute
-    indices, words = _encoded(_without_holes(column))
-    if not len(words):
+    text = _without_holes(column)
+    if text.null_count == len(text):
         return arrow.nulls(len(column), arrow.float64()), Rule("empty"), []
+    few = text[:_FEW].drop_null()
+    for kind in ("integer", "number"):
+        rule = Rule(kind, decimal)
+        if _cast(few, rule) is not None and (found := _cast(text, rule)) is not None:
+            return found, rule, []
+    indices, words = _encoded(text)
     for kind in ("integer", "number", "boolean", "date", "instant", "clock"):
-        found = _convert(words, Rule(kind, decimal))
+        rule = Rule(kind, decimal)
+        found = _convert(words[:_FEW], rule)
+        if found is None or found.null_count:  # an error for each cell takes long
+            continue
+        found = _convert(words, rule)
         if found is not None and not found.null_count:
-            notes = [
-                f"`{name}`: '{'.' if decimal == ',' else ','}' groups the digits of"
-                " numbers (--decimal)"
-            ]  # fmt: skip
-            notes *= kind == "number" and _any_group(words, decimal)
-            return found.take(indices), Rule(kind, decimal), notes
+            grouped = kind == "number" and _any_group(words, decimal)
+            group = "." if decimal == "," else ","
+            note = f"`{name}`: '{group}' groups the digits of numbers (--decimal)"
+            return found.take(indices), rule, [note] * grouped
     forms = _forms(words)
     if len(forms) == 1:
         ((form, found),) = forms.items()
         rule = Rule("instant" if "%H" in form else "date", decimal, form)
         return found.take(indices), rule, [f"`{name}`: dates as {_spoken(form)}"]
-    notes = []
     if forms:
-        notes.append(
+        note = (
             f"`{name}` holds dates as {' or '.join(map(_spoken, forms))}, and is left as"
             " words: write them as year-month-day"
         )
+        return words.take(indices), Rule("words", decimal), [note]
+    if other is not None:
+        rule = Rule("number", other)
+        found = _convert(words, rule)
+        if found is not None and not found.null_count:
+            said = "comma" if other == "," else "point"
+            note = f"`{name}`: decimal {said}, unlike other columns (--decimal)"
+            return found.take(indices), rule, [note]
+    return _mostly_numbers(indices, words, name, decimal) or (
+        words.take(indices),
+        Rule("words", decimal),
+        [],
+    )
+
+
+def _mostly_numbers(
+    indices: Any, words: Any, name: str, decimal: str
+) -> tuple[Any, Rule, list[str]] | None:
+    """The column as numbers, where a few other words must be holes; else None."""
+    pc = import_pyarrow().compute
     found = _convert(words, Rule("number", decimal))
-    numbers = pc.is_valid(found)
-    others = words.filter(pc.invert(numbers)).to_pylist()
-    counts = pc.value_counts(indices.drop_null())
-    number_of = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(),
-                         strict=True))  # fmt: skip
-    held = sum(number_of.get(i, 0) for i, yes in enumerate(numbers.to_pylist()) if yes)
-    whole = sum(number_of.values())
-    if len(others) <= _MAX_HOLES and held >= _MOSTLY_NUMBERS * whole and not forms:
-        rule = Rule("number", decimal, holes=tuple(others))
-        integers = _convert(words, Rule("integer", decimal, holes=rule.holes))
-        if integers is not None and integers.null_count == len(others):
-            rule, found = dataclasses.replace(rule, kind="integer"), integers
-        shown = ", ".join(repr(printable(word, 30)) for word in others)
-        notes.append(
-            f"`{name}`: {shown} ({whole - held} of {whole} cells) is no number and counts"
-            f" as missing (--drop {name} leaves the column out)"
-        )
-        return found.take(indices), rule, notes
-    return words.take(indices), Rule("words", decimal), notes
+    if found is None or not 0 < found.null_count <= _MAX_HOLES:
+        return None
+    others = words.filter(pc.is_null(found)).to_pylist()
+    column = found.take(indices)
+    integers = _convert(words, Rule("integer", decimal))
+    whole_only = integers is not None and integers.null_count == len(others)
+    if whole_only and len(words) <= _FEW_LEVELS:
+        return None  # 4, 6, 8, rotary: names of classes
+    whole = len(indices) - indices.null_count
+    held = len(column) - column.null_count
+    if held < _MOSTLY_NUMBERS * whole:
+        return None
+    rule = Rule("number", decimal, holes=tuple(others))
+    if whole_only:
+        rule, column = dataclasses.replace(rule, kind="integer"), integers.take(indices)
+    shown = ", ".join(f"'{printable(word, 30)}'" for word in others)
+    note = (
+        f"`{name}`: {shown} ({whole - held:,} of {whole:,} cells) is no number and counts"
+        f" as missing (--drop {name} leaves the column out)"
+    )
+    return column, rule, [note]
 
 
 def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:
@@ -106,12 +139,19 @@ def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:
     """
     arrow = import_pyarrow()
     pc = arrow.compute
-    indices, words = _encoded(_without_holes(column, rule.holes))
+    text = _without_holes(column, rule.holes)
     if rule.kind == "words":
-        return words.take(indices), None
+        return text, None
+    if rule.kind == "empty":
+        none = text.null_count == len(text)
+        return (arrow.nulls(len(text), arrow.float64()) if none else None), None
     rules = [rule]
     if rule.kind == "integer":
         rules.append(dataclasses.replace(rule, kind="number"))
+    for each in rules:
+        if (found := _cast(text, each)) is not None:
+            return found, None
+    indices, words = _encoded(text)
     bad = words
     for each in rules:
         found = _convert(words, each)
@@ -124,8 +164,29 @@ def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:
 def missing_words(column: Any) -> list[str]:
     """The words of a column of text that count as missing, but not the empty cell."""
     arrow = import_pyarrow()
-    words = arrow.compute.unique(arrow.compute.utf8_trim_whitespace(column)).to_pylist()
-    return [word for word in words if word and word in cells.MISSING]
+    pc = arrow.compute
+    trimmed = pc.utf8_trim_whitespace(column)
+    gone = pc.is_in(trimmed, arrow.array([word for word in cells.MISSING if word]))
+    return pc.unique(trimmed.filter(gone)).to_pylist()
+
+
+def _cast(text: Any, rule: Rule) -> Any:
+    """All cells as pyarrow reads numbers, which is fast, or None where it does not."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    if rule.kind not in ("integer", "number"):
+        return None
+    if rule.kind == "number" and rule.decimal == ",":
+        if pc.any(pc.match_substring(text, ".")).as_py():
+            return None
+        text = pc.replace_substring(text, ",", ".")
+    whole = rule.kind == "integer"
+    for kind in (arrow.int64(), arrow.uint64()) if whole else (arrow.float64(),):
+        try:
+            return text.cast(kind)
+        except arrow.ArrowInvalid:
+            continue
+    return None
 
 
 def _without_holes(column: Any, holes: tuple[str, ...] = ()) -> Any:
@@ -235,9 +296,12 @@ def _clock(words: Any) -> Any:
 def _forms(words: Any) -> dict[str, Any]:
     """The forms of dates that fit all words, and what they give; alike ones once."""
     found: dict[str, Any] = {}
+    few = words[:_FEW]
     for date in _DATES:
         for clock in _CLOCKS:
             form = date + clock
+            if _dates(few, form).null_count:
+                continue
             dates = _dates(words, form)
             if dates.null_count == 0 and not any(
                 dates.equals(f) for f in found.values()
