@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from trainers.rows.encoded import EncodedParts
 from trainers.tables.checks import check_finite
 from trainers.tables.parts import open_parts
 
@@ -25,7 +26,7 @@ class RowFile:
     """Rows of a .npy file, [n, d], or of the columns of a .parquet file.
 
     Args:
-      path: the file, or an array from `np.load(path, mmap_mode="r")`.
+      path: the file, an array from `np.load(path, mmap_mode="r")`, or `EncodedParts`.
       seed: of the order of the rows.
       window_bytes: of the rows that are shuffled together; about three times as much is
         in memory.
@@ -52,12 +53,13 @@ class RowFile:
 
     def __init__(
         self,
-        path: str | os.PathLike | np.memmap,
+        path: str | os.PathLike | np.memmap | EncodedParts,
         *,
         seed: int = 0,
         window_bytes: int = WINDOW_BYTES,
     ):
-        self._table = open_parts(path)
+        encoded = isinstance(path, EncodedParts)
+        self._table = path if encoded else open_parts(path)
         self.path = self._table.path
         self.num_rows, self.num_features = self._table.shape
         self._seed = seed

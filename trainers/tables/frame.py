@@ -114,6 +114,19 @@ class Frame:
         return (frame.with_columns(*casts) if casts else frame).to_native()
 
 
+def joined(frames: Sequence[Frame]) -> Frame:
+    """The rows of several tables of the same columns, one after another."""
+    columns = (
+        dataclasses.replace(
+            parts[0],
+            values=np.concatenate([part.values for part in parts]),
+            missing=np.concatenate([part.missing for part in parts]),
+        )
+        for parts in zip(*(frame.columns for frame in frames), strict=True)
+    )
+    return dataclasses.replace(frames[0], columns=tuple(columns))
+
+
 def frame_of(table: Any, *, name: str = "X") -> Frame:
     """A table in memory as a `Frame`.
 
