@@ -16,6 +16,7 @@ identity, up to leaving the feature alone.
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +60,7 @@ def warm_start(
     smoothing: float = 0.1,
     max_rows: int = 262_144,
     backend: str = "jax",
+    callback: Callable[[LayerReport], None] | None = None,
 ) -> tuple[Any, WarmStartReport]:
     """Returns a copy of the model whose flow has been fitted to x, layer by layer.
 
@@ -86,6 +88,7 @@ def warm_start(
       max_rows: of more rows, the layers after the standardiser see a random sample of so
         many. A mixture of K components fitted to n rows loses about 3 K / 2n nats.
       backend: "jax", or "sklearn" for scikit-learn's `GaussianMixture` as reference.
+      callback: called with the report of each layer once it is fitted.
 
     Returns:
       The warm-started model and a report of its layers.
@@ -167,6 +170,8 @@ def warm_start(
                 seconds=time.perf_counter() - start,
             )
         )
+        if callback is not None:
+            callback(reports[-1])
     for layer, blocks in zip(flow.layers, opened, strict=True):
         if isinstance(layer, ScannedBlocks):
             layer.set_blocks(blocks)

@@ -116,9 +116,10 @@ def test_coupling_and_diagonal_flow_agree(num_features):
     assert np.mean(np.abs(one - other)) < 1e-5
 
 
-def test_same_key_same_bits():
-    x = data(3)
-    one, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
+def test_same_key_same_bits_and_each_layer_is_told():
+    x, told = data(3), []
+    one, report = rn.warm_start(coupling_flow(3), x, key=KEY, callback=told.append)
+    assert tuple(told) == report.layers
     two, _ = rn.warm_start(coupling_flow(3), x, key=KEY)
     for a, b in zip(leaves(one), leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
