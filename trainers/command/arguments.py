@@ -19,11 +19,15 @@ import yaml
 
 from trainers.command.settings import option, options_of
 
-_RULE = re.compile(r"^[─\s]*$")
+_RULE, _BORDER = re.compile(r"^[─\s-]*$"), re.compile(r"^\s*[╭╰]")
 _FORMS = {"INT": "whole numbers", "FLOAT": "numbers"}
 _SIMPLER = {
     r"^Error parsing (?:\S*dummy\S*|[A-Z]\w*): ": "",
     r"^Error parsing (\S+?): ": r"\1 ",
+    r"^-\w/(?=--)": "",
+    r"no type matching \{None\}\|INT could be instantiated from \[(.*)\]": (
+        r"must be a whole number; got \1"
+    ),
     r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number; got \1",
     r"could not convert string to float: (.*)": r"must be a number; got \1",
     r"Could not find valid parse for arguments: \[(.*)\]": r"must be something else; got \1",
@@ -65,7 +69,11 @@ def parse_with_file(commands: Any, args: Sequence[str], *, prog: str, **options:
     parser.add_argument("--config", type=pathlib.Path)
     kind = _kind(commands, args)
     names = {field.name for field in dataclasses.fields(kind)} if kind else set()
-    if "config" in names and any(a.partition("=")[0] == "--config" for a in args[:-1]):
+    if (
+        kind
+        and "config" in names
+        and any(a.partition("=")[0] == "--config" for a in args[:-1])
+    ):
         path = parser.parse_known_args(list(args))[0].config
         options["default"] = read_settings(path, kind)
     return parse(commands, args, prog=prog, **options)
@@ -163,11 +171,13 @@ def _one_line(box: str, kind: type | None, prog: str) -> str:
     """The message of a box that tyro has drawn, and what it proposes."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
-        inside = line.strip("│╭╮╰╯ ")
+        inside = line.strip("│ ")
         if _RULE.match(inside):
             parts.append([])
-        elif line.startswith("│"):
+        elif not _BORDER.match(line):
             parts[-1].append(inside)
+    if "│" not in box:  # where it cannot draw, the title is a line of its own
+        parts = parts[1:]
     texts = [" ".join(part) for part in parts if part] or [" ".join(box.split())]
     about = {text.partition(": ")[0]: text for text in texts}
     message = texts[0]

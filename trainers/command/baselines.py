@@ -77,14 +77,10 @@ class Mixture:
         best, best_score = None, -np.inf
         for i, (k, ridge) in enumerate(tried):
             mixture = GaussianMixture(k, reg_covar=ridge, random_state=seed)
-            mixture = _fitted(mixture, rows, products)
-            if mixture is not None:
-                found = cls(
-                    mixture.weights_,
-                    mixture.means_,
-                    mixture.covariances_,
-                    train.rows.shape[1],
-                )
+            if _is_fitted(mixture, rows, products):
+                names = ("weights_", "means_", "covariances_")
+                parts = (np.asarray(getattr(mixture, name)) for name in names)
+                found = cls(*parts, width=train.rows.shape[1])
                 score = np.mean(found.log_prob(valid))
                 if best is None or score > best_score:
                     best, best_score = found, score
@@ -104,7 +100,8 @@ class Mixture:
         if table.context is not None:
             at = slice(self.width, None)
             parts = self.means[:, at], self.covariances[:, at, at]
-            log_p = log_p - _log_pdf(np.float64(table.context), self.weights, *parts)
+            given = table.context.astype(np.float64)
+            log_p = log_p - _log_pdf(given, self.weights, *parts)
         return log_p + table.log_det
 
     def log_prob_of(
@@ -125,21 +122,20 @@ class Mixture:
 
 def _joint(table: EncodedTable) -> np.ndarray:
     parts = [table.rows] if table.context is None else [table.rows, table.context]
-    return np.concatenate(parts, axis=1, dtype=np.float64)
+    return np.concatenate(parts, axis=1).astype(np.float64)
 
 
-def _fitted(
-    mixture: GaussianMixture, rows: np.ndarray, products: int
-) -> GaussianMixture | None:
-    """None where a component collapsed under too small a ridge."""
+def _is_fitted(mixture: GaussianMixture, rows: np.ndarray, products: int) -> bool:
+    """Fits it; False where a component collapsed under too small a ridge."""
     # Threads that wait for each other take thirty times as long on small tables.
     threads = 1 if products < _FOR_THREADS else None
     with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
-            return mixture.fit(rows)
+            mixture.fit(rows)
         except ValueError:
-            return None
+            return False
+    return True
 
 
 def _log_pdf(
@@ -152,4 +148,4 @@ def _log_pdf(
         z = solve_triangular(lower, (x - mean).T, lower=True)
         log_det = np.log(np.diag(lower)).sum() + len(mean) * LOG_SQRT_2PI
         terms.append(np.log(weight) - log_det - 0.5 * (z * z).sum(axis=0))
-    return logsumexp(terms, axis=0)
+    return np.asarray(logsumexp(terms, axis=0))

@@ -53,7 +53,7 @@ def run(
     workdir = settings.workdir or runs.default_workdir(settings, path)
     runs.check_workdir(workdir)
     source = find(path)
-    identity = settings.result_settings() | {"FILE": file_digest(source.path)}
+    identity = settings.result_settings() | {"file": file_digest(source.path)}
     found = find_start(workdir, identity, resume=settings.resume)
     if found is not None and (workdir / runs.REPORT).exists():
         printer.line(f"{path}: this line has been run before; its report:")
@@ -82,7 +82,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     if found is None:
         _set_aside(workdir)
         progress.phase("warm start")
-        flow, about = start(train, architecture, seed=seed)
+        flow, about = start(train, architecture, seed=seed, callback=progress.layer)
         layers = [dataclasses.asdict(layer) for layer in about.layers]
         told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
         found = keep_start(workdir, flow, identity, about=told)
@@ -127,7 +127,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     report = {
         "file": str(path),
         "path": str(path.absolute()),
-        "digest": identity["FILE"],
+        "digest": identity["file"],
         "columns": [column.name for column in table.schema.kept],
         "given": [column["column"] for column in given],
         "rows": {part: len(numbers) for part, numbers in table.parts.items()},
@@ -138,7 +138,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "kinds": table.schema.about(),
         "kinds_of_given": given,
         "notes": list(table.notes),
-        "settings": {k: v for k, v in identity.items() if k != "FILE"},
+        "settings": {k: v for k, v in identity.items() if k != "file"},
         "warm_start": {k: v for k, v in found.about.items() if k != "seconds"},
         "seconds": {
             "warm_start": found.about["seconds"],

@@ -99,10 +99,7 @@ def measured(
         "entropy": _figure(-joint),
         "total_correlation": _figure(joint - np.sum(list(single.values()), axis=0)),
         "entropy_of_columns": {name: _figure(-p) for name, p in single.items()},
-        "mutual_information": sorted(
-            mutual,
-            key=lambda one: -(one["mean"] if one["mean"] is not None else -np.inf),
-        ),
+        "mutual_information": sorted(mutual, key=lambda one: -(one["mean"] or 0.0)),
     }
 
 

@@ -2,7 +2,8 @@
 
 A pair has a Gaussian mixture of its encoded columns. Where one of the two has few levels
 there is another way, p(level) p(other | level), with a mixture for each level or, of two such
-columns, counts that shrink to independence. The valid rows choose the way.
+columns, counts that shrink to independence. It is taken if the valid rows prefer it by more
+than two standard errors.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 
 from trainers.command.baselines import Mixture
 from trainers.command.entrance import Table
+from trainers.command.verdict import mean_and_error
 from trainers.estimators.fitting import EncodedTable
 from trainers.tables.kinds import Levels
 from trainers.tables.schema import Schema
@@ -64,7 +66,11 @@ class Densities:
             for level, other in ((first, second), (second, first)):
                 if few[level] and not few[other]:
                     ways.append(self._by_level(level, other))
-        return max(ways, key=lambda way: np.mean(way["valid"]))
+        best = ways[0]
+        for way in ways[1:]:
+            if _is_better(way["valid"], best["valid"]):
+                best = way
+        return best
 
     def _mixture(
         self, names: tuple[str, ...], **rows: np.ndarray
@@ -144,3 +150,8 @@ class Densities:
         )
         count = np.maximum(count, 0.5)
         return count / count.sum()
+
+
+def _is_better(log_prob: np.ndarray, other: np.ndarray) -> bool:
+    mean, error = mean_and_error(log_prob - other)
+    return mean is not None and error is not None and mean > 2 * error

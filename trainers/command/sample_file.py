@@ -53,13 +53,14 @@ def run(settings: Any, printer: Printer) -> None:
             f"`given_values` must give {shown(names)}, on which the density is"
             f" conditional, as {example} or in a file."
         )
-    many = contexts is not None and len(contexts) != 1
-    num_rows = len(contexts) if many else (_DEFAULT if asked is None else asked)
-    if many and asked not in (None, num_rows):
-        raise InputError(
-            f"`num_rows` must be left out, or one for each of {num_rows} rows of"
-            f" {settings.given_values}; got {asked}."
-        )
+    num_rows = _DEFAULT if asked is None else asked
+    if contexts is not None and len(contexts) != 1:
+        if asked not in (None, len(contexts)):
+            raise InputError(
+                f"`num_rows` must be left out, or one for each of {len(contexts)} rows of"
+                f" {settings.given_values}; got {asked}."
+            )
+        num_rows = len(contexts)
     first = 0
     with (
         show_progress(enabled=not settings.quiet) as progress,

@@ -159,10 +159,10 @@ def _log_prob(opened: Run, rows: Frame, context: Frame | None) -> np.ndarray:
     """log p of every row, NaN where it has a hole or a context that the fit has not."""
     gone = np.zeros(len(rows), bool)
     for part, schema in ((rows, opened.model.schema), (context, opened.model.given)):
-        if schema is not None:
+        if part is not None and schema is not None:
             for column in schema.kept:
                 gone |= part[column.name].gone
-    if context is not None:
+    if context is not None and opened.model.given is not None:
         at = np.flatnonzero(~gone)
         gone[at] = ~opened.model.given.knows(context.take(at))
     result = np.full(len(rows), np.nan)

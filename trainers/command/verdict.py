@@ -4,7 +4,7 @@ Everything is in nats per row. Pure functions of arrays and of the report, which
 without JAX, so that a report is printed at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def units(columns: list[Mapping[str, Any]]) -> str:
+def units(columns: Iterable[Mapping[str, Any]]) -> str:
     """Of what log p is: density or mass, by column."""
     by_unit: dict[str, list[str]] = {}
     for column in columns:

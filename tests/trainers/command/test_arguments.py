@@ -1,0 +1,106 @@
+import dataclasses
+import pathlib
+
+import pytest
+
+from tests.trainers.command.conftest import command
+from trainers.command import cli
+from trainers.command.arguments import in_typed_words, parse_with_file
+from trainers.command.settings import FitFile
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "give a command: fit, score"),
+        ("paint", "there is no command paint; there are fit,"),
+        ("fit", "FILE is missing. See rbig-nnx fit --help"),
+        ("score run", "FILE is missing"),
+        ("fit x y", "there is no argument y"),
+        ("fit x --colums a", "there is no option --colums; perhaps --columns"),
+        ("fit x --num-steps 3", "no option --num-steps; perhaps --train.num-steps"),
+        ("fit x --hidden a", "--hidden must be whole numbers; got 'a'"),
+        ("fit x --train.num-steps x", "--train.num-steps must be a whole number"),
+        ("fit x --train.num-steps 0", "--train.num-steps must be at least 1; got 0"),
+        ("fit x --num-blocks 0", "--num-blocks must be at least 1; got 0"),
+        ("fit x --valid-fraction .7", "--valid-fraction must lie between 0 and 0.5"),
+        ("fit x --rotation foo", "--rotation must be one of 'nongaussian', 'pca'"),
+        ("fit x --sep", "--sep must be followed by a value"),
+        ("sample r f -n x", "must be a whole number; got 'x'"),
+        ("fit nowhere.csv", "FILE must be an existing file, got 'nowhere.csv'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_in_the_words_that_were_typed(line, words):
+    ended = command(*line.split())
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("rbig-nnx: ")
+    assert words in ended.err
+    for inside in ("│", "invalid literal", "dummy", "Traceback", "`"):
+        assert inside not in ended.err
+
+
+def test_arguments_of_python_become_options():
+    said = in_typed_words(
+        "`num_steps` and\n `resume=False`, `train`, `odd` of `x`", cli.Fit
+    )
+    assert said == "--train.num-steps and --no-resume, `train`, `odd` of FILE"
+    assert in_typed_words("`workdir` (--workdir) is", cli.Fit) == "--workdir is"
+
+
+def parsed(tmp_path, text, *args):
+    config = tmp_path / "run.yaml"
+    config.write_text(text)
+    line = ["fit", "x.csv", "--config", str(config), *args]
+    return parse_with_file(cli.COMMANDS, line, prog="rbig-nnx")
+
+
+def test_settings_come_from_a_file_and_options_override_it(tmp_path):
+    settings = parsed(
+        tmp_path,
+        "num_blocks: 3\nhidden: [16, 16]\nresume: false\nkinds: {a: positive}\n"
+        "na: [-9999, unknown]\nsep:\nworkdir: elsewhere\n"
+        "train:\n  learning_rate: 1e-4\n  num_steps: 7\n",
+        *("--train.num-steps", "9"),
+    )
+    assert (settings.num_blocks, settings.hidden) == (3, (16, 16))
+    assert (settings.train.learning_rate, settings.train.num_steps) == (1e-4, 9)
+    assert settings.train.batch_size == 512
+    assert settings.workdir == pathlib.Path("elsewhere")
+    assert settings.kinds == ("a=positive",)
+    assert settings.na == ("-9999", "unknown")
+    assert not settings.resume
+    assert settings.sep is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_blocs: 3", r"run.yaml has no setting \['num_blocs'\]"),
+        ("train: {steps: 3}", r"no setting \['steps'\]"),
+        (
+            "num_blocks: many",
+            "run.yaml: --num-blocks must be a whole number; got 'many'",
+        ),
+        ("num_blocks: 0", "run.yaml: --num-blocks must be at least 1"),
+        ("- 1", "must be a mapping"),
+        ("a: [", "must be YAML"),
+    ],
+)
+def test_mistakes_in_the_file_of_settings(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        parsed(tmp_path, text)
+
+
+def test_a_seed_is_that_of_the_training_and_settings_come_back_from_json():
+    settings = FitFile(seed=3, hidden=(4, 5), kinds=("a=positive",))
+    assert settings.train.seed == 3
+    options = settings.result_settings()
+    assert options["--seed"] == 3
+    assert options["--train.num-steps"] == 1_000
+    assert "--workdir" not in options
+    again = FitFile.from_options(options)
+    assert again.result_settings() == options
+    other = dataclasses.replace(settings, quiet=True, workdir=pathlib.Path("w"))
+    assert other.result_settings() == options

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from trainers.command.entrance import (
+    names_in,
+    open_table,
+    parsed_kinds,
+    with_missing,
+)
+from trainers.command.output import Printer
+from trainers.command.settings import FitFile
+from trainers.tables.checks import InputError
+from trainers.tables.files.sources import find
+from trainers.tables.frame import frame_of_columns
+
+
+def frame(**columns):
+    return frame_of_columns(columns)
+
+
+def opened(tmp_path, lines, **settings):
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return open_table(find(file), FitFile(**settings), Printer())
+
+
+def numbers(n=100):
+    return [f"{a:.6f},{b:.6f}" for a, b in np.random.default_rng(0).normal(size=(n, 2))]
+
+
+def test_names_and_kinds_may_hold_commas():
+    table = frame(**{"a": [1.0], "b": [2.0], "a,b": [3.0], "x=y": [4.0]})
+    assert names_in(["a,b"], table, "--given") == ["a,b"]
+    assert names_in(["b,a", "a"], table, "--given") == ["b", "a"]
+    with pytest.raises(InputError, match=r"--given must name columns .*; got c"):
+        names_in(["a,c"], table, "--given")
+    words = ["a=bounded(0, 1),b=positive", "a,b=skipped", "x=y=rounded(0.5)"]
+    assert parsed_kinds(words, table) == {
+        "a": "bounded(0, 1)",
+        "b": "positive",
+        "a,b": "skipped",
+        "x=y": "rounded(0.5)",
+    }
+    with pytest.raises(InputError, match=r"--kinds must be pairs.*'a'"):
+        parsed_kinds(["a"], table)
+
+
+def test_values_that_stand_for_missing_ones():
+    table = frame(a=np.array([1.5, -9999, 2]), b=np.array([-9999, 3, 4]))
+    marked, notes = with_missing(table, ["-9999", "none"])
+    assert marked["a"].missing.tolist() == [False, True, False]
+    assert marked["b"].missing.tolist() == [True, False, False]
+    assert notes[0] == "a: 1 cells count as missing (--na -9999 none)"
+
+
+def test_holes_are_refused_with_the_counts_and_the_ways_out(tmp_path):
+    lines = ["a,b", ",1.5", "2.5,", "3.5,", *numbers()]
+    words = (
+        r"3 of 103 rows: 1 in a, 2 in b\. Use --missing drop-rows, --missing drop-col"
+    )
+    with pytest.raises(InputError, match=words + ".*or --drop b"):
+        opened(tmp_path, lines)
+
+
+def test_rows_or_columns_with_holes_are_left_out_where_asked(tmp_path, capsys):
+    lines = ["a,b", ",1.5", "2.5,", *numbers()]
+    table = opened(tmp_path, lines, missing="drop-rows")
+    assert len(table.frame) == 100
+    said = capsys.readouterr().out
+    assert "2 of 102 rows have missing values and are left out" in said
+    lines = ["a,b", *(line.partition(",")[0] + "," for line in numbers()), *numbers()]
+    table = opened(tmp_path, lines, missing="drop-columns")
+    assert table.frame.names == ("a",)
+    assert len(table.frame) == 200
+    assert "100 in b" in capsys.readouterr().out
+    every = ["a,b", *(f"{i}.5," if i % 2 else f",{i}.5" for i in range(50))]
+    with pytest.raises(InputError, match="no row without missing values"):
+        opened(tmp_path, every, missing="drop-rows")
+
+
+def test_holes_in_a_column_that_is_skipped_do_not_matter(tmp_path, capsys):
+    lines = ["a,b,note", *(f"{x},{f'text {i}' if i % 3 else ''}" for i, x in
+             enumerate(numbers()))]  # fmt: skip
+    table = opened(tmp_path, lines)
+    assert [c.name for c in table.schema.kept] == ["a", "b"]
+    assert len(table.frame) == 100
+    row = next(x for x in capsys.readouterr().out.splitlines() if "note" in x)
+    assert "free text" in row
+    assert "34" in row  # missing
+
+
+def test_a_split_of_few_rows_has_every_given_level_in_training(tmp_path):
+    lines = ["y,q", *(f"{line[:8]},{'rare' if i == 7 else 'uv'[i % 2]}" for i, line in
+             enumerate(numbers(20)))]  # fmt: skip
+    for seed in range(10):
+        table = opened(tmp_path, lines, given=("q",), seed=seed)
+        assert [len(rows) for rows in table.parts.values()] == [16, 2, 2]
+        together = np.sort(np.concatenate(list(table.parts.values())))
+        np.testing.assert_array_equal(together, np.arange(20))
+        _, context = table.part("train")
+        assert set(context["q"].values) == {"rare", "u", "v"}
+        assert np.ptp(table.encoded("train", seed=0).context, axis=0).min() > 0
+
+
+def test_too_few_rows_and_nothing_to_model_are_refused(tmp_path):
+    with pytest.raises(InputError, match="at least 5 train, 1 valid, 2 test; got 7"):
+        opened(tmp_path, ["a,b", *numbers(7)])
+    assert len(opened(tmp_path, ["a,b", *numbers(8)]).frame) == 8
+    with pytest.raises(InputError, match="--given must leave a column to model"):
+        opened(tmp_path, ["a,b", *numbers()], given=("a,b",))
+    constant = ["a,b", *(f"{line.partition(',')[0]},1" for line in numbers())]
+    with pytest.raises(InputError, match="--given must name columns that vary"):
+        opened(tmp_path, constant, given=("b",))
+
+
+def test_parts_are_encoded_with_noise_of_their_own(tmp_path):
+    lines = ["a", *(str(i % 2) for i in range(200))]
+    table = opened(tmp_path, lines)
+    parts = [table.encoded(name, seed=1).rows for name in table.parts]
+    values = np.concatenate(parts)
+    assert len(np.unique(values)) == 200
+    again = table.encoded("valid", seed=1).rows
+    np.testing.assert_array_equal(again, parts[1])

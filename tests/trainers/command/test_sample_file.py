@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from tests.trainers.command.conftest import command
+from trainers.command import sample_file
+from trainers.tables.reading import read_frame
+
+
+def drawn(run, path, *options):
+    ended = command("sample", run, path, *options)
+    assert ended.code == 0, ended.err
+    return read_frame(path)
+
+
+def test_rows_come_as_those_of_the_fit(mixed, tmp_path):
+    frame = drawn(mixed.run, tmp_path / "drawn.csv", "-n", 200)
+    seen = read_frame(mixed.file)
+    assert frame.names == seen.names
+    assert set(frame["color"].values) == {"red", "green", "blue"}
+    assert frame["count"].values.dtype.kind == "i"
+    for name in ("count", "day"):
+        assert frame[name].values.min() >= seen[name].values.min()
+        assert frame[name].values.max() <= seen[name].values.max()
+    assert (frame["price"].values > 0).all()
+    assert len(frame) == 200
+
+
+def test_the_same_seed_gives_the_same_rows_whatever_the_parts(
+    bare, tmp_path, monkeypatch
+):
+    first = drawn(bare.run, tmp_path / "a.npy", "-n", 3_000, "--seed", 4)
+    other = drawn(bare.run, tmp_path / "b.npy", "-n", 3_000)
+    monkeypatch.setattr(sample_file, "_ROWS", 1_024)
+    again = drawn(bare.run, tmp_path / "c.npy", "-n", 3_000, "--seed", 4)
+    np.testing.assert_array_equal(first["x0"].values, again["x0"].values)
+    assert not np.array_equal(first["x0"].values, other["x0"].values)
+    assert first.names == ("x0", "x1")
+
+
+def test_no_rows_are_a_header_alone(mixed, tmp_path):
+    out = tmp_path / "none.csv"
+    assert command("sample", mixed.run, out, "--num-rows", 0).code == 0
+    assert out.read_text().strip() == "price,color,count,day"
+
+
+def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
+    out = tmp_path / "drawn.csv"
+    refused = command("sample", conditional.run, out)
+    assert refused.code == 2
+    assert "--given-values must give color" in refused.err
+    frame = drawn(conditional.run, out, "-n", 20, "--given-values", "color=red")
+    assert frame.names == ("price", "color", "count", "day")
+    assert set(frame["color"].values) == {"red"}
+    contexts = tmp_path / "contexts.csv"
+    contexts.write_text("color\n" + "blue\ngreen\n" * 10)
+    frame = drawn(conditional.run, out, "--given-values", contexts)
+    assert frame["color"].values.tolist() == ["blue", "green"] * 10
+    scored = command("score", conditional.run, out)
+    assert "over 20 rows" in scored.out
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("color=violet", "got 'violet' in color"),
+        ("hue=red", "--given-values must name color"),
+        ("nowhere.csv", "existing file"),
+    ],
+)
+def test_what_is_given_is_checked(conditional, tmp_path, values, words):
+    out = tmp_path / "drawn.csv"
+    ended = command("sample", conditional.run, out, "--given-values", values)
+    assert ended.code == 2
+    assert words in ended.err
+    assert not out.exists()
+
+
+def test_mistakes_are_found_before_any_work(mixed, tmp_path):
+    cases = [
+        (("x.xlsx",), "must end in one of"),
+        (("x.csv", "-n", -1), "--num-rows must be 0 or more"),
+        (("x.csv", "--given-values", "a=1"), "the fit was without --given"),
+    ]
+    for (name, *options), words in cases:
+        ended = command("sample", mixed.run, tmp_path / name, *options)
+        assert ended.code == 2
+        assert words in ended.err

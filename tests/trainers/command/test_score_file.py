@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from tests.trainers.command.conftest import command, mixed_lines
+from trainers.command import score_file
+from trainers.tables.reading import read_frame
+
+
+def mean_of(out):
+    return float(out.partition("mean log p ")[2].split()[0])
+
+
+def test_scores_are_those_of_the_rows_whatever_the_parts(mixed, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole.npy", tmp_path / "parts.parquet"
+    first = command("score", mixed.run, mixed.file, "--out", whole)
+    assert first.code == 0, first.err
+    monkeypatch.setattr(score_file, "_ROWS", 70)
+    second = command("score", mixed.run, mixed.file, "--out", parts)
+    log_prob = np.load(whole)[:, 0]
+    assert log_prob.shape == (300,)
+    np.testing.assert_allclose(
+        read_frame(parts)["log_prob"].values, log_prob, rtol=1e-6
+    )
+    assert mean_of(first.out) == pytest.approx(log_prob.mean(), abs=1e-4)
+    assert mean_of(second.out) == pytest.approx(log_prob.mean(), abs=1e-4)
+    error = log_prob.std(ddof=1) / np.sqrt(300)
+    assert f"± {error:.4f} nats over 300 rows" in second.out
+
+
+def test_outliers_are_shown_and_flagged(mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_file, "_ROWS", 70)
+    lines = mixed_lines()
+    lines[6] = "9e7,red,3,2024-02-01"
+    file, out = tmp_path / "new.csv", tmp_path / "scores.csv"
+    file.write_text("\n".join(lines) + "\n")
+    ended = command("score", mixed.run, file, "--outliers", 3, "--out", out)
+    assert ended.code == 0, ended.err
+    first = next(x for x in ended.out.splitlines() if x.startswith("│    1"))
+    assert first.split("│")[2].strip() == "5"
+    assert float(first.split("│")[4]) == 0
+    frame = read_frame(out)
+    assert frame.names == ("log_prob", "quantile", "outlier")
+    flagged = np.flatnonzero(frame["outlier"].values)
+    lowest = np.argsort(frame["log_prob"].values)[:3]
+    assert set(flagged) == set(lowest)
+    inside = frame["quantile"].values
+    assert inside.min() == 0
+    assert 0.3 < np.median(inside) < 0.7
+
+
+def test_rows_with_holes_have_an_empty_score(mixed, tmp_path):
+    lines = mixed_lines()
+    lines[3] = lines[3].replace("red", "").replace("green", "").replace("blue", "")
+    lines[4] = "," + lines[4].partition(",")[2]
+    lines[5] = "violet".join(lines[5].split(lines[5].split(",")[1]))
+    file, out = tmp_path / "new.csv", tmp_path / "scores.csv"
+    file.write_text("\n".join(lines) + "\n")
+    ended = command("score", mixed.run, file, "--out", out)
+    assert ended.code == 0, ended.err
+    assert "over 297 rows" in ended.out
+    assert "2 of 300 rows have missing values" in ended.out
+    assert "1 of 300 rows hold values that have no mass" in ended.out
+    scores = read_frame(out)["log_prob"]
+    assert np.flatnonzero(scores.missing).tolist() == [2, 3]
+    assert scores.values[4] == -np.inf
+
+
+def test_columns_are_matched_by_name_and_others_are_told(mixed, tmp_path):
+    rows = [line.split(",") for line in mixed_lines()]
+    turned = [",".join([row[3], f"{i}x", *row[:3]]) for i, row in enumerate(rows)]
+    turned[0] = "day,extra,price,color,count"
+    file = tmp_path / "new.csv"
+    file.write_text("\n".join(turned) + "\n")
+    right = command("score", mixed.run, mixed.file)
+    ended = command("score", mixed.run, file)
+    assert "did not have: extra" in ended.out
+    assert mean_of(ended.out) == mean_of(right.out)
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text("\n".join(["cost,color,count,day", *mixed_lines()[1:]]) + "\n")
+    refused = command("score", mixed.run, renamed)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "price not among" in refused.err
+    names = ("--columns", "cost", "color", "count", "day")
+    assert mean_of(command("score", mixed.run, renamed, *names).out) == mean_of(
+        right.out
+    )
+
+
+def test_without_names_the_number_of_columns_counts(bare, tmp_path):
+    np.save(tmp_path / "three.npy", np.zeros((9, 3)))
+    ended = command("score", bare.run, tmp_path / "three.npy")
+    assert ended.code == 2
+    assert "the 2 columns of the fit" in ended.err
+    assert "it has 3" in ended.err
+    chosen = command("score", bare.run, tmp_path / "three.npy", "--columns", "x0", "x2")
+    assert chosen.code == 0, chosen.err
+    (tmp_path / "named.csv").write_text("x1,x0\n0.5,0.25\n0.5,0.5\n")
+    assert command("score", bare.run, tmp_path / "named.csv").code == 0
+
+
+def test_another_type_than_in_the_fit_is_refused(mixed, tmp_path):
+    lines = [line.split(",") for line in mixed_lines()]
+    swapped = [",".join([a, c, b, d]) for a, b, c, d in lines]
+    swapped[0] = "price,color,count,day"
+    file = tmp_path / "new.csv"
+    file.write_text("\n".join(swapped) + "\n")
+    ended = command("score", mixed.run, file)
+    assert ended.code == 2
+    assert "'color' must hold words, as in the fit; got numbers" in ended.err
+
+
+def test_outputs_are_checked_before_any_work(mixed, tmp_path):
+    cases = {
+        tmp_path / "no.xlsx": "--out to write must end in one of",
+        tmp_path / "nowhere" / "x.csv": "existing folder",
+        mixed.file: "another file than the one that is read",
+    }
+    for out, words in cases.items():
+        ended = command("score", mixed.run, mixed.file, "--out", out)
+        assert ended.code == 2
+        assert ended.out == ""
+        assert words in ended.err
+    nothing = command("score", tmp_path, mixed.file)
+    assert "holds no report.json" in nothing.err
+
+
+def test_given_values_that_are_new_have_an_empty_score(conditional, tmp_path):
+    lines = mixed_lines()
+    lines[1] = lines[1].replace(lines[1].split(",")[1], "violet")
+    file, out = tmp_path / "new.csv", tmp_path / "scores.csv"
+    file.write_text("\n".join(lines) + "\n")
+    ended = command("score", conditional.run, file, "--out", out)
+    assert ended.code == 0, ended.err
+    assert "over 299 rows" in ended.out
+    assert read_frame(out)["log_prob"].missing.tolist() == [True] + [False] * 299
+
+
+def test_moments_of_parts_are_those_of_the_whole():
+    x = np.random.default_rng(0).normal(5, 2, size=1_000)
+    tally = score_file._Tally(2)
+    for part in np.split(x, (10, 500, 501)):
+        tally.add(part)
+    mean, error = tally.moments()
+    assert mean == pytest.approx(x.mean())
+    assert error == pytest.approx(x.std(ddof=1) / np.sqrt(1_000))
+    assert tally.lowest.tolist() == np.argsort(x)[:2].tolist()
