@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from trainers.command.large import LargeFile, is_large
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile, Reading
 from trainers.estimators.fitting import EncodedTable
+from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables.checks import InputError, shown
 from trainers.tables.files.opening import open_table as open_file
 from trainers.tables.files.sources import Source
@@ -19,7 +21,6 @@ from trainers.tables.reading import read_frame
 from trainers.tables.schema import Schema
 from trainers.tables.splits import split_rows
 
-PARTS = ("train", "valid", "test")
 _LEAST = (5, 1, 2)  # rows of each part
 _SHOWN = 12  # columns with missing values named in a message
 
@@ -35,6 +36,8 @@ class Table:
       notes: what was decided and what is worth a warning.
       parts: row numbers by part.
       width: columns of the file.
+      stream: the training rows of a table that is larger than memory; those in `frame`
+        are then a part of them.
     """
 
     frame: Frame
@@ -43,6 +46,13 @@ class Table:
     notes: tuple[str, ...]
     parts: dict[str, np.ndarray]
     width: int
+    stream: EncodedParts | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows by part."""
+        sizes = {name: len(rows) for name, rows in self.parts.items()}
+        return sizes if self.stream is None else sizes | {"train": self.stream.shape[0]}
 
     def part(self, name: str) -> tuple[Frame, Frame | None]:
         """The modelled and the given columns of a part."""
@@ -65,18 +75,31 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     Raises:
       InputError: one line, for a table that cannot be fitted as it is.
     """
-    frame = read_frame(
-        source, columns=settings.columns, drop=settings.drop, **settings.reading()
+    large = LargeFile(source, settings) if is_large(source, settings) else None
+    frame = (
+        dataclasses.replace(large.sample, notes=(large.note(source.name),))
+        if large
+        else read_frame(
+            source, columns=settings.columns, drop=settings.drop, **settings.reading()
+        )
     )
     frame, marked = with_missing(frame, settings.na)
     notes = [*frame.notes, *marked]
     given = names_in(settings.given, frame, "--given")
     kinds = parsed_kinds(settings.kinds, frame)
-    frame, dropped, counts = _whole(source.name, frame, kinds, given, settings.missing)
+    missing = settings.missing
+    if large and missing == "drop-rows":
+        missing = "refuse"  # it would have to be done on the way
+    frame, dropped, counts = _whole(source.name, frame, kinds, given, missing)
     notes += dropped
     given = [name for name in given if name in frame.names]
     schema, context = _schemas(frame, kinds, given, source.name)
-    numbers = _split(frame, context, settings, source.name)
+    stream = None
+    file = open_file(source, **file_options(settings))[0]
+    if large:
+        stream, frame, numbers = large.split(schema)
+    else:
+        numbers = _split(frame, context, settings, source.name)
     for note in notes:
         printer.line(note)
     warnings = [*schema.notes, *(context.notes if context else ())]
@@ -88,10 +111,14 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
         printer.table(table)
     for warning in warnings:
         printer.warn(warning)
-    sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in numbers.items())
-    printer.line(f"{len(frame):,} rows of {len(frame.columns)} columns; {sizes}")
-    width = len(open_file(source, **file_options(settings))[0].names)
-    return Table(frame, schema, context, tuple(notes + warnings), numbers, width)
+    frame = dataclasses.replace(frame, is_named=file.is_named)
+    width = len(file.names)
+    told = tuple(notes + warnings)
+    table = Table(frame, schema, context, told, numbers, width, stream)
+    sizes = ", ".join(f"{size:,} {name}" for name, size in table.sizes.items())
+    rows = sum(table.sizes.values())
+    printer.line(f"{rows:,} rows of {len(frame.columns)} columns; {sizes}")
+    return table
 
 
 def with_missing(frame: Frame, values: Sequence[str]) -> tuple[Frame, list[str]]:

@@ -14,7 +14,7 @@ from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
 from trainers.command import runs, verdict
 from trainers.command.baselines import Mixture
-from trainers.command.entrance import PARTS, Table, open_table
+from trainers.command.entrance import Table, open_table
 from trainers.command.output import Printer
 from trainers.command.reports import show_fit
 from trainers.command.settings import FitFile
@@ -26,6 +26,8 @@ from trainers.estimators.fitting import (
 )
 from trainers.estimators.table_flow import TableFlow
 from trainers.placement.compilation import use_cache
+from trainers.rows.encoded import PARTS
+from trainers.rows.files import RowFile
 from trainers.run.progress import Progress, show_progress
 from trainers.tables.files.sources import find
 
@@ -76,7 +78,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Architecture)
              if hasattr(settings, f.name)}  # fmt: skip
     architecture, config = settings_for(
-        len(train.rows), Architecture(**asked), settings.train
+        table.sizes["train"], Architecture(**asked), settings.train
     )
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
@@ -95,9 +97,12 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         flow = found.load()
     if settings.profile:
         _profile(flow, train, config, settings.profile, workdir)
+    rows = train
+    if table.stream is not None:
+        rows = dataclasses.replace(train, rows=RowFile(table.stream, seed=seed))
     result = train_flow(
         flow,
-        train,
+        rows,
         valid,
         config,
         monitor={"test": test},
@@ -130,7 +135,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "digest": identity["file"],
         "columns": [column.name for column in table.schema.kept],
         "given": [column["column"] for column in given],
-        "rows": {part: len(numbers) for part, numbers in table.parts.items()},
+        "rows": table.sizes,
         **verdict.judged(log_prob, mixture),
         "best_step": result.best_step,
         "last_step": int(result.history["step"][-1]),

@@ -94,7 +94,7 @@ def measured(
     ]
     return {
         "unit": "nats",
-        "rows": {part: len(rows) for part, rows in table.parts.items()},
+        "rows": table.sizes,
         "given": [] if table.given is None else list(table.given.names),
         "entropy": _figure(-joint),
         "total_correlation": _figure(joint - np.sum(list(single.values()), axis=0)),

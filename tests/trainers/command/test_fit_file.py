@@ -2,11 +2,14 @@ import json
 import re
 
 import numpy as np
+import pandas
 import pytest
 
 from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers.checkpoints.model import read_about
-from trainers.command import fit_file
+from trainers.command import fit_file, large
+from trainers.tables import PartWriter
+from trainers.tables.frame import frame_of
 
 
 def test_a_fit_tells_kinds_figures_and_the_verdict(mixed):
@@ -170,3 +173,30 @@ def test_bad_files_end_with_one_line(tmp_path):
         assert ended.err.count("\n") == 1
         assert re.search(words, ended.err), (name, ended.err)
         assert not (tmp_path / "run").exists()
+
+
+def test_a_table_larger_than_a_quarter_of_the_memory_is_streamed(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    file, run = tmp_path / "rows.parquet", tmp_path / "run"
+    columns = {
+        "a": random.normal(1e7, 1, 3_000),
+        "q": np.array(["u", "v"] * 1_500),
+        "n": random.poisson(3, 3_000),
+    }
+    with PartWriter(file) as writer:
+        for start in range(0, 3_000, 300):
+            part = {k: v[start : start + 300] for k, v in columns.items()}
+            writer.write(frame_of(pandas.DataFrame(part)))
+    monkeypatch.setattr(large, "memory_bytes", lambda: 200_000)
+    ended = command("fit", file, "--workdir", run, *QUICK)
+    assert ended.code == 0, ended.err
+    assert "is read by parts; the kinds are those of 3,000 rows" in ended.out
+    report = json.loads((run / "report.json").read_text())
+    assert sum(report["rows"].values()) == 3_000
+    assert np.isfinite(report["held_out_log_prob"]["flow, trained"])
+    assert command("score", run, file).code == 0
+    refused = command("fit", file, "--given", "q", *QUICK)
+    assert "--given must be left out" in refused.err
+    text = tmp_path / "rows.csv"
+    text.write_text("a,b\n" + "1.5,2.5\n" * 30_000)
+    assert "Write it as .parquet" in command("fit", text, *QUICK).err
