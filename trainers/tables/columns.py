@@ -13,6 +13,7 @@ from trainers.tables.kinds import Kind, Levels, Skipped, Spike
 _DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
         "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
 _SEARCHED = 200  # columns among which copies are looked for
+_LOOKED_AT = 50_000  # rows that order categories
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,48 @@ def without_copies(
         else c
         for c in columns
     ]
+
+
+def in_order(columns: Sequence[ColumnSchema], frame: Frame) -> list[ColumnSchema]:
+    """Categories in the order in which the other columns differ most between them.
+
+    By the mean of the first principal component of the other columns: a flow then has less
+    to bend, and a tenth of a nat more where words go along with numbers.
+    """
+    known = [c for c in columns if c.kind.width and not _is_unordered(c.kind)]
+    unordered = [c for c in columns if _is_unordered(c.kind)]
+    if not known or not unordered:
+        return list(columns)
+    rows = np.linspace(0, len(frame) - 1, min(len(frame), _LOOKED_AT)).astype(int)
+    part = frame.take(rows)
+    whole = ~np.any([part[c.name].gone for c in known + unordered], axis=0)
+    part = part.take(whole)
+    encoded = []
+    for c in known:
+        middle = np.full((len(part), c.kind.noise), 0.5)
+        encoded.append(c.kind.encode(c.numbers(part[c.name]), middle)[0])
+    z = np.concatenate(encoded, axis=1)
+    z = z - z.mean(0)
+    _, vectors = np.linalg.eigh(z.T @ z)
+    first = vectors[:, -1] * np.sign(vectors[np.abs(vectors[:, -1]).argmax(), -1])
+    places = z @ first
+    changed = {}
+    for c in unordered:
+        values, kind = c.numbers(part[c.name]), c.kind
+        means = [np.mean(places[values == v]) if (values == v).any() else 0.0
+                 for v in kind.levels]  # fmt: skip
+        order = np.argsort(means, kind="stable")
+        changed[c.name] = dataclasses.replace(
+            kind,
+            levels=tuple(kind.levels[i] for i in order),
+            shares=tuple(kind.shares[i] for i in order),
+        )
+    return [dataclasses.replace(c, kind=changed.get(c.name, c.kind)) for c in columns]
+
+
+def _is_unordered(kind: Kind) -> bool:
+    categorical = isinstance(kind, Levels) and kind.kind_name == "categorical"
+    return categorical and len(kind.levels) > 2
 
 
 def _form(dtype: np.dtype) -> str:

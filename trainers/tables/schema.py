@@ -8,7 +8,12 @@ import numpy as np
 from rich.table import Table
 
 from trainers.tables.checks import InputError, shown
-from trainers.tables.columns import ColumnSchema, start, without_copies
+from trainers.tables.columns import (
+    ColumnSchema,
+    in_order,
+    start,
+    without_copies,
+)
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, kind_from_config
@@ -102,7 +107,7 @@ class Schema:
             skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
             _refuse_missing(frame, skipped=skipped, name=name)
         if whole and not given:
-            columns = without_copies(columns, frame, asked)
+            columns = in_order(without_copies(columns, frame, asked), frame)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
         if not schema.width and not given:
             reasons = (f"{c.name} ({c.why})" for c in columns)

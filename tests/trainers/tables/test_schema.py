@@ -182,6 +182,18 @@ def test_contexts_are_numbers_and_one_hot():
     assert set(np.unique(rows[:, 4])) == {-1, 1}
 
 
+def test_categories_come_in_the_order_of_the_numbers():
+    grade = RNG.choice(["b", "c", "a"], N)
+    x = pd.Series(grade).map({"b": 0.0, "c": 5.0, "a": 9.0}) + RNG.normal(size=N)
+    codes = pd.Series(grade).map({"b": 7, "c": 2, "a": 5})
+    table = pd.DataFrame({"grade": grade, "codes": codes, "x": x})
+    schema = Schema.of(table, {"codes": "categorical"})
+    assert schema.column("grade").kind.levels in [("b", "c", "a"), ("a", "c", "b")]
+    assert schema.column("codes").kind.levels in [(7, 2, 5), (5, 2, 7)]
+    back = schema.decode(schema.encode(table).rows)
+    assert (back[["grade", "codes"]] == table[["grade", "codes"]]).all(axis=None)
+
+
 def test_draws_are_the_same_for_every_row():
     x = RNG.integers(0, 9, (N, 2))
     schema = Schema.of(x)

@@ -83,7 +83,9 @@ class Levels(Kind):
             numbers = {level: i for i, level in enumerate(self.levels)}
             return np.array([numbers.get(value, np.nan) for value in x.tolist()], float)
         levels = np.asarray(self.levels, np.float64)
-        at = np.clip(np.searchsorted(levels, np.float64(x)), 0, len(levels) - 1)
+        order = np.argsort(levels)  # categories come in an order of their own
+        at = np.searchsorted(levels, np.float64(x), sorter=order)
+        at = order[np.minimum(at, len(levels) - 1)]
         return np.where(levels[at] == x, at, np.nan)
 
 
