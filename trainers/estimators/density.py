@@ -31,7 +31,8 @@ from trainers.estimators.fitting import (
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow
 from trainers.tables.checks import InputError
-from trainers.tables.frame import Frame, frame_of
+from trainers.tables.door import frame_of
+from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
 
 _FEWEST = 8  # rows of which some can be held out

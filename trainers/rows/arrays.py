@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from trainers.tables.checks import InputError, check_finite, shown
-from trainers.tables.frame import Frame, frame_of, of_array
+from trainers.tables.door import frame_of, of_array
+from trainers.tables.frame import Frame
 
 _LEAST_STEPS = 1_000  # of the float type, that a column's standard deviation must span
 _LOOKED_AT = 2**17  # values, spread over the rows, that tell a column's spread

@@ -3,7 +3,8 @@
 from typing import Any
 
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.frame import Frame, frame_of
+from trainers.tables.door import frame_of
+from trainers.tables.frame import Frame
 
 
 def import_pyarrow() -> Any:

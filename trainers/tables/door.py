@@ -1,9 +1,16 @@
-"""The one door for tables: in memory or in a file."""
+"""The one door for tables: in memory or in a file, every column in the type it came in."""
 
+import datetime
+import decimal
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainers.tables.frame import Frame, frame_of
+import narwhals.stable.v2 as nw
+import numpy as np
+
+from trainers.tables.checks import InputError, shown
+from trainers.tables.frame import Column, Frame
 
 
 def as_frame(table: Any, *, name: str = "X") -> Frame:
@@ -21,3 +28,209 @@ def as_frame(table: Any, *, name: str = "X") -> Frame:
 
         return read_frame(table)
     return frame_of(table, name=name)
+
+
+def frame_of(table: Any, *, name: str = "X") -> Frame:
+    """A table in memory as a `Frame`.
+
+    Args:
+      table: NumPy array of any real type and byte order ([n, d], [n], structured or masked),
+        what NumPy makes of lists, or a DataFrame of pandas, polars or pyarrow.
+      name: what the messages call it.
+
+    Raises:
+      InputError: arrays of text, of complex numbers or of other objects, other shapes.
+    """
+    if isinstance(table, Frame):
+        return table
+    if hasattr(table, "columns") or hasattr(table, "column_names"):
+        try:
+            frame = nw.from_native(table, eager_only=True)
+        except TypeError:
+            pass
+        else:
+            return of_dataframe(frame, name=name)
+    if isinstance(table, Mapping):
+        return frame_of_columns(table, name=name)
+    masked = np.ma.isMaskedArray(table)
+    array = table if masked else np.asarray(table)
+    if array.dtype.names:
+        return frame_of_columns({n: array[n] for n in array.dtype.names}, name=name)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise InputError(
+            f"`{name}` must have rows and columns, [n, d], got shape {array.shape}. "
+            "Reshape it with x.reshape(len(x), -1)."
+        )
+    columns = (array[:, j] for j in range(array.shape[1]))
+    return Frame(
+        tuple(
+            of_array(column, f"x{j}", where=f"column {j} of `{name}`")
+            for j, column in enumerate(columns)
+        ),
+        is_named=False,
+    )
+
+
+def frame_of_columns(columns: Mapping[str, Any], *, name: str = "X") -> Frame:
+    """A mapping of names to arrays of one length, [n] each, as a `Frame`."""
+    return Frame(
+        tuple(
+            of_array(array, str(key), where=f"column {key!r} of `{name}`")
+            for key, array in columns.items()
+        )
+    )
+
+
+def of_array(values: Any, name: str, *, where: str) -> Column:
+    """A column from an array, [n]; NaN, NaT and masked values are missing.
+
+    Raises:
+      InputError: for text and other things that are no numbers or dates.
+    """
+    missing = np.ma.getmaskarray(values)
+    values = np.ma.getdata(values)
+    if values.dtype == object:
+        values, missing = _of_objects(values, missing, where)
+    if values.dtype.kind in "USc":
+        raise _not_numbers(where, values[:1].tolist())
+    if values.dtype.kind not in "biufmM":
+        try:  # bfloat16 and friends are numbers to JAX and not to NumPy
+            values = values.astype(np.float32)
+        except (TypeError, ValueError):
+            raise _not_numbers(where, values.dtype) from None
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind in "fmM":
+        missing = missing | np.isnan(values)
+    return Column(name, values, missing, _source(values.dtype))
+
+
+def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
+    """A narwhals DataFrame as a `Frame`; its library's index is no column of it."""
+    names = [str(column) for column in frame.columns]
+    if len(set(names)) < len(names):
+        twice = sorted({column for column in names if names.count(column) > 1})
+        raise InputError(
+            f"`{name}` must name every column differently, got twice: {shown(twice)}."
+            " Rename them."
+        )
+    columns = tuple(
+        _of_series(series, column, where=f"column {column!r} of `{name}`")
+        for column, series in zip(names, frame.iter_columns(), strict=True)
+    )
+    return Frame(columns, frame.implementation.value)
+
+
+def _of_series(series: nw.Series, name: str, *, where: str) -> Column:
+    kind = series.dtype
+    missing = np.asarray(series.is_null().to_numpy(), bool)
+    levels: tuple[Any, ...] = ()
+    if isinstance(kind, nw.Categorical | nw.Enum):
+        levels = tuple(map(_plain, series.cat.get_categories().to_list()))
+    if isinstance(kind, nw.Categorical | nw.Enum | nw.String):
+        values = np.empty(len(series), object)
+        values[:] = [None if _is_missing(v) else _plain(v) for v in series.to_list()]
+        return Column(name, values, missing, str(kind), levels)
+    if isinstance(kind, nw.Object | nw.Decimal | nw.Unknown):
+        values, missing = _of_dataframe_objects(series.to_list(), missing, where)
+        words = values.dtype == object
+        return Column(
+            name, values, missing, "String" if words else _source(values.dtype)
+        )
+    if isinstance(kind, nw.Date):
+        values = np.asarray(series.to_list(), "datetime64[D]")
+    elif isinstance(kind, nw.Datetime):
+        zone = getattr(kind, "time_zone", None)
+        plain = series.dt.replace_time_zone(None) if zone is None else (
+            series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        )  # fmt: skip
+        unit = getattr(kind, "time_unit", "us")
+        values = np.asarray(plain.to_numpy()).astype(f"datetime64[{unit}]")
+    elif isinstance(kind, nw.Time):
+        raise _not_numbers(where, kind)
+    elif missing.any() and not isinstance(kind, nw.Float32 | nw.Float64):
+        filled = series.drop_nulls().to_numpy()
+        values = np.zeros(len(missing), filled.dtype)
+        values[~missing] = filled
+    else:
+        values = np.asarray(series.to_numpy())
+    if values.dtype.kind not in "biufmM":
+        raise _not_numbers(where, kind)
+    if values.dtype.kind in "fmM":
+        missing = missing | np.isnan(values)
+    return Column(name, values, missing, str(kind))
+
+
+def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
+    """Python's numbers in an object array, as one NumPy type."""
+    missing = missing | np.array([_is_missing(v) for v in values], bool)
+    held = values[~missing].tolist()
+    words = [v for v in held if isinstance(v, str | bytes)]
+    if words:
+        raise _not_numbers(where, words[:1])
+    if held and all(isinstance(v, bool | np.bool_) for v in held):
+        held = np.asarray(held, bool)
+    elif held and all(isinstance(v, datetime.date) for v in held):
+        instants = all(isinstance(v, datetime.datetime) for v in held)
+        held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
+    elif any(isinstance(v, decimal.Decimal) for v in held):
+        held = np.asarray([float(v) for v in held])
+    else:
+        held = np.asarray(held) if held else np.zeros(0)
+    if held.dtype.kind not in "biufmM":
+        raise _not_numbers(where, type(values[~missing][0]).__name__)
+    filled = np.zeros(len(values), held.dtype)
+    filled[~missing] = held
+    return filled, missing
+
+
+def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str):
+    """Columns of Python objects: words stay words."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    missing = missing | np.array([_is_missing(v) for v in values], bool)
+    if any(isinstance(v, str) for v in array[~missing]):
+        for i in np.flatnonzero(~missing):
+            array[i] = str(array[i])
+        return array, missing
+    return _of_objects(array, missing, where)
+
+
+def _plain(value: Any) -> Any:
+    """A level as JSON can hold it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+
+
+def _not_numbers(where: str, came: Any) -> InputError:
+    return InputError(
+        f"{where} must hold real numbers, got {came!r}. Convert it with"
+        " x.astype(float) if they are numbers, or leave the column out; words are"
+        " modelled by FlowDensity, of a DataFrame."
+    )
+
+
+def _source(dtype: np.dtype) -> str:
+    if dtype.kind == "b":
+        return "Boolean"
+    if dtype.kind in "iu":
+        return f"{'U' if dtype.kind == 'u' else ''}Int{8 * dtype.itemsize}"
+    if dtype.kind == "M":
+        unit = np.datetime_data(dtype)[0]
+        return (
+            "Date" if unit == "D" else f"Datetime(time_unit={unit!r}, time_zone=None)"
+        )
+    if dtype.kind == "m":
+        return "Duration"
+    return "Float32" if dtype == np.float32 else "Float64"

@@ -4,7 +4,7 @@ import scipy.stats
 
 from trainers.command.baselines import Mixture
 from trainers.estimators.fitting import EncodedTable
-from trainers.tables.frame import frame_of
+from trainers.tables.door import frame_of
 from trainers.tables.schema import Schema
 
 

@@ -10,8 +10,8 @@ from trainers.command.entrance import (
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile
 from trainers.tables.checks import InputError
+from trainers.tables.door import frame_of_columns
 from trainers.tables.files.sources import find
-from trainers.tables.frame import frame_of_columns
 
 
 def frame(**columns):

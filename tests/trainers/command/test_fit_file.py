@@ -9,7 +9,7 @@ from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers.checkpoints.model import read_about
 from trainers.command import fit_file, large
 from trainers.tables import PartWriter
-from trainers.tables.frame import frame_of
+from trainers.tables.door import frame_of
 
 
 def test_a_fit_tells_kinds_figures_and_the_verdict(mixed):

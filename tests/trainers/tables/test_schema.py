@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from trainers.tables.checks import InputError
-from trainers.tables.frame import frame_of
+from trainers.tables.door import frame_of
 from trainers.tables.schema import Schema
 
 N = 400
