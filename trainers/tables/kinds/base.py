@@ -49,6 +49,8 @@ class Scale:
     def encode(self, y: np.ndarray) -> Encoded:
         """Rows [n, 1] and the log-derivative [n]."""
         t = (y - self.center) / self.spread
+        if not len(t) or max(-t.min(), t.max()) <= _KNEE:
+            return t[:, None], np.full(len(t), -np.log(self.spread))
         beyond = np.maximum(np.abs(t) - _KNEE, 0)
         log = np.log1p(beyond)
         z = np.where(beyond > 0, np.sign(t) * (_KNEE + log), t)
