@@ -254,8 +254,8 @@ def _spoken(table: Any) -> Any:
     """Columns as text has them: words for categories, clocks for times of the day."""
     arrow = import_pyarrow()
     types = arrow.types
-    for j, field in enumerate(table.schema):
-        column = table.column(j)
+    columns = {}
+    for field, column in zip(table.schema, table.columns, strict=True):
         if types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
         elif types.is_timestamp(field.type):
@@ -263,8 +263,8 @@ def _spoken(table: Any) -> Any:
             column = _coarsest(column, functools.partial(arrow.timestamp, tz=zone))
         elif types.is_duration(field.type):
             column = _clock(column)
-        table = table.set_column(j, field.name, column)
-    return table
+        columns[field.name] = column
+    return arrow.table(columns)
 
 
 def _coarsest(column: Any, kind: Any) -> Any:

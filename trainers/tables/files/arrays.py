@@ -2,14 +2,14 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.door import of_array
 from trainers.tables.files.sources import Source
-from trainers.tables.frame import ARRAY, Column, Frame, of_array
+from trainers.tables.frame import ARRAY, Column, Frame
 
 
 class ArrayFile:
@@ -101,7 +101,7 @@ class NpyRows:
         """The array, which is read where it is looked at."""
         try:
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError, KeyError) as error:
+        except Exception as error:  # a torn header is read as Python and fails as such
             raise InputError(
                 f"`path` must be a .npy file of plain numbers, got {self.name}, which"
                 f" NumPy cannot read: {printable(error)}. Save it again, without objects."
@@ -136,7 +136,11 @@ class NpyRows:
 
 def _archive(source: Source, array: str | None) -> dict[str, np.ndarray]:
     try:
-        with np.load(source.path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves what it cannot read open.
+        with (
+            source.path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
             names = list(archive.files)
             if array is not None or len(names) == 1:
                 chosen = _array_name(source, names, array)
@@ -146,7 +150,7 @@ def _archive(source: Source, array: str | None) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in names}
     except InputError:
         raise
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # as in `NpyRows.map`, and what zipfile says
         raise InputError(
             f"`path` must be a .npz file of plain numbers, got {source.name}, which NumPy"
             f" cannot read: {printable(error)}. Save it again, without objects."

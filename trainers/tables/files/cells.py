@@ -31,6 +31,7 @@ GROUPS = {
     ".": r"^[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?$",
     ",": r"^[+-]?[1-9]\d{0,2}(?:[.' ]\d{3})+(?:,\d*)?$",
 }
+_LONGEST_NUMBER = 100  # characters; of a longer text the patterns would take long
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?"
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})?"
 _DATE = (
@@ -41,13 +42,14 @@ _INSTANT = re.compile(rf"(?:{_DATE}(?:[T ]{_CLOCK}{_ZONE})?|{_CLOCK})$")
 _NUMBER, _INTEGER = re.compile(NUMBER), re.compile(INTEGER)
 _GROUPS = {point: re.compile(form) for point, form in GROUPS.items()}
 # Surely a decimal comma (point): what follows is no group of three digits, or nothing
-# stands before that a group could follow.
+# stands before that a group could follow, or the other sign stands between groups.
 _SURE = {
     point: re.compile(
-        rf"[+-]?(?:\d*[{point}](?!\d{{3}}(?:$|[eE]))\d+|0?[{point}]\d+|\d{{4,}}[{point}]\d+)"
+        rf"[+-]?(?:\d*[{point}](?!\d{{3}}(?:$|[eE]))\d+|0?[{point}]\d+|\d{{4,}}[{point}]\d+"
+        rf"|\d{{1,3}}(?:[{group}]\d{{3}})+[{point}]\d+|\d{{1,3}}(?:[{group}]\d{{3}}){{2,}})"
         r"(?:[eE][+-]?\d+)?$"
     )
-    for point in ".,"
+    for point, group in ((".", ","), (",", "."))
 }
 _EITHER = {point: re.compile(rf"[+-]?\d{{1,3}}[{point}]\d{{3}}$") for point in ".,"}
 
@@ -57,6 +59,8 @@ def kind(cell: str, decimal: str = ".") -> str:
     cell = cell.strip()
     if cell in MISSING:
         return "missing"
+    if len(cell) > _LONGEST_NUMBER:
+        return "word"
     if is_number(cell, decimal):
         return "number"
     if _INSTANT.match(cell) or cell in TRUE or cell in FALSE:

@@ -18,7 +18,7 @@ _SPOKEN = {
 }  # fmt: skip
 _SHOWN = {"\t": "tab", BLANKS: "blanks"}
 _SIGNS = ("#", "%")  # of lines that are comments
-_NUM_LINES = 1_000  # that are looked at
+_NUM_LINES, _NUM_CELLS = 1_000, 2_000  # that are looked at
 _CONSISTENT = 0.5  # of the lines must have as many cells as the others
 
 
@@ -187,8 +187,8 @@ def split(
             if (found and any(cell.strip() for cell in found)) or len(found) > 1:
                 records.append(header.Record(reader.line_num, tuple(found)))
     except csv.Error:  # a cell without end
-        return records or [header.Record(1, (lines[0],))]
-    return records
+        pass
+    return records or [header.Record(1, tuple(lines[:1]))]
 
 
 def _remarkable(records: Sequence[header.Record], top: header.Top):
@@ -314,6 +314,7 @@ def _score(records: Sequence[header.Record], sep: str) -> float:
         return 0.0
     rows = [r for r in records if len(r.cells) == width]
     inner = [c for r in (rows[1:] or rows) for c in r.cells]
+    inner = inner[:: len(inner) // _NUM_CELLS + 1]
     words = [c for c in inner if all(cells.kind(c, p) == "word" for p in ".,")]
     others = set(_SEPARATORS) - {sep}
     uncut = sum(bool(others & set(word)) for word in words)

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -119,10 +120,8 @@ def find(path: Any) -> Source:
     if isinstance(path, Source):
         return path
     if str(path) == STANDARD:
-        copy = tempfile.NamedTemporaryFile(prefix="rbig-nnx-")  # noqa: SIM115
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
-        found = _look(pathlib.Path(copy.name), "standard input", suffix=None, copy=copy)
+        copy = _Copy(sys.stdin.buffer)
+        found = _look(copy.path, "standard input", suffix=None, copy=copy)
         note = f"standard input is read as {found.kind}"
         return dataclasses.replace(found, notes=(note, *found.notes))
     path = pathlib.Path(path)
@@ -173,7 +172,8 @@ def _look(path: pathlib.Path, name: str, *, suffix: str | None, copy: Any = None
             name, path, "text", compression, suffix in (".tsv", ".tab"), (), copy
         )
     if compression:
-        copy, path = _unpacked(path, compression, name)
+        copy = _unpacked(path, compression, name)
+        path = copy.path
     return Source(name, path, kind, copy=copy)
 
 
@@ -190,18 +190,26 @@ def _head(path: pathlib.Path, compression: str | None = None, name: str = "") ->
         ) from error
 
 
-def _unpacked(path: pathlib.Path, compression: str, name: str):
+def _unpacked(path: pathlib.Path, compression: str, name: str) -> "_Copy":
     """A temporary copy without compression: these formats are read at any place."""
-    copy = tempfile.NamedTemporaryFile(prefix="rbig-nnx-")  # noqa: SIM115
     try:
         with import_pyarrow().input_stream(str(path), compression=compression) as file:
-            shutil.copyfileobj(file, copy)
+            return _Copy(file)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{name} is no whole {compression} file: {printable(error)}. Write it again."
         ) from error
-    copy.flush()
-    return copy, pathlib.Path(copy.name)
+
+
+class _Copy:
+    """A temporary file, which is there as long as this object."""
+
+    def __init__(self, stream: Any):
+        handle, name = tempfile.mkstemp(prefix="rbig-nnx-")
+        self.path = pathlib.Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        with os.fdopen(handle, "wb") as file:
+            shutil.copyfileobj(stream, file)
 
 
 def _refuse_archive(name: str):

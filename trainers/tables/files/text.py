@@ -14,7 +14,7 @@ from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
 _LARGE_BLOCK_BYTES = 2**28
-_LIKELY_ROWS = 1_000
+_LIKELY_ROWS, _LIKELY_COLUMNS = 1_000, 1_000  # that tell the types of the others
 _EXACT = 2.0**63  # integers from here on are no int64
 
 
@@ -51,7 +51,8 @@ class TextFile:
             table = next(batches, None)
             return self._settled(table if table is not None else self._none(names))[0]
         arrow = import_pyarrow()
-        table = self._table(names, self._likely(names))
+        likely = self._likely(names)
+        table = self._table(names, likely)
         if any(arrow.types.is_binary(field.type) for field in table.schema):
             if not self._guess_encoding:
                 raise InputError(
@@ -59,8 +60,13 @@ class TextFile:
                     " Name another --encoding."
                 )
             table = self._table_of_bytes(names)
-        again = [n for n in names if _is_large(arrow, table.column(n))]
-        if again:  # as text, for what float64 would round
+        integers = [n for n, kind in likely.items() if arrow.types.is_integer(kind)]
+        again = [
+            n
+            for n in names
+            if _is_whole(table.column(n), 0 if n in integers else _EXACT)
+        ]
+        if again:  # as text, for what float64 would round, and +5
             types = dict.fromkeys(again, arrow.string())
             fresh = self._table(again, types)
             for name in again:
@@ -95,35 +101,35 @@ class TextFile:
         arrow = import_pyarrow()
         notes, rules = [], {}
         holes = {n: dict.fromkeys(w) for n, w in self.dialect.missing.items()}
-        for j, name in enumerate(table.column_names):
-            column = table.column(j)
+        columns = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            columns[name] = column
             if not arrow.types.is_string(column.type):
                 continue
             for word in words.missing_words(column):
                 holes.setdefault(name, {})[word] = None
-            column, rules[name], said = self._settle(column, name)
+            columns[name], rules[name], said = self._settle(column, name)
             notes += said
-            table = table.set_column(j, name, column)
         said = [
             f"{', '.join(map(repr, found))} in {printable(name)}"
             for name, found in holes.items()
-            if name in table.column_names
+            if name in columns
         ]
         if said:
             notes.append(
                 f"counted as missing: {shown(said)} (--drop leaves a column out)"
             )
         padded = [
-            field.name
-            for field in table.schema
-            if field.name in self.dialect.padded and arrow.types.is_integer(field.type)
+            name
+            for name in self.dialect.padded
+            if name in columns and arrow.types.is_integer(columns[name].type)
         ]
         if padded:
             notes.append(
                 f"leading zeros of {printable(shown(padded))} are not kept (--drop leaves a"
                 " column out)"
             )
-        frame = frame_of_arrow(table, self.source.name)
+        frame = frame_of_arrow(arrow.table(columns), self.source.name)
         return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
 
     def _settle(self, column: Any, name: str) -> tuple[Any, words.Rule, list[str]]:
@@ -138,11 +144,12 @@ class TextFile:
     ) -> tuple[Frame, list[str]]:
         """The rows from `first` on, by the rules so far, which may widen, with notes."""
         notes: list[str] = []
-        for j, name in enumerate(table.column_names):
-            text, rule = table.column(j), rules[name]
-            column, bad = words.follow(text, rule)
-            if column is None:
-                column, rules[name], said = self._settle(text, name)
+        columns = {}
+        for name, text in zip(table.column_names, table.columns, strict=True):
+            rule = rules[name]
+            columns[name], bad = words.follow(text, rule)
+            if columns[name] is None:
+                columns[name], rules[name], said = self._settle(text, name)
                 notes += said
                 if not rule.may_become(rules[name]):
                     raise InputError(
@@ -151,12 +158,14 @@ class TextFile:
                         f" {printable(bad)!r} after row {first:,}. Leave it out with --drop"
                         f" {printable(name)}, or mend the cell."
                     )
-            table = table.set_column(j, name, column)
+        table = import_pyarrow().table(columns)
         return frame_of_arrow(table, self.source.name), notes
 
     def _likely(self, names: Sequence[str]) -> dict[str, Any]:
         """Types of columns of numbers: pyarrow keeps all text of those it must guess."""
         arrow = import_pyarrow()
+        if len(names) > _LIKELY_COLUMNS:
+            return {}
         try:
             first = next(self._batches(names, _LIKELY_ROWS), self._none(names))
         except InputError:
@@ -286,13 +295,14 @@ class TextFile:
         )
 
 
-def _is_large(arrow: Any, column: Any) -> bool:
-    """Whether float64 holds integers that are no int64."""
+def _is_whole(column: Any, least: float) -> bool:
+    """Whether float64 holds integers only, and one of this size."""
+    arrow = import_pyarrow()
     if not arrow.types.is_floating(column.type):
         return False
     pc = arrow.compute
     top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
-    if top is None or top < _EXACT:
+    if top is None or top < least:
         return False
     return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
 

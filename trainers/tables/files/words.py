@@ -181,6 +181,8 @@ def _cast(text: Any, rule: Rule) -> Any:
             return None
         text = pc.replace_substring(text, ",", ".")
     whole = rule.kind == "integer"
+    if whole and pc.any(pc.starts_with(text, "+")).as_py():
+        text = pc.replace_substring_regex(text, r"^\+", "")
     for kind in (arrow.int64(), arrow.uint64()) if whole else (arrow.float64(),):
         try:
             return text.cast(kind)
