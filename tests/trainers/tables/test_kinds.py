@@ -174,6 +174,16 @@ def test_a_grid_of_another_scale_is_found_alike():
         np.testing.assert_allclose(found.kind.step, 0.1 * factor, rtol=1e-9)
 
 
+def test_new_values_beyond_the_seen_ones_have_a_mass():
+    x = np.rint(np.exp(1.5 * NORMAL) * 400) + 30
+    kind = find(x, where="x").kind
+    assert isinstance(kind, Integer)
+    assert kind.log
+    new = np.array([0.0, 7.0, x.max() * 10])
+    _, log_det = kind.encode(new, np.full((3, 1), 0.5))
+    assert np.isfinite(log_det).all()
+
+
 def test_a_part_decides_only_what_holds_for_all():
     x = np.concatenate([RNG.integers(0, 3, 60_000), [7]])
     kind = find(x, where="x").kind

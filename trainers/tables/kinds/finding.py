@@ -250,7 +250,7 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
         mass = True
     real = _real(y + step * (np.random.default_rng(0).random(len(y)) - 0.5))
     if low >= 0 and isinstance(real.kind, Positive):
-        scale = Scale.of(np.log(y - low + step / 2))
+        scale = Scale.of(np.log(y + step / 2))
         kind = (Integer if whole else Grid)(**options, log=True, mass=mass, scale=scale)
         return Found(kind, f"{why}, skewed")
     kind = (Integer if whole else Grid)(**options, mass=mass, scale=Scale.of(y))

@@ -85,7 +85,7 @@ class Grid(Kind):
     Attributes:
       step: of the grid.
       low, high: seen; what is written back lies between them and on the grid.
-      log: whether distances from half a step below `low` count by their logarithm.
+      log: whether distances from half a step below 0 count by their logarithm.
       mass: whether log p is of the cell's mass, or else of the mean density in it.
     """
 
@@ -109,7 +109,7 @@ class Grid(Kind):
         y = x + self.step * (u[:, 0] - 0.5)
         log_det = np.log(self.step) if self.mass else 0.0
         if self.log:
-            above = y - (self.low - self.step / 2)
+            above = y + self.step / 2
             inside = inside & (above > 0)
             y = np.log(np.where(inside, above, 1))
             log_det = log_det - y
@@ -120,7 +120,7 @@ class Grid(Kind):
         """As in `Kind`."""
         y = self.scale.decode(z)
         if self.log:
-            y = np.exp(np.minimum(y, 709)) + (self.low - self.step / 2)
+            y = np.exp(np.minimum(y, 709)) - self.step / 2
         return np.clip(self._nearest(y), self.low, self.high)
 
     def _nearest(self, y: np.ndarray) -> np.ndarray:
