@@ -213,3 +213,12 @@ def test_the_table_of_kinds_fits_a_screen():
     assert max(map(len, text.splitlines())) <= 80
     assert "date" in text
     assert "categorical" in text
+
+
+@pytest.mark.parametrize("spread", [0.5, 50])  # few levels, and many
+def test_rounded_values_come_back_as_they_were_written(spread):
+    x = (45 + spread * RNG.normal(size=N)).round(1)
+    schema = Schema.of({"x": x}, {"x": "rounded"})
+    back = schema.decode_frame(schema.encode({"x": x}).rows)["x"].values
+    assert len(np.unique(back)) > 5
+    np.testing.assert_array_equal(back, back.round(1))

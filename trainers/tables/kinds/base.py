@@ -108,6 +108,20 @@ def probit(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.where(below <= above, lower, -ndtri(np.maximum(above, tiny)))
 
 
+def on_grid(low: float, step: float, places: np.ndarray) -> np.ndarray:
+    """low + step · places, as a decimal step writes it: 45.3 and not 45.300000000000004."""
+    values = low + step * places
+    for digits in range(13):
+        scaled = step * 10.0**digits
+        if abs(scaled - round(scaled)) <= 1e-9 * scaled:
+            return np.round(values, digits) if _is_decimal(low, digits) else values
+    return values
+
+
+def _is_decimal(x: float, digits: int) -> bool:
+    return abs(round(x, digits) - x) <= 1e-12 * max(abs(x), 1)
+
+
 def log_normal(z: np.ndarray) -> np.ndarray:
     """log φ(z)."""
     return -0.5 * z * z - LOG_SQRT_2PI

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.checks import InputError, shown
-from trainers.tables.kinds.base import Kind, Scale
+from trainers.tables.kinds.base import Kind, Scale, on_grid
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
 
@@ -234,7 +234,7 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
     if cells <= _MAX_CELLS and len(x) >= 3 * len(levels) and (mass or whole):
         places = np.rint((np.float64(x) - low) / step).astype(int)
         counts = np.bincount(places, minlength=cells) + 0.0
-        grid = low + step * np.arange(cells)
+        grid = on_grid(low, step, np.arange(cells))
         kind = Levels(
             kind_name=name,
             levels=tuple((grid.astype(int) if whole else grid).tolist()),

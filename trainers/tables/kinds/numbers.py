@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr
 
-from trainers.tables.kinds.base import Encoded, Kind, Scale, log_normal, probit
+from trainers.tables.kinds.base import Encoded, Kind, Scale, log_normal, on_grid, probit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Grid(Kind):
         return np.clip(self._nearest(y), self.low, self.high)
 
     def _nearest(self, y: np.ndarray) -> np.ndarray:
-        return self.low + np.rint((y - self.low) / self.step) * self.step
+        return on_grid(self.low, self.step, np.rint((y - self.low) / self.step))
 
     def _holds(self, x: np.ndarray) -> np.ndarray:
         return np.ones(len(x), bool)
