@@ -221,7 +221,10 @@ def main(args: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return INTERRUPTED
     except (ValueError, OSError, ImportError) as error:
-        _complain(in_typed_words(str(error), command and type(command)))
+        words = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            words = f"{error.strerror}: {error.filename or PROGRAM}"
+        _complain(in_typed_words(words, command and type(command)))
         return 2
 
 

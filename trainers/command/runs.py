@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -39,10 +39,14 @@ def check_workdir(path: pathlib.Path):
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir must be a folder; {path} is a file.")
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".rbig-nnx-"):
+            pass  # permissions alone do not tell
+    except OSError as error:
         raise InputError(
-            f"--workdir must be a folder that you may write to; got {path}."
-        )
+            f"--workdir must be a folder that you may write to; got {path}:"
+            f" {error.strerror}."
+        ) from None
 
 
 def write_report(path: pathlib.Path, report: Mapping[str, Any]):

@@ -98,15 +98,17 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
             f"On {n:,} test rows the flow is {'better' if mean > 0 else 'worse'} than"
             f" {mixture}, by {shown(abs(mean), error)} nats per row."
         )
-    ahead = mean is not None and error is not None and mean < -_SURE * error
-    if ahead:
+    at_the_end = report.get("stop_reason") == "completed" and (
+        report["best_step"] >= report.get("last_step", np.inf)
+    )
+    if mean is not None and error is not None and mean < -_SURE * error:
         lines.append(_what_to_try(report))
     if report["best_step"] == 0:
         lines.append(
             "Training did not improve on the warm start by the valid rows: step 0, the"
             " start itself, is returned."
         )
-    elif report.get("stop_reason") == "completed" and _at_the_end(report):
+    elif at_the_end:
         lines.append(
             "The valid rows still scored higher at the last step; a larger"
             " --train.num-steps may go further."
@@ -141,13 +143,9 @@ def _what_to_try(report: Mapping[str, Any]) -> str:
             " --hidden 16 or a larger --train.jitter, or take the mixture."
         )
     return (
-        "The mixture is ahead. Try a larger --train.num-steps, --num-components 16 or"
-        " --num-blocks 8, or another --kinds for the columns."
+        "The mixture is ahead. Try --num-components 16, --num-blocks 8, a larger"
+        " --train.num-steps, or other --kinds of columns."
     )
-
-
-def _at_the_end(report: Mapping[str, Any]) -> bool:
-    return report["best_step"] >= report.get("last_step", np.inf)
 
 
 def _finite(value: float) -> float | None:

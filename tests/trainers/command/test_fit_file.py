@@ -134,6 +134,8 @@ def test_the_folder_is_checked_before_the_file_is_read(mixed, tmp_path):
     ended = command("fit", mixed.file, "--workdir", mixed.file, *QUICK)
     assert ended.code == 2
     assert "--workdir must be a folder" in ended.err
+    ended = command("fit", mixed.file, "--workdir", "/proc/nowhere", *QUICK)
+    assert "--workdir must be a folder that you may write to" in ended.err
 
 
 def test_a_conditional_fit(conditional):
