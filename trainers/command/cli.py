@@ -47,9 +47,11 @@ class Fit(settings.FitFile):
 
     def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import fit_file
+        printer = Printer(quiet=self.quiet)
+        with _progress(enabled=not self.quiet) as progress:
+            from trainers.command import fit_file
 
-        report = fit_file.run(self.file, self, Printer(quiet=self.quiet))
+            report = fit_file.run(self.file, self, printer, progress)
         return INTERRUPTED if report is None else 0
 
 
@@ -81,10 +83,11 @@ class Score(settings.Reading, settings.Job):
 
     def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import score_file
+        printer = Printer(quiet=self.quiet, aside=str(self.out) == "-")
+        with _progress(enabled=not self.quiet) as progress:
+            from trainers.command import score_file
 
-        aside = str(self.out) == "-"
-        score_file.run(self, Printer(quiet=self.quiet, aside=aside))
+            score_file.run(self, printer, progress)
         return 0
 
 
@@ -111,10 +114,11 @@ class Sample(settings.Job):
 
     def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import sample_file
+        printer = Printer(quiet=self.quiet, aside=str(self.file) == "-")
+        with _progress(enabled=not self.quiet) as progress:
+            from trainers.command import sample_file
 
-        aside = str(self.file) == "-"
-        sample_file.run(self, Printer(quiet=self.quiet, aside=aside))
+            sample_file.run(self, printer, progress)
         return 0
 
 
@@ -170,11 +174,13 @@ class Information(settings.FitFile):
 
     def __call__(self) -> int:
         """Runs the command."""
-        from trainers.command import information_file
+        printer = Printer(quiet=self.quiet or self.json)
+        with _progress(enabled=not printer.quiet) as progress:
+            from trainers.command import information_file
 
-        quiet = self.quiet or self.json
-        printer = Printer(quiet=quiet)
-        found = information_file.run(self.file, self, printer, as_json=self.json)
+            found = information_file.run(
+                self.file, self, printer, progress, as_json=self.json
+            )
         return INTERRUPTED if found is None else 0
 
 
@@ -232,6 +238,17 @@ _ABOUT = """Densities of tables: fit one, judge it, score rows, draw rows.
 
 Every command has its own help: rbig-nnx fit --help. Also: rbig-nnx --version.
 """
+
+
+@contextmanager
+def _progress(*, enabled: bool) -> Iterator[Any]:
+    """The progress of a job, from before what it needs is imported."""
+    from trainers.run.progress import show_progress
+
+    with show_progress(enabled=enabled) as progress:
+        if sys.stderr.isatty():  # elsewhere what is refused is one line
+            progress.phase("starting")
+        yield progress
 
 
 def _complain(message: str) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 
 from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
-from trainers.command import runs, verdict
-from trainers.command.baselines import Mixture
-from trainers.command.entrance import Table, open_table
 from trainers.command.output import Printer
 from trainers.command.reports import show_fit
 from trainers.command.settings import FitFile
+from trainers.command.steps import runs, verdict
+from trainers.command.steps.baselines import Mixture
+from trainers.command.steps.entrance import Table, open_table
 from trainers.estimators.fitting import (
     Architecture,
     settings_for,
@@ -28,7 +28,7 @@ from trainers.estimators.table_flow import TableFlow
 from trainers.placement.compilation import use_cache
 from trainers.rows.encoded import PARTS
 from trainers.rows.files import RowFile
-from trainers.run.progress import Progress, show_progress
+from trainers.run.progress import Progress
 from trainers.tables.files.sources import find
 
 _SCORED = 10_000  # training rows whose log p outliers are compared with
@@ -36,7 +36,7 @@ _VERSIONS = ("rbig-nnx", "jax", "flax", "numpy", "scikit-learn")
 
 
 def run(
-    path: pathlib.Path, settings: FitFile, printer: Printer
+    path: pathlib.Path, settings: FitFile, printer: Printer, progress: Progress
 ) -> dict[str, Any] | None:
     """Reads, splits, warm-starts, trains and saves; prints the verdict.
 
@@ -44,6 +44,7 @@ def run(
       path: the file, or - for standard input.
       settings: what to fit and how.
       printer: where lines and tables go.
+      progress: is told of the phases.
 
     Returns:
       The report that is also written as JSON; None where a signal ended the run before.
@@ -64,11 +65,10 @@ def run(
         return report
     if settings.cache:
         use_cache()
-    with show_progress(enabled=not settings.quiet) as progress:
-        if sys.stderr.isatty():  # elsewhere a refusal is one line
-            progress.phase(f"reading {source.name}")
-        table = open_table(source, settings, printer)
-        return _fit(table, path, settings, workdir, found, identity, progress, printer)
+    if sys.stderr.isatty():  # elsewhere what is refused is one line
+        progress.phase(f"reading {source.name}")
+    table = open_table(source, settings, printer)
+    return _fit(table, path, settings, workdir, found, identity, progress, printer)
 
 
 def _fit(table, path, settings, workdir, found, identity, progress, printer):

@@ -14,12 +14,13 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from trainers.checkpoints.identity import file_digest
-from trainers.command import fit_file, runs, verdict
-from trainers.command.entrance import Table, open_table
+from trainers.command import fit_file
 from trainers.command.output import Printer
-from trainers.command.pairs import Densities
 from trainers.command.settings import FitFile
-from trainers.run.progress import Progress, show_progress
+from trainers.command.steps import runs, verdict
+from trainers.command.steps.entrance import Table, open_table
+from trainers.command.steps.pairs import Densities
+from trainers.run.progress import Progress
 from trainers.tables.checks import InputError
 from trainers.tables.files.sources import find
 
@@ -28,13 +29,21 @@ _SHOWN = 20  # pairs in the table
 FILE = "information.json"
 
 
-def run(path: pathlib.Path, settings: FitFile, printer: Printer, *, as_json: bool):
+def run(
+    path: pathlib.Path,
+    settings: FitFile,
+    printer: Printer,
+    progress: Progress,
+    *,
+    as_json: bool,
+) -> dict[str, Any] | None:
     """Measures a table, which is fitted first, or that of a finished fit.
 
     Args:
       path: a file, or the folder of a fit.
       settings: of the fit of a file.
       printer: where tables go.
+      progress: is told of the phases.
       as_json: print JSON instead.
 
     Returns:
@@ -48,7 +57,7 @@ def run(path: pathlib.Path, settings: FitFile, printer: Printer, *, as_json: boo
     if folder is None:
         folder = settings.workdir or runs.default_workdir(settings, path)
         told = Printer(quiet=settings.quiet, silent=as_json)
-        if fit_file.run(path, settings, told) is None:
+        if fit_file.run(path, settings, told, progress) is None:
             return None
     report = runs.read_report(folder)
     path = pathlib.Path(report["path"])
@@ -60,8 +69,7 @@ def run(path: pathlib.Path, settings: FitFile, printer: Printer, *, as_json: boo
     opened = runs.Run.open(folder)
     settings = FitFile.from_options(report["settings"])
     table = open_table(find(path), settings, Printer(quiet=True, silent=True))
-    with show_progress(enabled=not printer.quiet) as progress:
-        found = measured(table, opened.model, settings, progress)
+    found = measured(table, opened.model, settings, progress)
     (folder / FILE).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     if as_json:
         printer.result(json.dumps(found, indent=2))

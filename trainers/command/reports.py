@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from trainers.command import runs, verdict
 from trainers.command.output import Printer
+from trainers.command.steps import runs, verdict
 from trainers.tables.schema import kinds_table
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trainers.command.output import Printer
-from trainers.command.runs import Run
+from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
-from trainers.run.progress import show_progress
+from trainers.run.progress import Progress
 from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files.outputs import check_output
@@ -25,7 +25,7 @@ _DEFAULT = 1_000  # rows
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
-def run(settings: Any, printer: Printer) -> None:
+def run(settings: Any, printer: Printer, progress: Progress) -> None:
     """Draws rows; the settings are those of the command.
 
     Raises:
@@ -62,10 +62,7 @@ def run(settings: Any, printer: Printer) -> None:
             )
         num_rows = len(contexts)
     first = 0
-    with (
-        show_progress(enabled=not settings.quiet) as progress,
-        PartWriter(settings.file) as writer,
-    ):
+    with PartWriter(settings.file) as writer:
         progress.phase("sampling", total=num_rows or None)
         for frame in model.samples(
             num_rows, seed=settings.seed, context=contexts, rows=_ROWS

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from trainers.command import verdict
-from trainers.command.entrance import file_options, with_missing
 from trainers.command.output import Printer
-from trainers.command.runs import Run
+from trainers.command.steps import verdict
+from trainers.command.steps.entrance import file_options, with_missing
+from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
-from trainers.run.progress import show_progress
+from trainers.run.progress import Progress
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.opening import open_table
 from trainers.tables.files.outputs import check_output
@@ -26,7 +26,7 @@ from trainers.tables.writing import PartWriter
 _ROWS = 65_536  # of a part
 
 
-def run(settings: Any, printer: Printer) -> None:
+def run(settings: Any, printer: Printer, progress: Progress) -> None:
     """Scores the rows of a file; the settings are those of the command.
 
     Raises:
@@ -34,6 +34,8 @@ def run(settings: Any, printer: Printer) -> None:
     """
     if settings.outliers < 0:
         raise InputError(f"`outliers` must be 0 or more; got {settings.outliers}.")
+    if settings.num_draws is not None and settings.num_draws < 1:
+        raise InputError(f"`num_draws` must be 1 or more; got {settings.num_draws}.")
     if settings.out is not None:
         try:
             check_output(settings.out, inputs=(settings.file,))
@@ -56,7 +58,6 @@ def run(settings: Any, printer: Printer) -> None:
     )
     tally = _Tally(settings.outliers)
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(show_progress(enabled=not settings.quiet))
         spool = stack.enter_context(tempfile.TemporaryFile())
         writer = None
         total = file.about_rows()

@@ -7,7 +7,8 @@ import pytest
 
 from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers.checkpoints.model import read_about
-from trainers.command import fit_file, large
+from trainers.command import fit_file
+from trainers.command.steps import large
 from trainers.tables import PartWriter
 from trainers.tables.door import frame_of
 
@@ -119,8 +120,8 @@ def test_no_resume_starts_anew_and_profiles(mixed, tmp_path):
 
 def test_a_folder_of_its_own_for_each_file_and_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from trainers.command.runs import default_workdir
     from trainers.command.settings import FitFile
+    from trainers.command.steps.runs import default_workdir
 
     a, b = (tmp_path / folder / "my rows.csv.gz" for folder in "ab")
     names = {str(default_workdir(FitFile(), path)) for path in (a, b)}

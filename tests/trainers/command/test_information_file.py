@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.trainers.command.conftest import QUICK, command
-from trainers.command.entrance import open_table
 from trainers.command.output import Printer
-from trainers.command.pairs import Densities
 from trainers.command.settings import FitFile
+from trainers.command.steps.entrance import open_table
+from trainers.command.steps.pairs import Densities
 from trainers.tables.files.sources import find
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from trainers.command.baselines import Mixture
+from trainers.command.steps.baselines import Mixture
 from trainers.estimators.fitting import EncodedTable
 from trainers.tables.door import frame_of
 from trainers.tables.schema import Schema

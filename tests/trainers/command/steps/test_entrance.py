@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from trainers.command.entrance import (
+from trainers.command.output import Printer
+from trainers.command.settings import FitFile
+from trainers.command.steps.entrance import (
     names_in,
     open_table,
     parsed_kinds,
     with_missing,
 )
-from trainers.command.output import Printer
-from trainers.command.settings import FitFile
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of_columns
 from trainers.tables.files.sources import find

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from trainers.command.large import LargeFile, is_large
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile, Reading
+from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.fitting import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables.checks import InputError, shown

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainers.command import verdict
+from trainers.command.steps import verdict
 
 MIXTURE = "Gaussian mixture, 4 components"
 

@@ -11,9 +11,9 @@ import functools
 
 import numpy as np
 
-from trainers.command.baselines import Mixture
-from trainers.command.entrance import Table
-from trainers.command.verdict import mean_and_error
+from trainers.command.steps.baselines import Mixture
+from trainers.command.steps.entrance import Table
+from trainers.command.steps.verdict import mean_and_error
 from trainers.estimators.fitting import EncodedTable
 from trainers.tables.kinds import Levels
 from trainers.tables.schema import Schema

@@ -1,0 +1,1 @@
+"""What the jobs of the command are made of: rows, baselines, verdicts, folders of runs."""
