@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import gzip
 import io
 import pathlib
 import zipfile
@@ -18,6 +19,7 @@ from trainers.tables.frame import Frame
 
 _EXACT = 2**53  # integers up to here are exact in float64
 _DAY_SECONDS = 86_400
+_GZIP_LEVEL = 6  # what the command gzip takes
 
 
 def write_frame(
@@ -80,7 +82,11 @@ class PartWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(replacing(self.path))
-            if self._compression:
+            if self._compression == "gzip":  # pyarrow's has the slowest level only
+                file = stack.enter_context(
+                    gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)
+                )
+            elif self._compression:
                 arrow = import_pyarrow()
                 file = stack.enter_context(
                     arrow.CompressedOutputStream(file, self._compression)

@@ -122,7 +122,7 @@ def _mostly_numbers(
     if held < _MOSTLY_NUMBERS * whole:
         return None
     rule = Rule("number", decimal, holes=tuple(others))
-    if whole_only:
+    if integers is not None and whole_only:
         rule, column = dataclasses.replace(rule, kind="integer"), integers.take(indices)
     shown = ", ".join(f"'{printable(word, 30)}'" for word in others)
     note = (
