@@ -299,7 +299,6 @@ def _is_one_column(lines: Sequence[str]) -> bool:
     )  # rows that are numbered, under a header of R
     return (
         "," not in lines[0]
-        and cells.kind(lines[0]) == "word"
         and not counts
         and all(cells.is_number(row, ",") for row in numbers)
     )

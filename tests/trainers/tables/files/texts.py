@@ -52,6 +52,11 @@ SEPARATORS = {
     "one column with decimal commas": Text(
         "a\n7,5\n3,25\n", {"a": [7.5, 3.25]}, ("decimal comma",)
     ),
+    "one column of pandas with decimal commas": Text(
+        "0\n7,5\n3,25\n",
+        {"0": [7.5, 3.25]},
+        ("decimal comma", "first line, 0, is the header"),
+    ),
     "tab": Text("a\tb\n1.5\t2\n3.5\t4\n", _AB, ("separator tab",)),
     "pipe": Text("a|b\n1.5|2\n3.5|4\n", _AB, (r"separator '\|'",)),
     "blanks": Text("a   b\n 1.5  2 \n3.5\t4\n", _AB, ("separator blanks",)),
