@@ -120,7 +120,7 @@ def _check_stream(context: Any, weights: Any, config: TrainConfig):
     if jax.process_count() > 1:
         raise ValueError(
             "`x_train` must be in memory where several processes train together; each"
-            " of them reads its own rows, for instance with trainers.tables.read_table."
+            " of them reads its own rows, for instance with trainers.tables.read_frame."
         )
 
 
