@@ -117,7 +117,8 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     table = Table(frame, schema, context, told, numbers, width, stream)
     sizes = ", ".join(f"{size:,} {name}" for name, size in table.sizes.items())
     rows = sum(table.sizes.values())
-    printer.line(f"{rows:,} rows of {len(frame.columns)} columns; {sizes}")
+    name = source.name.strip("'")
+    printer.line(f"{name}: {rows:,} rows of {len(frame.columns)} columns; {sizes}")
     return table
 
 
