@@ -12,6 +12,7 @@ Family = Literal["gaussian", "logistic"]
 FAMILIES: tuple[str, ...] = ("gaussian", "logistic")
 
 ANCHOR_WEIGHT = 0.01  # ε: weight of the fixed N(0, 1) component; see docs/design.md
+_LEAST_LOG_SCALE = -30.0
 
 
 class MixtureParams(NamedTuple):
@@ -47,11 +48,16 @@ class MixtureParams(NamedTuple):
         return jnp.maximum(jnp.max(self.log_scales, axis=-1), 0)
 
     def limited(self, max_log_scale: Float[Array, " m"]) -> "MixtureParams":
-        """The mixtures, [..., m, K], with no log scale above that of their feature, [m]."""
+        """The mixtures, [..., m, K], with no log scale above that of their feature, [m].
+
+        Nor below −30, where a component is narrower than the numbers are apart: a training
+        that diverges would end in 1 / exp(−99), which float32 does not have.
+        """
         reversed_axes = self.log_scales.T
         limit = max_log_scale.reshape(-1, *[1] * (reversed_axes.ndim - 2))
         # Not `minimum`, whose derivative weighs ties.
         limited = jnp.where(reversed_axes < limit, reversed_axes, limit)
+        limited = jnp.where(limited > _LEAST_LOG_SCALE, limited, _LEAST_LOG_SCALE)
         return self._replace(log_scales=limited.T)
 
 

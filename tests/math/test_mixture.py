@@ -123,3 +123,13 @@ def test_map_increases(seed, a, b):
     low, high = sorted(np.float32([a, b]))
     z, _ = mixture.gaussianize(jnp.asarray([low, high]), params)
     assert z[0] <= z[1]
+
+
+def test_scales_of_a_training_that_diverged_give_no_nan():
+    params = MixtureParams(*jnp.array([[[99.0, 0]], [[21.7, -21.7]], [[-99.0, -99]]]))
+    x = jnp.array([[-99.0], [0.0], [-0.6], [21.7], [1e4]])
+    z, log_slope = mixture.gaussianize(x, params.limited(jnp.zeros(1)))
+    assert np.isfinite(z).all()
+    assert not np.isnan(log_slope).any()
+    z, log_slope = mixture.gaussianize(x, params)
+    assert np.isnan(log_slope).any()  # what the limit is for
