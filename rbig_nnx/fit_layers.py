@@ -68,6 +68,11 @@ class Rows(NamedTuple):
     judge: Array
     holds_out: bool
 
+    @property
+    def every(self) -> Array:
+        """Weights of both, but for a factor."""
+        return self.fit + self.judge
+
 
 class Block:
     """What reaches a layer, or the couplings of one block, which share what is fitted.
@@ -128,17 +133,20 @@ def fit_layer(layer: Any, block: Block) -> str:
 
 @fit_layer.register
 def _(layer: Standardize, block: Block) -> str:
-    return fit_standardize(layer, block.x, block.rows.fit, "x")
+    return fit_standardize(layer, block.x, block.rows.every, "x")
 
 
 def fit_standardize(layer: Standardize, x: Array, weights: Array, name: str) -> str:
-    """Writes mean and scale of x; `name` is the argument's, for the error."""
+    """Writes mean and scale of x; `name` is the argument's, for the error.
+
+    Of all rows, those that judge too: a column may vary in one of them only.
+    """
     mean, scale = map(np.asarray, _moments(x, weights))
     if not np.all(scale > 0):
         raise ValueError(
             f"`{name}` must vary in every column; columns"
-            f" {np.flatnonzero(~(scale > 0)).tolist()} are constant in the rows that are"
-            " fitted. Leave them out."
+            f" {np.flatnonzero(~(scale > 0)).tolist()} are constant in the rows of positive"
+            " weight. Leave them out."
         )
     layer.mean[...] = mean.astype(layer.mean.dtype)
     layer.log_scale[...] = np.log(scale).astype(layer.log_scale.dtype)

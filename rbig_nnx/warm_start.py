@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from rbig_nnx.fit.checks import check_rows, check_weights
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit.sample import (
     everywhere,
@@ -36,6 +36,7 @@ from rbig_nnx.fit.sample import (
     row_taker,
 )
 from rbig_nnx.fit_layers import Block, Options, Rows, fit_layer, fit_standardize
+from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
@@ -50,11 +51,11 @@ BACKENDS = ("jax", "sklearn")
 
 def warm_start(
     model: nnx.Module,
-    x: ArrayLike,
+    x: Numbers,
     *,
     key: Array,
-    context: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
+    context: Numbers | None = None,
+    weights: Numbers | None = None,
     rotation: str = "pca",
     holdout: float = 0.1,
     smoothing: float = 0.1,
@@ -72,16 +73,18 @@ def warm_start(
 
     Args:
       model: a `GaussianizationFlow`, or any NNX module that contains exactly one.
-      x: the rows that the flow models, [n, d]; host array or `jax.Array`, which may be
-        sharded over rows.
+      x: the rows that the flow models, [n, d]; a `jax.Array`, which may be sharded over
+        rows, or host numbers of any type, which are taken by value and become float32, or
+        keep float64 with 64-bit types on.
       key: JAX key.
       context: the flow's context, [n, c], if it is conditional.
-      weights: nonnegative weights of the rows, [n]; None for equal ones.
+      weights: nonnegative weights of the rows, [n], array or list; None for equal ones.
       rotation: "pca", "random", "ica" or "nongaussian". The last starts highest, on tables
         of measurements by whole nats, and takes the most time, which grows with d²: two
         seconds a layer for 64 features on two cores.
-      holdout: share of the rows, in [0, 1), that only judge the fits. 0 fits every layer
-        plainly to every row: no stop, no shrinkage, no smoothing.
+      holdout: share of the rows, in [0, 1), that only judge the fits; at least one does,
+        and as many as there are components are fitted. The standardisers know both. 0 fits
+        every layer plainly to every row: no stop, no shrinkage, no smoothing.
       smoothing: standard deviation of a Gaussian kernel by which each feature is blurred
         before its mixture is fitted, in standard deviations. Sharper fits start higher
         and train to a lower held-out log density (`docs/design.md`).
@@ -94,9 +97,10 @@ def warm_start(
       The warm-started model and a report of its layers.
 
     Raises:
-      ValueError: for NaN or infinite rows, a constant column, fewer rows than components,
-        a wrong width, a context that is missing or not wanted, unknown options, or a
-        model without exactly one flow.
+      ValueError: for what is no number, NaN or infinite rows, a constant column, one whose
+        spread is less than 800 steps of its dtype at its offset, no more rows (of
+        positive weight) than components, a wrong width, a context that is missing or not
+        wanted, unknown options, or a model without exactly one flow.
 
     Example:
       >>> import jax
@@ -122,18 +126,17 @@ def warm_start(
         raise ValueError(f"`smoothing` must be at least 0; got {smoothing}.")
     model = nnx.clone(model)
     flow = _only_flow(model)
-    context = check_context(flow, context)
     opened = [blocks_of(layer) for layer in flow.layers]
     layers = [layer for blocks in opened for block in blocks for layer in block]
-    x = _check_rows(layers, flow.num_features, x, context, weights, max_rows)
-    rows = _split(jax.random.fold_in(key, 0), x, weights, holdout)
+    x, context, weights, needed = _check(flow, layers, x, context, weights, max_rows)
+    rows = _split(jax.random.fold_in(key, 0), x, weights, holdout, needed)
     # The standardisers of the input know every row.
-    if flow.standardize_context is not None:
-        fit_standardize(flow.standardize_context, context, rows.fit, "context")
+    if context is not None and flow.standardize_context is not None:
+        fit_standardize(flow.standardize_context, context, rows.every, "context")
     if isinstance(first := layers[0], Standardize):
-        fit_standardize(first, x, rows.fit, "x")
+        fit_standardize(first, x, rows.every, "x")
     x, context, rows = _sample(key, x, context, rows, max_rows)
-    if flow.standardize_context is not None:
+    if context is not None and flow.standardize_context is not None:
         context = flow.standardize_context.bijector().forward(context)
 
     options = Options(rotation, smoothing if holdout else 0.0, backend)
@@ -199,30 +202,53 @@ def _only_flow(model: nnx.Module) -> GaussianizationFlow:
 
 @functools.partial(jax.jit, static_argnums=(1, 3))
 def _split_weights(key, n, weights, holdout):
-    weights = jnp.ones(n) if weights is None else weights.astype(jnp.float32)
-    judges = jax.random.uniform(key, (n,)) < holdout
-    judge = jnp.where(judges, weights, 0)
-    return jnp.where(judges, 0, weights), judge, jnp.any(judge > 0)
+    weights = jnp.ones(n, jnp.float32) if weights is None else weights
+    weights = weights.astype(jnp.float32)
+    draws = jax.random.uniform(key, (n,), jnp.float32)
+    judges = draws < holdout
+    return _parted(weights, judges)
 
 
-def _split(key: Array, x: Array, weights: Array | None, holdout: float) -> Rows:
+@functools.partial(jax.jit, static_argnums=1)
+def _split_by_count(key, n, weights, num_judges):
+    """As `_split_weights`, with so many judges of positive weight, the least draws."""
+    weights = jnp.ones(n, jnp.float32) if weights is None else weights
+    weights = weights.astype(jnp.float32)
+    draws = jax.random.uniform(key, (n,), jnp.float32)
+    order = jnp.argsort(jnp.where(weights > 0, draws, jnp.inf))
+    return _parted(
+        weights, jnp.zeros(n, bool).at[order].set(jnp.arange(n) < num_judges)
+    )
+
+
+def _parted(weights, judges):
+    fit, judge = jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
+    return fit, judge, jnp.sum(fit > 0), jnp.sum(judge > 0)
+
+
+def _split(
+    key: Array, x: Array, weights: Array | None, holdout: float, needed: int
+) -> Rows:
+    """Draws the rows that judge; at least one does, and `needed` are left to be fitted."""
     # By weights, not by slices: rows that are sharded over devices stay where they are.
     n = x.shape[0]
-    fit, judge, any_judges = _split_weights(key, n, weights, holdout)
+    fit, judge, num_fit, num_judge = _split_weights(key, n, weights, holdout)
+    if holdout and (num_judge < 1 or num_fit < needed):
+        # Few rows, or few that count, where a draw for each is no share of them.
+        total = int(num_fit + num_judge)
+        count = min(max(round(holdout * total), 1), total - needed)
+        fit, judge, *_ = _split_by_count(key, n, weights, count)
     if isinstance(x.sharding, NamedSharding) and x.sharding.spec:
         axis = PartitionSpec(x.sharding.spec[0])
         fit, judge = jax.device_put((fit, judge), NamedSharding(x.sharding.mesh, axis))
     if not holdout:
         return Rows(fit, fit, holds_out=False)
-    if not any_judges:
-        raise ValueError(
-            f"`holdout`={holdout} leaves no row out of {n} to judge the fits; use more"
-            " rows, or holdout=0 to fit every layer plainly."
-        )
     return Rows(fit, judge, holds_out=True)
 
 
-def _sample(key: Array, x: Array, context: Array | None, rows: Rows, max_rows: int):
+def _sample(
+    key: Array, x: Array, context: Array | None, rows: Rows, max_rows: int
+) -> tuple[Array, Array | None, Rows]:
     """At most `max_rows` rows with what belongs to them, on this process's device.
 
     Rows by number: of rows that are sharded only the chosen ones move, and every process
@@ -241,60 +267,46 @@ def _local(a: Array) -> Array:
     return a if everywhere(a) is None else jnp.asarray(on_host(a))
 
 
-@jax.jit
-def _summary(x: Array) -> tuple[Array, Array, Array]:
-    finite = jnp.all(jnp.isfinite(x), axis=1)
-    first = jnp.argmin(finite)
-    return jnp.sum(~finite), first, jnp.max(x, axis=0) == jnp.min(x, axis=0)
-
-
-def _check_rows(layers, d, x, context, weights, max_rows) -> Array:
-    x = jnp.asarray(x)
+def _check(
+    flow: GaussianizationFlow,
+    layers: list[Any],
+    x: Any,
+    context: Any,
+    weights: Any,
+    max_rows: int,
+) -> tuple[Array, Array | None, Array | None, int]:
+    """Rows, context and weights as arrays, and how many rows the fits need."""
+    x = float_array(x, "x")
+    d = flow.num_features
     if x.ndim != 2 or x.shape[1] != d:
         raise ValueError(
             f"`x` must be [rows, {d}], the flow's number of features; got {x.shape}."
         )
-    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
-        x = x.astype(jnp.float32)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"`x` must be real; got dtype {x.dtype}.")
-    needed = 1 + max(getattr(la, "num_components", 1) for la in layers)
-    if x.shape[0] < needed:
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    context = check_context(flow, context)
+    if context is not None and context.shape[:-1] != x.shape[:-1]:
         raise ValueError(
-            f"`x` must have more rows than `num_components`; got {x.shape[0]} rows and"
-            f" {needed - 1} components. Fit on more data or build the flow with fewer"
+            f"`context` must have one row per row of `x`, {len(x)}; got shape"
+            f" {context.shape}."
+        )
+    weights, positive = check_weights(weights, len(x))
+    needed = max(getattr(la, "num_components", 1) for la in layers)
+    if positive <= needed:
+        kind = "" if weights is None else " of positive weight"
+        raise ValueError(
+            f"`x` must have more rows than `num_components`; got {positive} rows{kind} and"
+            f" {needed} components. Fit on more data or build the flow with fewer"
             " components."
         )
-    if max_rows < needed:
+    if max_rows <= needed:
         raise ValueError(
             f"`max_rows` must be more than `num_components`; got {max_rows} rows and"
-            f" {needed - 1} components. Leave it out."
+            f" {needed} components. Leave it out."
         )
-    for name, rows in (("context", context), ("weights", weights)):
-        if rows is not None and len(rows) != x.shape[0]:
-            raise ValueError(
-                f"`{name}` must have one row per row of `x`, {x.shape[0]}; got"
-                f" {len(rows)}."
-            )
-    if weights is not None and not bool(
-        jnp.all(weights >= 0) & jnp.all(jnp.isfinite(weights)) & jnp.any(weights > 0)
-    ):
-        raise ValueError("`weights` must be finite, nonnegative and not all zero.")
     for name, rows in (("x", x), ("context", context)):
-        if rows is None:
-            continue
-        bad, first, constant = _summary(rows)
-        if bad:
-            raise ValueError(
-                f"`{name}` must be finite; got NaN or infinity in {int(bad)} of"
-                f" {rows.shape[0]} rows, the first row {int(first)}. Drop or fill them."
-            )
-        if len(constant := np.flatnonzero(constant)):
-            raise ValueError(
-                f"`{name}` must vary in every column; columns"
-                f" {constant.tolist()} are constant. Leave them out."
-            )
-    return x
+        if rows is not None:
+            check_rows(name, rows)
+    return x, context, weights, needed
 
 
 def _log_prob(state: _State, rows: Rows) -> float:

@@ -72,3 +72,43 @@ def test_measures_of_fitted_flows():
         joint, fitted(train[:, :2]), fitted(train[:, 2:]), test[:, :2], test[:, 2:]
     )
     assert mutual == pytest.approx(0.6547, abs=0.05)
+
+
+def test_integers_and_ties_are_named():
+    density = Gaussian(np.eye(2, dtype=np.float32))
+    integers = np.random.default_rng(0).integers(0, 10, (2_000, 2))
+    spiked = np.random.default_rng(0).normal(size=(2_000, 2))
+    spiked[:500, 1] = 0
+    info, key = rn.information, jax.random.key(0)
+    for x, columns in (
+        (integers, r"\[0, 1\]"),
+        (integers * 1.0, ""),
+        (spiked, r"\[1\]"),
+    ):
+        message = f"`x` has discrete columns, {columns}.*such as integers, repeat"
+        for measure in (
+            lambda x: info.entropy(density, x),
+            lambda x: info.negentropy(density, x),
+            lambda x: info.total_correlation(density, x, key=key),
+            lambda x: info.kl_divergence(density, density, x),
+        ):
+            with pytest.warns(UserWarning, match=message):
+                assert np.isfinite(measure(x))
+    part, both = Gaussian(np.eye(1, dtype=np.float32)), density
+    with pytest.warns(UserWarning, match="`y` has discrete columns"):
+        info.mutual_information(both, part, part, spiked[:, :1], integers[:, 1:])
+
+
+def test_whole_numbers_that_hardly_repeat_are_as_good_as_others():
+    x = np.random.default_rng(0).normal(size=(2_000, 2))
+    wide = np.rint(1e9 * x).astype(np.int64)
+    density = Gaussian(1e18 * np.eye(2, dtype=np.float32))
+    exact = rn.information.entropy(density, (1e9 * x).astype(np.float32))
+    for numbers in (wide, wide.tolist(), wide.astype(">i8")):
+        found = rn.information.entropy(density, numbers)
+        np.testing.assert_allclose(found, exact, rtol=1e-5)
+    # Rounded to a hundredth of the deviation, and traced.
+    density = Gaussian(np.eye(2, dtype=np.float32))
+    entropy = rn.information.entropy(density, x.round(2))
+    traced = jax.jit(lambda x: rn.information.entropy(density, x))(x.round(2))
+    np.testing.assert_allclose(entropy, traced, rtol=1e-5)

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from rbig_nnx import fit_layers
-from rbig_nnx.fit import gmm, rotation, sample, sketch
+from rbig_nnx.fit import checks, gmm, rotation, sample, sketch
 
 KEY = jax.random.key(1)
 
@@ -285,7 +285,7 @@ def test_of_sharded_rows_only_the_sample_moves():
         sketch._binner(everywhere).lower(x, weights, edges),
         rotation._fit.lower("nongaussian", x, weights, x[:4_096], KEY),
         fit_layers._moments.lower(x, weights),
-        warm_start._summary.lower(x),
+        checks.summary.lower(x),
         sample.row_taker(everywhere).lower(x, np.arange(0, n, 100)),
     ]
     for program in programs:
@@ -293,7 +293,7 @@ def test_of_sharded_rows_only_the_sample_moves():
         text = program.compile().as_text()
         assert "5003" in text
         assert not re.search(rf"[\[,]{n}[\],]", text)
-    rows = warm_start._split(KEY, x, None, 0.1)
+    rows = warm_start._split(KEY, x, None, 0.1, 4)
     assert rows.fit.sharding == rows.judge.sharding == weights.sharding
 
 

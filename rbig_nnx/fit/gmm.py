@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray
 from rbig_nnx.fit import em
 from rbig_nnx.fit.sketch import Sketch, check_columns, sketch, spread, with_prior
 from rbig_nnx.fit.starts import starts
+from rbig_nnx.math.arrays import Numbers, host_floats
 from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, check_options
 
 _BRIEF_CYCLES = 10
@@ -59,11 +60,11 @@ def fit_sketch(
 
 
 def fit_mixtures(
-    x: ArrayLike,
+    x: Numbers,
     *,
     num_components: int,
     key: PRNGKeyArray,
-    weights: ArrayLike | None = None,
+    weights: Numbers | None = None,
     family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
     prior_weight: ArrayLike = 0.0,
@@ -109,11 +110,11 @@ def fit_mixtures(
 
 
 def fit_mixtures_sklearn(
-    x: ArrayLike,
+    x: Numbers,
     *,
     num_components: int,
     key: PRNGKeyArray,
-    weights: ArrayLike | None = None,
+    weights: Numbers | None = None,
     family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
 ) -> MixtureParams:
@@ -134,7 +135,7 @@ def fit_mixtures_sklearn(
         )
     from sklearn.mixture import GaussianMixture  # the only user of scikit-learn
 
-    columns = np.asarray(x, np.float64)
+    columns = host_floats(x, "x").astype(np.float64)
     check_columns(columns, None)
     seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
     fits = [

@@ -9,11 +9,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rbig_nnx.fit import entropy
 from rbig_nnx.fit.sample import sample_rows
+from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.sums import in_float64
 
 METHODS = ("pca", "random", "ica", "nongaussian")
@@ -68,7 +68,7 @@ def _pca(rows, mean, covariance, key):
 
 def _random(key: Array, d: int) -> Array:
     """Haar measure (Mezzadri, How to generate random matrices, 2007)."""
-    q, r = jnp.linalg.qr(jax.random.normal(key, (d, d)))
+    q, r = jnp.linalg.qr(jax.random.normal(key, (d, d), jnp.float32))
     return q * jnp.where(jnp.diagonal(r) < 0, -1, 1)
 
 
@@ -189,11 +189,11 @@ def _fit(method, x, weights, rows, key):
 
 
 def fit_rotation(
-    x: ArrayLike,
+    x: Numbers,
     *,
     method: str,
     key: PRNGKeyArray,
-    weights: ArrayLike | None = None,
+    weights: Numbers | None = None,
 ) -> Float[Array, "d d"]:
     """Fits a rotation, to be applied as x @ q.
 
@@ -218,14 +218,14 @@ def fit_rotation(
         raise ValueError(
             f'`method` must be one of {", ".join(METHODS)}, got {method!r}. Use "pca".'
         )
-    x = jnp.asarray(x)
+    x = float_array(x, "x")
     if x.ndim != 2 or x.shape[0] < 1 or x.shape[1] < 1:
         raise ValueError(
             "`x` must be [rows, features] with at least one of each, got shape "
             f"{x.shape}. For one feature pass x[:, None]."
         )
     if weights is not None:
-        weights = jnp.asarray(weights)
+        weights = float_array(weights, "weights", entry="row")
         if weights.shape != (x.shape[0],):
             raise ValueError(
                 f"`weights` must have one value a row, shape ({x.shape[0]},), got "

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rbig_nnx.fit.sample import everywhere, on_host, sample_rows
+from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.sums import in_float64
 
 _NUM_BINS = 1_280  # bins of a sketch
@@ -112,7 +112,7 @@ def _binner(sharding: NamedSharding | None) -> Any:
     return jax.jit(_bin, out_shardings=sharding)
 
 
-def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch:
+def sketch(x: Numbers, weights: Numbers | None, key: PRNGKeyArray) -> Sketch:
     """Bins every column of x once, for any number of fits.
 
     Up to 1,280 rows are kept as they are. Beyond, the edges come from the quantiles of a
@@ -128,8 +128,9 @@ def sketch(x: ArrayLike, weights: ArrayLike | None, key: PRNGKeyArray) -> Sketch
     Returns:
       The sketch on the host, arrays [d, M] in float64.
     """
-    x = jnp.asarray(x)
-    weights = None if weights is None else jnp.asarray(weights)
+    x = float_array(x, "x")
+    if weights is not None:
+        weights = float_array(weights, "weights", entry="row")
     check_columns(x, weights)
     if len(x) <= _NUM_BINS:
         bins = _unbinned(on_host(x), None if weights is None else on_host(weights))

@@ -20,14 +20,17 @@ from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, MixtureParams
 
 
 def components_first(x: Array, params: MixtureParams) -> tuple[Array, ...]:
-    """Broadcasts to x's batch and reverses all axes: x [*b].T, parameters [K, *b.T]."""
+    """Broadcasts to x's batch and reverses all axes: x [*b].T, parameters [K, *b.T].
+
+    All of one dtype: a reduction takes no others.
+    """
     ndim = max(x.ndim, params.means.ndim - 1)
-    x = x.reshape((1,) * (ndim - x.ndim) + x.shape)
+    dtype = jnp.result_type(x, *params)
 
-    def widen(p: Array) -> Array:
-        return p.reshape((1,) * (ndim + 1 - p.ndim) + p.shape).T
+    def widen(a: Array, ndim: int) -> Array:
+        return a.reshape((1,) * (ndim - a.ndim) + a.shape).astype(dtype).T
 
-    return (x.T, *(widen(p) for p in params))
+    return (widen(x, ndim), *(widen(p, ndim + 1) for p in params))
 
 
 @functools.partial(jax.jit, static_argnames=("family", "anchor_weight"))

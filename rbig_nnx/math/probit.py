@@ -19,6 +19,10 @@ from numpy.polynomial import chebyshev
 
 LOG_SQRT_2PI = float(0.5 * np.log(2 * np.pi))
 _LOG_HALF = float(np.log(0.5))
+# Floats of Python take the dtype of what they meet; NumPy's make it float64.
+_SQRT_2PI = float(np.exp(LOG_SQRT_2PI))
+_INVERSE_SQRT_2PI = float(np.exp(-LOG_SQRT_2PI))
+_ROOT_AT_HALF = float(np.sqrt(-2 * _LOG_HALF))
 
 _TAIL_CENTRE = 3.75  # Shepherd and Laframboise's c; flat between 3 and 4.5
 _PROBIT_CENTRE = 4.0
@@ -48,7 +52,7 @@ def _probit_coefficients(degree: int) -> tuple[float, ...]:
     """Power coefficients, highest first, of z / r in s, where log Φ(−z) = −r²/2."""
 
     def target(s: np.ndarray) -> np.ndarray:
-        r = _half_line(s, _PROBIT_CENTRE) + np.sqrt(-2 * _LOG_HALF)
+        r = _half_line(s, _PROBIT_CENTRE) + _ROOT_AT_HALF
         return -scipy.special.ndtri_exp(np.minimum(-r * r / 2, _LOG_HALF)) / r
 
     return _interpolate(target, degree)
@@ -90,7 +94,7 @@ def times_tail(factor: Float[ArrayLike, "*b"], t: Float[Array, "*b"]) -> Array:
 def _times_tail_jvp(primals, tangents):
     (factor, t), (dfactor, dt) = primals, tangents
     tail = times_tail(1.0, t)
-    slope = t * tail - np.exp(-LOG_SQRT_2PI).astype(t.dtype)
+    slope = t * tail - _INVERSE_SQRT_2PI
     return times_tail(factor, t), dfactor * tail + factor * slope * dt
 
 
@@ -118,7 +122,7 @@ def log_tail_to_z(
     """
     log_tail = jnp.minimum(log_tail, _LOG_HALF)
     r = jnp.sqrt(-2 * log_tail)
-    v = r - np.sqrt(-2 * _LOG_HALF).astype(r.dtype)
+    v = r - _ROOT_AT_HALF
     s = (v - _PROBIT_CENTRE) / (v + _PROBIT_CENTRE)
     z = jnp.maximum(_horner(_probit_coefficients(_PROBIT_DEGREE), s) * r, 0)
     for remaining in reversed(range(_NEWTON_STEPS[_precision(z)])):
@@ -126,7 +130,7 @@ def log_tail_to_z(
         # (r − z)(r + z) / 2, not r²/2 − z²/2: the squares cancel in a deep tail.
         residual = jnp.log(numerator / denominator) + 0.5 * (r - z) * (r + z)
         # z + residual · tail · √2π over one denominator: what reads z reads a quotient.
-        z = z * denominator + residual * numerator * np.exp(LOG_SQRT_2PI)
+        z = z * denominator + residual * numerator * _SQRT_2PI
         z = jnp.maximum(z, 0) * (1 if remaining else sign) / denominator
     return z
 
@@ -135,5 +139,5 @@ def log_tail_to_z(
 def _log_tail_to_z_jvp(primals, tangents):
     (log_tail, sign), (dlog_tail, _) = primals, tangents
     z = log_tail_to_z(log_tail, sign)
-    slope = times_tail(1.0, jnp.abs(z)) * np.exp(LOG_SQRT_2PI)
+    slope = times_tail(1.0, jnp.abs(z)) * _SQRT_2PI
     return z, -sign * slope * dlog_tail

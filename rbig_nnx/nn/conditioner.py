@@ -15,6 +15,9 @@ from jaxtyping import Array, Float
 # point far outside the data meets the mixtures that were fitted to all rows, not what a
 # network extrapolates, and the tails of stacked layers do not compound.
 FADE_AT = 4.0
+# The same in standard deviations of the context. Further out: a column that is 1 in one of a
+# thousand rows and 0 in the others has a 1 that lies at 32, and must be read.
+FADE_CONTEXT_AT = 32.0
 
 # One program for each shape: a first model is built in less time than by single operations.
 _jitted = functools.partial(jax.jit, static_argnums=(1, 2))
@@ -175,11 +178,14 @@ class Conditioner(nnx.Module):
         self, x: Float[Array, "*b p"], context: Float[Array, "*c q"] | None = None
     ) -> Float[Array, "*b o"]:
         """The packed parameters, [..., out_features]."""
-        features = inputs = x.T
+        inputs = features = x.T
+        fade = _fade(features, FADE_AT)
         if context is not None:
             context = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
-            inputs = jnp.concatenate([features, context.T.astype(x.dtype)])
-        return self._output(self.trunk(inputs.T).T, _fade(features), x.dtype).T
+            context = context.T.astype(x.dtype)
+            inputs = jnp.concatenate([inputs, context])
+            fade = fade * _fade(context, FADE_CONTEXT_AT)
+        return self._output(self.trunk(inputs.T).T, fade, x.dtype).T
 
     def _output(
         self, hidden: Float[Array, " h *b"], fade: Float[Array, "*b"], dtype: Any
@@ -206,12 +212,15 @@ class Conditioner(nnx.Module):
             )
         kernel = self.out.kernel[...]
         self.out.kernel[...] = _zeros(None, kernel.shape, kernel.dtype)
-        self.out.bias[...] = bias
+        self.out.bias[...] = bias.astype(self.out.bias.dtype)
 
 
-def _fade(x: Float[Array, " p *b"]) -> Float[Array, "*b"]:
-    """1 within the data to half at `FADE_AT` and 0 beyond: 0.9999 at 1.3, 0.004 at 8."""
-    ratio = jnp.minimum(jnp.abs(x) / FADE_AT, 100)  # the power stays finite
+def _fade(x: Float[Array, " p *b"], half_at: float) -> Float[Array, "*b"]:
+    """1 within the data to half at `half_at` and 0 beyond: of 4, 0.9999 at 1.3, 0.004 at 8.
+
+    Where the power would overflow it is 1e-32: times what a trunk makes of x, still little.
+    """
+    ratio = jnp.minimum(jnp.abs(x) / half_at, 1e4)
     return 1 / (1 + jnp.sum(ratio**8, axis=0))
 
 

@@ -37,9 +37,11 @@ def to_config(flow: GaussianizationFlow) -> dict[str, Any]:
       >>> print([layer["type"] for layer in config["layers"]])
       ['Standardize', 'HouseholderRotation', 'MixtureCDFMarginal']
     """
-    if not isinstance(flow, GaussianizationFlow):
+    # Not a subclass: what its methods do differently would be lost.
+    if type(flow) is not GaussianizationFlow:
         raise ValueError(
-            f"only a GaussianizationFlow can be described; got {type(flow).__name__}."
+            f"only a GaussianizationFlow itself can be described; got"
+            f" {type(flow).__name__}. Build the model in code and restore its parameters."
         )
     return {
         "num_features": flow.num_features,
@@ -58,7 +60,10 @@ def _layer_to_config(layer: Any) -> dict[str, Any]:
             f"a layer of type {name} cannot be described as JSON; build the model in"
             " code and restore its parameters."
         )
-    return {"type": name, **layer.config()}
+    dtype = jax.tree.leaves(layer)[0].dtype  # a layer's arrays have one
+    # The usual one is not told: checkpoints of earlier releases do not tell it either.
+    told = {} if dtype == jnp.float32 else {"param_dtype": dtype.name}
+    return {"type": name, **layer.config(), **told}
 
 
 def from_config(config: dict[str, Any], *, rngs: nnx.Rngs) -> GaussianizationFlow:
@@ -91,6 +96,7 @@ def _layer_from_config(entry: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
         )
     if arguments.get("activation"):
         arguments["activation"] = getattr(jax.nn, arguments["activation"])
-    if arguments.get("dtype"):
-        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+    for dtype in ("dtype", "param_dtype"):
+        if arguments.get(dtype):
+            arguments[dtype] = jnp.dtype(arguments[dtype])
     return _LAYERS[name](arguments.pop("num_features"), **arguments, rngs=rngs)

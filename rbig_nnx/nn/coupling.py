@@ -106,7 +106,7 @@ class MixtureCDFCoupling(nnx.Module):
             bias_metadata=bias_metadata,
             rngs=rngs,
         )
-        self.conditioner.out.bias[...] = bias
+        self.conditioner.out.bias[...] = bias.astype(param_dtype)
         self.max_log_scale = no_scale_limit(num_moved, param_dtype)
 
     def mixture_params(self) -> MixtureParams:
@@ -120,7 +120,7 @@ class MixtureCDFCoupling(nnx.Module):
         No scale that it predicts later exceeds a feature's widest here, or the anchor's 1.
         """
         self.conditioner.make_constant(params.pack())
-        self.max_log_scale[...] = params.widest()
+        self.max_log_scale[...] = params.widest().astype(self.max_log_scale.dtype)
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The coupling at the current parameters, given the context."""

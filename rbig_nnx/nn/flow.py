@@ -5,7 +5,8 @@ over data is `distrax.Transformed(base, Inverse(bijector))`. Log densities are i
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import distrax
@@ -13,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of, few_values
@@ -88,86 +89,116 @@ class GaussianizationFlow(nnx.Module):
         self.layers = nnx.List(list(layers))
         # Conditioners read the context at the scale of the features.
         self.standardize_context = (
-            Standardize(context_features) if context_features else None
+            Standardize(context_features, param_dtype=dtype_of(parts))
+            if context_features
+            else None
         )
 
-    def bijector(self, context: Array | None = None) -> distrax.Bijector:
+    def bijector(self, context: Numbers | None = None) -> distrax.Bijector:
         """The map data → latent, given the context [..., c]."""
-        if context is not None and self.standardize_context is not None:
-            context = self.standardize_context.bijector().forward(context)
+        if context is not None:
+            context = float_array(context, "context")
+            if self.standardize_context is not None:
+                context = self.standardize_context.bijector().forward(context)
         return LayerStack(self.layers, context)
 
-    def distribution(self, context: Array | None = None) -> distrax.Transformed:
-        """The density over data as a Distrax distribution, given the context [..., c]."""
-        base = distrax.MultivariateNormalDiag(
-            jnp.zeros(self.num_features), jnp.ones(self.num_features)
-        )
+    def distribution(self, context: Numbers | None = None) -> distrax.Transformed:
+        """The density over data as a Distrax distribution.
+
+        Args:
+          context: [..., c] if the flow is conditional: one density for each, so that the
+            distribution's `batch_shape` is [...]; else None.
+        """
+        context = self._check_context(context)
+        batch = () if context is None else context.shape[:-1]
+        zeros = jnp.zeros((*batch, self.num_features), dtype_of(self.layers))
+        base = distrax.MultivariateNormalDiag(zeros, jnp.ones_like(zeros))
         return distrax.Transformed(base, distrax.Inverse(self.bijector(context)))
 
     def forward_and_log_det(
-        self, x: ArrayLike, context: ArrayLike | None = None
+        self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
         args = self._check("x", x, context)
         return _apply(self, *args, "forward_and_log_det", few_values())
 
     def inverse_and_log_det(
-        self, z: ArrayLike, context: ArrayLike | None = None
+        self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
         args = self._check("z", z, context)
         return _apply(self, *args, "inverse_and_log_det", few_values())
 
     def log_prob(
-        self, x: ArrayLike, context: ArrayLike | None = None
+        self, x: Numbers, context: Numbers | None = None
     ) -> Float[Array, "*b"]:
-        """log p(x) in nats.
+        """log p(x) in nats; −inf where it is below any number of its dtype.
+
+        NumPy's numbers of any type are taken by value, and become float32 or, with 64-bit
+        types on, keep float64; a warning names a column of x that float32 cannot tell
+        apart.
 
         Args:
           x: points, [..., d].
-          context: [c] or [..., c] if the flow is conditional, else None.
+          context: [..., c] if the flow is conditional, else None; what leads broadcasts.
 
         Returns:
           Log densities, [...].
 
         Raises:
-          ValueError: for a wrong width, a complex dtype, a context missing or not wanted.
+          ValueError: for a wrong width, what is no real number, a context missing or not
+            wanted.
         """
         z, log_det = self.forward_and_log_det(x, context)
         return log_det + _log_normal(z)
 
     def sample(
-        self, key: Array, shape: int | tuple[int, ...], context: Array | None = None
+        self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None
     ) -> Float[Array, "*s d"]:
-        """Samples of the given shape.
+        """Samples of the given shape, as many for each context.
 
         Args:
           key: JAX key.
-          shape: an int or a tuple of them.
-          context: [c] or [*shape, c] if the flow is conditional, else None.
+          shape: an int or a tuple of them; () for one sample for each context.
+          context: [..., c] if the flow is conditional, else None.
 
         Returns:
-          Points, [*shape, d].
+          Points, [*shape, ..., d].
         """
         return self.sample_and_log_prob(key, shape, context)[0]
 
     def sample_and_log_prob(
-        self, key: Array, shape: int | tuple[int, ...], context: Array | None = None
+        self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None
     ) -> tuple[Float[Array, "*s d"], Float[Array, "*s"]]:
-        """Samples [*shape, d] and their log densities [*shape] in nats."""
+        """Samples [*shape, ..., d] and their log densities in nats; see `sample`."""
         shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-        z = jax.random.normal(key, (*shape, self.num_features))
+        context = self._check_context(context)
+        batch = () if context is None else context.shape[:-1]
+        dtype = dtype_of(self.layers)
+        z = jax.random.normal(key, (*shape, *batch, self.num_features), dtype)
         x, log_det = self.inverse_and_log_det(z, context)
         return x, _log_normal(z) - log_det
 
     def _check(self, name: str, x: Any, context: Any) -> tuple[Array, Array | None]:
-        x = _floating(name, x)
+        x = float_array(x, name, spreads=lambda: _spreads(self.layers[0]))
         if x.ndim == 0 or x.shape[-1] != self.num_features:
             raise ValueError(
                 f"`{name}` must have {self.num_features} features on its last axis; got"
                 f" shape {x.shape}."
             )
-        return x, check_context(self, context)
+        context = self._check_context(context)
+        if context is not None:
+            leading = x.shape[:-1], context.shape[:-1]
+            if not _broadcast(*leading):
+                raise ValueError(
+                    f"`context` must have the leading shape of `{name}`, {leading[0]}, or"
+                    f" one that broadcasts with it; got {leading[1]}."
+                )
+        return x, context
+
+    def _check_context(self, context: Any) -> Array | None:
+        spreads = functools.partial(_spreads, self.standardize_context)
+        return check_context(self, context, spreads)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -180,17 +211,21 @@ def _log_normal(z: Array) -> Array:
     return -0.5 * jnp.sum(z * z, axis=-1) - z.shape[-1] * LOG_SQRT_2PI
 
 
-def _floating(name: str, x: Any) -> Array:
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return x
-    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
-        return x.astype(jnp.float32)
-    raise ValueError(f"`{name}` must be real; got dtype {x.dtype}.")
+def _broadcast(*shapes: tuple[int, ...]) -> bool:
+    sizes = itertools.zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1)
+    return all(a == b or 1 in (a, b) for a, b in sizes)
 
 
-def check_context(flow: GaussianizationFlow, context: Any) -> Array | None:
-    """The context as a floating array.
+def _spreads(layer: Any) -> Any:
+    """What a standardiser takes for the spread of each column; of others nothing is known."""
+    log_scale = layer.log_scale[...] if isinstance(layer, Standardize) else 0.0
+    return 0.0 if isinstance(log_scale, jax.core.Tracer) else np.exp(log_scale)
+
+
+def check_context(
+    flow: GaussianizationFlow, context: Any, spreads: Callable[[], Any] | None = None
+) -> Array | None:
+    """The context as a floating array; `spreads` as in `float_array`.
 
     Raises:
       ValueError: if it is missing, not wanted, or of another width than the flow's.
@@ -202,7 +237,7 @@ def check_context(flow: GaussianizationFlow, context: Any) -> Array | None:
                 f"`context` must be given: the flow is conditional on {wanted} features."
             )
         return None
-    context = _floating("context", context)
+    context = float_array(context, "context", spreads=spreads)
     if not wanted:
         raise ValueError(
             f"`context` must be None: the flow is not conditional; got shape"

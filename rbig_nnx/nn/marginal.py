@@ -93,8 +93,8 @@ class MixtureCDFMarginal(nnx.Module):
 
     def set_mixtures(self, params: MixtureParams) -> None:
         """Writes mixtures, each array [d, K], into the bias, and limits later scales."""
-        self.bias[...] = params.pack()
-        self.max_log_scale[...] = params.widest()
+        self.bias[...] = params.pack().astype(self.bias.dtype)
+        self.max_log_scale[...] = params.widest().astype(self.max_log_scale.dtype)
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The marginal map at the current parameters."""

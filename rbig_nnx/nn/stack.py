@@ -24,6 +24,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.math import components
+from rbig_nnx.math.arrays import dtype_of, float_array
 from rbig_nnx.math.blocks import in_blocks
 
 # Up to which blocks are written out, and rows are not split. Beyond, on CPUs, the memory of
@@ -111,10 +112,17 @@ class LayerStack(distrax.Bijector):
         return self._apply("inverse_and_log_det", y)
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
+        x, context = float_array(x, "x"), self._context
+        # One dtype for all layers, as a scan wants it.
+        x = x.astype(jnp.promote_types(x.dtype, dtype_of(self._layers)))
+        if context is not None and context.ndim > 1:
+            batch = jnp.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+            x = jnp.broadcast_to(x, (*batch, x.shape[-1]))
+            context = jnp.broadcast_to(context, (*batch, context.shape[-1]))
         runs = runs_of(self._layers)
-        num_blocks = _num_row_blocks(x, self._context, runs)
+        num_blocks = _num_row_blocks(x, context, runs)
         run = functools.partial(_run, runs, direction, keep_all=num_blocks == 1)
-        return in_blocks(run, x, self._context, num_blocks=num_blocks)
+        return in_blocks(run, x, context, num_blocks=num_blocks)
 
 
 class Run(NamedTuple):

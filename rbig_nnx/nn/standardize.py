@@ -10,6 +10,27 @@ from jaxtyping import Array
 
 from rbig_nnx.nn.frozen import Frozen
 
+_BOUND = 1e18  # standard deviations
+
+
+class _Bounded(distrax.Bijector):
+    """The identity up to ±1e18; what lies beyond, infinity too, has no density.
+
+    There the squares in the layers that follow would overflow, and make NaN of it.
+    """
+
+    def __init__(self):
+        super().__init__(event_ndims_in=0)
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        """Computes y = f(x) and log|det J(f)(x)|."""
+        log_det = jnp.where(jnp.abs(x) > _BOUND, -jnp.inf, jnp.zeros_like(x))
+        return jnp.clip(x, -_BOUND, _BOUND), log_det
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        """Computes x = f^{-1}(y) and log|det J(f^{-1})(y)|."""
+        return y, jnp.zeros_like(y)
+
 
 class Standardize(nnx.Module):
     """y = (x − mean) / exp(log_scale), fixed; the identity until `warm_start` fits it.
@@ -47,7 +68,7 @@ class Standardize(nnx.Module):
         rescale = distrax.ScalarAffine(
             shift=jnp.zeros_like(self.mean[...]), log_scale=-self.log_scale[...]
         )
-        return distrax.Block(distrax.Chain([rescale, centre]), 1)
+        return distrax.Block(distrax.Chain([_Bounded(), rescale, centre]), 1)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""

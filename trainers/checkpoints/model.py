@@ -138,20 +138,37 @@ def load_flow(
       weights: of a run; see `restore`.
 
     Raises:
-      CheckpointError: the checkpoint is missing, damaged, or of another kind of model.
+      CheckpointError: the checkpoint is missing, damaged, of another kind of model, or of
+        float64 while JAX's 64-bit types are off.
     """
     import rbig_nnx  # here, so that saving any NNX module needs no flow
 
     folder, number = _find(path, step)
     meta = _meta(folder, number)
-    if meta["config"] is None:
+    # Earlier releases wrote a configuration of subclasses too, which forgets what they are.
+    is_flow = meta["model"] == rbig_nnx.GaussianizationFlow.__name__
+    if meta["config"] is None or not is_flow:
+        reason = "has layers of your own and" if is_flow else "is no plain flow and"
         raise CheckpointError(
-            f"the checkpoint {folder} is of a {meta['model']}, which cannot be rebuilt"
-            " from a configuration. Build that model and use trainers.restore(path,"
-            " model)."
+            f"the checkpoint {folder} is of a {meta['model']}, which {reason} cannot be"
+            " rebuilt from a configuration. Build that model and use"
+            " trainers.restore(path, model)."
         )
+    stored = _stored_names(folder, meta, step, weights).values()
+    _check_precision(folder, {meta["arrays"][name]["dtype"] for name in stored})
     flow = rbig_nnx.from_config(meta["config"], rngs=nnx.Rngs(0))
     return restore(path, flow, step=step, weights=weights)
+
+
+def _check_precision(folder, dtypes):
+    """Refuses 64-bit types where JAX would cut them without being asked."""
+    cut = sorted(d for d in dtypes if jax.dtypes.canonicalize_dtype(d) != d)
+    if cut:
+        raise CheckpointError(
+            f"the checkpoint {folder} holds {', '.join(cut)}, and JAX's 64-bit types are"
+            " off. Set JAX_ENABLE_X64=1, or restore it into a model of float32:"
+            " trainers.restore(path, model)."
+        )
 
 
 def read_about(path: str | os.PathLike) -> dict[str, Any]:

@@ -67,6 +67,44 @@ def test_scanned_blocks_come_back(tmp_path):
         restore(tmp_path / "flow", build(scan_blocks=False))
 
 
+class Shifted(rn.GaussianizationFlow):
+    """Somebody's flow with another density."""
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context) - 1
+
+
+def test_a_subclass_does_not_come_back_as_a_plain_flow(tmp_path, monkeypatch):
+    flow = Shifted(list(build(seed=3).layers))
+    save(tmp_path / "own", flow)
+    # As earlier releases did, with the configuration of the plain flow.
+    plain = rn.to_config(build())
+    with monkeypatch.context() as patch:
+        patch.setattr(rn, "to_config", lambda flow: plain)
+        save(tmp_path / "earlier", flow)
+    for name in ("own", "earlier"):
+        message = r"is of a Shifted.*trainers.restore\(path, model\)"
+        with pytest.raises(CheckpointError, match=message):
+            load_flow(tmp_path / name)
+        like = Shifted(list(build().layers))
+        found = restore(tmp_path / name, like)
+        assert type(found) is Shifted
+        assert_same(found, flow)
+
+
+def test_the_dtype_comes_back(tmp_path):
+    with jax.enable_x64(True):
+        flow = build(seed=3, param_dtype=jnp.float64, context_features=1)
+        save(tmp_path / "flow", flow)
+        found = load_flow(tmp_path / "flow")
+        assert {a.dtype for a in arrays_of(found).values()} == {np.dtype(np.float64)}
+        assert_same(found, flow)
+    with pytest.raises(CheckpointError, match=r"holds float64.*JAX_ENABLE_X64=1, or"):
+        load_flow(tmp_path / "flow")
+    narrow = restore(tmp_path / "flow", build(context_features=1))
+    assert {a.dtype for a in arrays_of(narrow).values()} == {np.dtype(np.float32)}
+
+
 def test_a_restored_model_is_bound_to_no_device(saved):
     flow = load_flow(saved)
     other = jax.device_put(jnp.ones((1, 2)), jax.devices()[-1])
