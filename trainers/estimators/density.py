@@ -21,6 +21,11 @@ import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
 from trainers.config import TrainConfig
+from trainers.estimators.arguments import (
+    is_dataframe,
+    json_params,
+    refuse_words,
+)
 from trainers.estimators.fitting import (
     Architecture,
     EncodedTable,
@@ -244,7 +249,7 @@ class FlowDensity(
         check_is_fitted(self)
         about = {
             "estimator": type(self).__name__,
-            "params": _json_params(self),
+            "params": json_params(self),
             "fitted": {
                 "n_features_in_": self.n_features_in_,
                 "feature_names_in_": list(getattr(self, "feature_names_in_", ())),
@@ -305,7 +310,7 @@ class FlowDensity(
 
     def _frame(self, X: Any, *, reset: bool = False) -> Frame:
         least = 2 if reset else 1
-        if _is_dataframe(X):
+        if is_dataframe(X):
             frame = frame_of(X)
             if len(frame) < least:
                 raise InputError(
@@ -314,7 +319,7 @@ class FlowDensity(
             validate_data(self, X, reset=reset, skip_check_array=True)
             return frame
         if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
-            _refuse_words(X)
+            refuse_words(X)
         X = validate_data(
             self, X, reset=reset, dtype="numeric", ensure_min_samples=least
         )
@@ -335,31 +340,3 @@ class FlowDensity(
         held = max(round(self.validation_fraction * n), min(5, n // 4))
         order = np.random.default_rng(seed).permutation(n)
         return encoded.at(order[held:]), encoded.at(order[:held])
-
-
-def _is_dataframe(X: Any) -> bool:
-    return hasattr(X, "columns") or hasattr(X, "column_names") or isinstance(X, Frame)
-
-
-def _refuse_words(X: Any):
-    """scikit-learn makes numbers of words that look like them; we name the column."""
-    array = np.asarray(X, object)
-    if array.ndim == 2:
-        for j in range(array.shape[1]):
-            word = next((v for v in array[:, j] if isinstance(v, str | bytes)), None)
-            if word is not None:
-                raise InputError(
-                    f"`X` must hold numbers; column {j} (from 0) holds words, as {word!r}."
-                    " Convert it, leave it out, or give a DataFrame."
-                )
-
-
-def _json_params(estimator: BaseEstimator) -> dict[str, Any]:
-    """The arguments that JSON holds; devices and random states are of the process."""
-    params = estimator.get_params(deep=False)
-    plain = (bool, int, float, str, type(None))
-    result = {name: value for name, value in params.items() if isinstance(value, plain)}
-    result["hidden"] = list(params["hidden"])
-    if isinstance(params["kinds"], Mapping):
-        result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
-    return result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
 
@@ -207,6 +207,21 @@ def in_order(columns: Sequence[ColumnSchema], frame: Frame) -> list[ColumnSchema
             shares=tuple(kind.shares[i] for i in order),
         )
     return [dataclasses.replace(c, kind=changed.get(c.name, c.kind)) for c in columns]
+
+
+def refuse_missing(frame: Frame, *, skipped: Any = (), name: str = "X"):
+    """Raises for missing values and infinities, with the counts by column."""
+    counts = {}
+    for column in frame.columns:
+        if column.name not in skipped and column.gone.any():
+            counts[column.name] = int(column.gone.sum())
+    if counts:
+        told = shown([f"{n} in {c}" for c, n in counts.items()])
+        raise InputError(
+            f"`{name}` must be whole and finite; got NaN, infinity or missing values: {told}"
+            f" (of {len(frame)} rows). Drop or impute them; of a file, --missing drop-rows"
+            " or drop-columns."
+        )
 
 
 def _is_unordered(kind: Kind) -> bool:

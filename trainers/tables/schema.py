@@ -11,6 +11,7 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import (
     ColumnSchema,
     in_order,
+    refuse_missing,
     start,
     without_copies,
 )
@@ -105,7 +106,7 @@ class Schema:
             notes += [found.note] if found.note else []
         if whole:
             skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
-            _refuse_missing(frame, skipped=skipped, name=name)
+            refuse_missing(frame, skipped=skipped, name=name)
         if whole and not given:
             columns = in_order(without_copies(columns, frame, asked), frame)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
@@ -184,7 +185,7 @@ class Schema:
           InputError: missing values, or other columns.
         """
         frame = self.matched(table)
-        _refuse_missing(
+        refuse_missing(
             frame, skipped={c.name for c in self.columns if not c.kind.width}
         )
         n = len(frame)
@@ -227,7 +228,7 @@ class Schema:
     def context(self, table: Any, *, name: str = "context") -> np.ndarray:
         """Rows of a context, float32, [n, c]: numbers at their scale, levels one-hot."""
         frame = self.matched(table, name=name)
-        _refuse_missing(
+        refuse_missing(
             frame, skipped={c.name for c in self.columns if not c.kind.width}, name=name
         )
         for c in self.kept:
@@ -330,21 +331,6 @@ def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
                 f"`kinds` must name columns, {shown(frame.names, 20)}; got {key!r}."
             )
     return result
-
-
-def _refuse_missing(frame: Frame, *, skipped: Any = (), name: str = "X"):
-    """Raises for missing values and infinities, with the counts by column."""
-    counts = {}
-    for column in frame.columns:
-        if column.name not in skipped and column.gone.any():
-            counts[column.name] = int(column.gone.sum())
-    if counts:
-        told = shown([f"{n} in {c}" for c, n in counts.items()])
-        raise InputError(
-            f"`{name}` must be whole and finite; got NaN, infinity or missing values: {told}"
-            f" (of {len(frame)} rows). Drop or impute them; of a file, --missing drop-rows"
-            " or drop-columns."
-        )
 
 
 def _shown(value: Any) -> str:

@@ -43,6 +43,7 @@ def test_mutual_information_of_known_pairs(tmp_path):
     assert entropy == pytest.approx(np.log(10), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_command_on_a_run_and_on_a_file(mixed, tmp_path):
     ended = command("information", mixed.run)
     assert ended.code == 0, ended.err

@@ -1,0 +1,39 @@
+"""What comes into the estimators, before scikit-learn looks at it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from trainers.tables.checks import InputError
+from trainers.tables.frame import Frame
+
+
+def is_dataframe(X: Any) -> bool:
+    """Whether X has named columns."""
+    return hasattr(X, "columns") or hasattr(X, "column_names") or isinstance(X, Frame)
+
+
+def refuse_words(X: Any):
+    """scikit-learn makes numbers of words that look like them; we name the column."""
+    array = np.asarray(X, object)
+    if array.ndim == 2:
+        for j in range(array.shape[1]):
+            word = next((v for v in array[:, j] if isinstance(v, str | bytes)), None)
+            if word is not None:
+                raise InputError(
+                    f"`X` must hold numbers; column {j} (from 0) holds words, as {word!r}."
+                    " Convert it, leave it out, or give a DataFrame."
+                )
+
+
+def json_params(estimator: BaseEstimator) -> dict[str, Any]:
+    """The arguments that JSON holds; devices and random states are of the process."""
+    params = estimator.get_params(deep=False)
+    plain = (bool, int, float, str, type(None))
+    result = {name: value for name, value in params.items() if isinstance(value, plain)}
+    result["hidden"] = list(params["hidden"])
+    if isinstance(params["kinds"], Mapping):
+        result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
+    return result
