@@ -77,9 +77,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     train, valid, test = (table.encoded(part, seed=seed) for part in PARTS)
     asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Architecture)
              if hasattr(settings, f.name)}  # fmt: skip
-    architecture, config = settings_for(
-        table.sizes["train"], Architecture(**asked), settings.train
-    )
+    architecture = settings_for(table.sizes["train"], Architecture(**asked))
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
         _set_aside(workdir)
@@ -96,7 +94,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
         flow = found.load()
     if settings.profile:
-        _profile(flow, train, config, settings.profile, workdir)
+        _profile(flow, train, settings.train, settings.profile, workdir)
     rows = train
     if table.stream is not None:
         rows = dataclasses.replace(train, rows=RowFile(table.stream, seed=seed))
@@ -104,7 +102,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         flow,
         rows,
         valid,
-        config,
+        settings.train,
         monitor={"test": test},
         workdir=workdir,
         resume=settings.resume,

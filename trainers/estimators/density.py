@@ -170,7 +170,7 @@ class FlowDensity(
             frame, schema, context=given_frame, given=given, weights=weights, seed=seed
         )
         train, valid = self._split(encoded, seed)
-        architecture, config = settings_for(
+        architecture = settings_for(
             len(train.rows),
             Architecture(
                 num_blocks=self.num_blocks,
@@ -179,11 +179,15 @@ class FlowDensity(
                 family=self.family,
                 rotation=self.rotation,
             ),
-            self._train_config(seed),
         )
         flow, self.report_ = start(train, architecture, seed=seed)
         result = train_flow(
-            flow, train, valid, config, mesh=self.mesh, progress=bool(self.verbose)
+            flow,
+            train,
+            valid,
+            self._train_config(seed),
+            mesh=self.mesh,
+            progress=bool(self.verbose),
         )
         self.table_ = TableFlow(result.model, schema, given, self.num_draws)
         self.history_ = result.history

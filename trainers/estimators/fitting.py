@@ -36,24 +36,15 @@ class Architecture:
     rotation: str = "nongaussian"
 
 
-def settings_for(
-    num_rows: int, architecture: Architecture, train: TrainConfig
-) -> tuple[Architecture, TrainConfig]:
+def settings_for(num_rows: int, asked: Architecture) -> Architecture:
     """What is used where a table is too small for what was asked.
 
     Args:
       num_rows: that are fitted.
-      architecture: asked for.
-      train: asked for.
+      asked: the architecture for many rows.
     """
-    components = max(1, min(architecture.num_components, num_rows // 4))
-    every = max(1, min(train.eval_every, train.num_steps))
-    return (
-        dataclasses.replace(architecture, num_components=components),
-        dataclasses.replace(
-            train, batch_size=min(train.batch_size, num_rows), eval_every=every
-        ),
-    )
+    components = max(1, min(asked.num_components, num_rows // 4))
+    return dataclasses.replace(asked, num_components=components)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

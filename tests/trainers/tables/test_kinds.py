@@ -184,6 +184,15 @@ def test_new_values_beyond_the_seen_ones_have_a_mass():
     assert np.isfinite(log_det).all()
 
 
+def test_a_misprint_makes_no_finer_grid():
+    x = (3 * NORMAL).round(2)
+    x[7] = 9.899999
+    kind = find(x, where="x").kind
+    np.testing.assert_allclose(kind.step, 0.01)
+    _, log_det = kind.encode(x, np.full((len(x), 1), 0.5))
+    assert np.isfinite(log_det).all()
+
+
 def test_a_part_decides_only_what_holds_for_all():
     x = np.concatenate([RNG.integers(0, 3, 60_000), [7]])
     kind = find(x, where="x").kind

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainers.tables.checks import InputError, shown
 from trainers.tables.kinds.base import Kind, Scale, on_grid
+from trainers.tables.kinds.grids import are_whole, rounded, step_of, whole_step
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
 
@@ -109,7 +110,7 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
         if name != "integer" and not numbers:
-            step = _step(levels)
+            step = step_of(levels)
         if step is None:
             found = Found(Continuous(scale=Scale.of(np.float64(x))), why)
             return dataclasses.replace(found, why=f"{why}; no step found")
@@ -165,17 +166,19 @@ def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
     if spike is not None:
         return spike
     n, ties = len(x), 1 - len(levels) / len(x)
-    if x.dtype.kind in "iub" or _are_whole(x):
-        step = float(_whole_step(levels))
+    if x.dtype.kind in "iub" or are_whole(x):
+        step = float(whole_step(levels))
         if ties <= _TIES and step != 1:
             if x.dtype.kind == "f":
                 return _real(x)
             step = 1.0
         return _on_grid(x, levels, step, "integer", "whole numbers", mass=mass)
-    step = _step(levels) if ties > _TIES else None
-    if step is not None:
+    grid = rounded(x) if ties > _TIES else None
+    if grid is not None:
+        step, snapped = grid
         why = f"steps of {step:g}"
-        return _on_grid(x, levels, step, "rounded", why, mass=mass)
+        levels = np.unique(snapped)
+        return _on_grid(snapped, levels, step, "rounded", why, mass=mass)
     if len(levels) <= 30 and n >= 3 * len(levels):
         return Found(_counted(x, levels, "categorical"), f"{len(levels)} values")
     found = _real(x)
@@ -296,38 +299,6 @@ def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | Non
     kind = Spike(value=float(value), share=float(most / len(x)), rest=found.kind)
     why = f"{_text(value)} in {most / len(x):.0%} of the rows, beside {found.why}"
     return Found(kind, why, note or found.note)
-
-
-def _are_whole(x: np.ndarray) -> bool:
-    return bool((x == np.rint(x)).all()) and float(np.abs(x).max()) < 2**53
-
-
-def _whole_step(levels: np.ndarray) -> int:
-    levels = levels.astype(np.int64) if levels.dtype.kind == "f" else levels
-    words = levels.astype(np.uint64)  # differences of which are right for every int64
-    return int(np.gcd.reduce(words[1:] - words[:-1])) or 1
-
-
-def _step(levels: np.ndarray) -> float | None:
-    """The step of a grid that holds all levels, or None."""
-    if levels.dtype.kind in "iu":
-        return float(_whole_step(levels))
-    eps = float(np.finfo(levels.dtype).eps)
-    y = np.float64(levels)
-    unit = 10.0 ** np.floor(np.log10(np.ptp(y)))
-    for digits in range(0, 10):
-        scaled = y / unit * 10.0**digits
-        slack = 8 * eps * np.abs(scaled) + 1e-12
-        if slack.max() > 0.01:
-            break
-        whole = np.rint(scaled)
-        if (np.abs(scaled - whole) <= slack).all():
-            gcd = np.gcd.reduce(np.diff(whole).astype(np.int64))
-            return float(gcd * unit / 10.0**digits)
-    least = np.diff(y).min()
-    places = (y - y[0]) / least
-    near = np.abs(places - np.rint(places)) <= 1e-4
-    return float(least) if near.all() and places[-1] < 1e6 else None
 
 
 def _sorted_levels(x: np.ndarray) -> list[Any]:
