@@ -3,6 +3,8 @@
 # make test-all  the same with the slow tests
 # make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)
 # make bench-check   their ratios against the committed ones, at small sizes
+# make bench-gpu-wheels   fetch what the next one needs besides jax, into .accelerator
+# make bench-gpu          the benchmark of an accelerator; needs jax with CUDA, no network
 # make clean     remove the environment, the caches and the runs
 # Another interpreter: make test PYTHON=python3.13
 
@@ -14,7 +16,7 @@ STAMP := $(VENV)/.installed
 LOCK = constraints/$$($(BIN)/python -c 'import sys; \
   print("py311" if sys.version_info < (3, 12) else "py313")').txt
 
-.PHONY: demo setup check test test-all bench bench-check clean
+.PHONY: demo setup check test test-all bench bench-check bench-gpu bench-gpu-wheels clean
 
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
@@ -37,6 +39,21 @@ bench: $(STAMP) $(VENV)/.bench
 
 bench-check: $(STAMP) $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick --check
+
+PACK := .accelerator
+
+bench-gpu-wheels: $(STAMP) $(VENV)/.bench
+	$(BIN)/python -m benchmarks.accelerator.pack --folder $(PACK)
+
+# With the machine's own Python, which has jax: what is packed lies before it on the path.
+bench-gpu:
+	@test -d $(PACK)/wheels || { echo 'No $(PACK)/wheels:' \
+	  'run make bench-gpu-wheels where there is a network, and bring the folder.' >&2; \
+	  exit 1; }
+	$(PYTHON) -m pip install -qq --disable-pip-version-check --no-index --no-deps \
+	  --no-compile --upgrade --target $(PACK)/site $(PACK)/wheels/*.whl
+	PYTHONPATH=$(PACK)/site RBIG_NNX_TABLES=$(PACK) XLA_PYTHON_CLIENT_MEM_FRACTION=.92 \
+	  $(PYTHON) -m benchmarks.accelerator $(ARGS)
 
 $(VENV)/.bench: $(STAMP)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check \

@@ -77,7 +77,7 @@ def main(bench: Bench) -> int:
         rows += measured
         console.print(report.markdown(environment, measured).split("\n", 5)[-1])
         if not bench.check:
-            report.write(stem, environment, _merged(stem, rows, bench))
+            report.write(stem, environment, merged(stem, rows, only=bench.only))
     if bench.check:
         lines = check.fallen(report.load(stem.with_suffix(".json")), rows)
         console.print("\n".join(lines) or "no ratio fell")
@@ -85,17 +85,19 @@ def main(bench: Bench) -> int:
     return 0
 
 
-def _merged(stem, rows, bench):
+def merged(
+    stem: pathlib.Path, rows: list[report.Row], *, only: Sequence[str]
+) -> list[report.Row]:
     """With `--only`, the rows of the other sections stay, with the commit they are of."""
     path = stem.with_suffix(".json")
-    if not bench.only or not path.exists():
+    if not only or not path.exists():
         return rows
     measured = {_subject(row) for row in rows}
     return [row for row in report.load(path) if _subject(row) not in measured] + rows
 
 
 def _subject(row):
-    return row["what"], row.get("table")
+    return tuple(row.get(key) for key in ("what", "table", "level", "d"))
 
 
 if __name__ == "__main__":

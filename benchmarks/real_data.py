@@ -4,13 +4,13 @@ Each loader returns all rows, shuffled by the seed; `splits` cuts and standardis
 """
 
 import importlib.util
+import os
 import pathlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.csv
 from sklearn.datasets import load_breast_cancer, load_digits
 
 _MINUTES_A_DAY = 1_440
@@ -36,11 +36,35 @@ def splits(name: str, seed: int) -> Splits:
     )
 
 
+# Where the two large tables lie on a machine without the packages that bring them.
+PACKED = "tables.npz"
+
+
+def _packed() -> Mapping[str, np.ndarray]:
+    """The tables that `benchmarks.accelerator.pack` wrote, if this is such a machine."""
+    path = pathlib.Path(os.environ.get("RBIG_NNX_TABLES", "")) / PACKED
+    return np.load(path) if path.exists() else {}
+
+
+# What the measurements of `power` are rounded to, by column.
+_POWER_UNITS = np.array([0.001, 0.01, 1, 1, 1, 1])
+
+
 def power(seed: int) -> np.ndarray:
-    """Household power, UCI: prepared as by Papamakarios et al. (MAF), 2017; [n, 6].
+    """Household power, UCI: prepared as by Papamakarios et al. (MAF), 2017; [n, 6]."""
+    packed = _packed()
+    readings = packed["power"].T if packed else power_readings()
+    noise = np.random.default_rng(seed).random(readings.shape)
+    return _POWER_UNITS * (readings + noise)
+
+
+def power_readings() -> np.ndarray:
+    """Household power in units of the last digit, [n, 6], uint16.
 
     Rows that were filled with those of the day before are dropped.
     """
+    import pyarrow.csv
+
     table = pyarrow.csv.read_csv(_folder("EnergyData") / "data/householdpower.csv")
     columns = [table.column(i).to_numpy() for i in range(1, 8)]
     values = np.stack(columns, axis=1).astype(np.float64)
@@ -52,14 +76,15 @@ def power(seed: int) -> np.ndarray:
     )
     active, _, voltage, _, *meters = values[kept].T
     rows = np.stack([active, voltage, *meters, minute[kept]], axis=1)
-    # The measurements are rounded to these units.
-    units = np.array([0.001, 0.01, 1, 1, 1, 1])
-    return rows + units * np.random.default_rng(seed).random(rows.shape)
+    return np.rint(rows / _POWER_UNITS).astype(np.uint16)
 
 
 def galaxy(seed: int) -> np.ndarray:
     """A simulated galaxy survey: redshift and six magnitudes, [100 000, 7]."""
     del seed
+    packed = _packed()
+    if packed:
+        return packed["galaxy"].T
     path = _folder("pzflow") / "example_files/galaxy-data.pkl"
     return pickle.loads(path.read_bytes()).to_numpy()
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import platform
 import subprocess
@@ -17,20 +18,26 @@ PACKAGES = ("jax", "flax", "distrax", "flowjax", "bijx", "equinox", "scikit-lear
 
 def environment() -> dict[str, Any]:
     """Commit, versions and device."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     device = jax.devices()[0]
     return {
-        "commit": commit,
+        "commit": os.environ.get("RBIG_NNX_COMMIT") or _commit(),
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
         "num_devices": jax.device_count(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+    except FileNotFoundError:  # a copy of the files on a machine without git
+        return "unknown"
 
 
 def write(path: pathlib.Path, environment: dict[str, Any], rows: list[dict]):
@@ -102,6 +109,8 @@ _TITLES = {
     "log_prob": "log p",
     "seeds_ahead_of": "seeds ahead of",
     "seconds": "s",
+    "percent_of_bandwidth": "% of bandwidth",
+    "percent_of_operations": "% of float32 products",
     "seconds_warm": "s, second call",
 }
 

@@ -19,17 +19,21 @@ def compile_seconds(function: Callable, *args: Any) -> tuple[Callable, float]:
 
 
 _ROUNDS = 9
-_PATIENCE = 30.0  # seconds
+_PATIENCE = {"cpu": 30.0}  # seconds, by backend
+_PATIENCE_ELSEWHERE = 2.0
 _SETTLED = 0.1  # quartiles no further apart than this share of the median
 _NEAR = 1.35  # times the fastest handover: the cores are still near each other
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], *, seconds: float = 0.2
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    seconds: float = 0.2,
+    patience: float | None = None,
 ) -> dict[str, float]:
     """Median seconds a call, A B A B …, so that a busy moment hits everyone.
 
-    Nine rounds, and nine more while somebody's times are far apart, for half a minute: what
+    Nine rounds, and nine more while somebody's times are far apart, for a while: what
     else runs on the machine slows a program on all cores more than one on one core, and
     should not decide the median. Nor do rounds count in which the cores were further apart than
     before in this process (see `_handover`), if there are nine others.
@@ -37,6 +41,8 @@ def interleaved(
     Args:
       calls: by name; each is called once before.
       seconds: nine rounds call each as often as fits into so long, at least once a round.
+      patience: seconds after which what there is must do; None: half a minute of a CPU,
+        two seconds of an accelerator, which nobody else uses.
     """
     counts = {}
     for name, call in calls.items():
@@ -44,7 +50,9 @@ def interleaved(
         counts[name] = max(int(seconds / max(_timed(call), 1e-6) / _ROUNDS), 1)
     rounds: list[dict[str, float]] = []
     handovers: list[float] = []
-    until = time.perf_counter() + _PATIENCE
+    if patience is None:
+        patience = _PATIENCE.get(jax.default_backend(), _PATIENCE_ELSEWHERE)
+    until = time.perf_counter() + patience
     while True:
         for _ in range(_ROUNDS):
             before = _handover()
@@ -80,9 +88,12 @@ def _handover() -> float:
 
     A virtual machine's cores may be on one chip or on two, and move for seconds at a time: a
     line of the cache then takes 300 ns instead of 50 from one to the other, and what shares
-    small arrays takes twice the time, while the cores compute as fast as ever.
+    small arrays takes twice the time, while the cores compute as fast as ever. An accelerator
+    has no such moods: 0.
     """
     global _fastest_handover
+    if jax.default_backend() != "cpu":
+        return 0.0
     seconds = min(_timed(_reversals()) for _ in range(3))
     _fastest_handover = min(_fastest_handover, seconds)
     return seconds

@@ -2,7 +2,10 @@ import itertools
 import math
 import time
 
+import pytest
+
 from benchmarks import check, report, timing
+from benchmarks.accelerator import __main__ as accelerator
 
 ROWS = [
     {"what": "step", "d": 2, "batch": 512, "ratio": {"naive": 2.0, "spline": 1.0}},
@@ -66,3 +69,31 @@ def test_rounds_with_the_cores_far_apart_do_not_count(monkeypatch):
 
     assert timing.interleaved({"call": call}, seconds=0)["call"] < 0.01
     assert len(times) < 40  # until the near ones were three in four it would take 50
+
+
+def test_the_benchmark_of_an_accelerator_runs_on_a_cpu(tmp_path):
+    settings = accelerator.Accelerator(
+        quick=True, only=("log_prob",), out=tmp_path / "cpu"
+    )
+    assert accelerator.main(settings) == 0
+    ceilings, row = report.load(tmp_path / "cpu.json")
+    assert ceilings["bytes"] > 1e8
+    assert {"rbig-nnx", "Distrax spline"} <= set(row["rows_per_second"])
+    assert row["percent_of_bandwidth"]["rbig-nnx"] > 0
+
+
+@pytest.mark.slow
+def test_every_section_of_it_does(tmp_path):
+    pytest.importorskip("flowjax", reason="the extra `bench`")
+    stem = tmp_path / "cpu"
+    assert (
+        accelerator.main(accelerator.Accelerator(quick=True, out=stem, minutes=60)) == 0
+    )
+    found = {row["what"] for row in report.load(stem.with_suffix(".json"))}
+    assert {"training step", "warm start", "sampling", "end of these runs"} <= found
+
+
+def test_an_unknown_section_is_named(capsys):
+    settings = accelerator.Accelerator(quick=True, only=("nothing",))
+    assert accelerator.main(settings) == 2
+    assert "no section ['nothing']" in capsys.readouterr().out

@@ -1,0 +1,174 @@
+"""Programs of every size, compiled side by side, then measured in turn."""
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import entrants, sections
+from benchmarks.accelerator.ceilings import PRECISIONS
+from benchmarks.report import Row
+from benchmarks.timing import interleaved
+
+OURS, NAIVE = sections.OURS, sections.NAIVE
+TF32, BFLOAT16 = "TF32", "bfloat16"
+PEERS = tuple(entrants.ENTRANTS)
+# What the same models do with shorter products. Only ours has a type for its networks.
+SHORTER = (f"{OURS} {TF32}", f"{NAIVE} {TF32}", f"{OURS} {BFLOAT16}")
+
+
+class Size(NamedTuple):
+    """A row of a table."""
+
+    d: int
+    batch: int
+    names: Sequence[str]
+
+
+class _Program(NamedTuple):
+    call: Callable[[], Any]
+    flops: float
+    bytes: float
+
+
+Make = Callable[[entrants.Entrant, int, int], tuple[Callable, tuple]]
+
+
+def step(entrant, d, batch):
+    """A training step and its arguments."""
+    function, opt_state = sections.train_step(entrant)
+    return function, (entrant.params, opt_state, rows(d, batch))
+
+
+def log_prob(entrant, d, batch):
+    """log p of rows."""
+    return entrant.log_prob, (entrant.params, rows(d, batch))
+
+
+def sampling(entrant, d, batch):
+    """Draws of rows."""
+    del d
+
+    def draw(params, key):
+        return entrant.sample(params, key, batch)
+
+    return draw, (entrant.params, jax.random.key(0))
+
+
+@functools.lru_cache(maxsize=8)
+def rows(d: int, batch: int) -> jax.Array:
+    """On the device."""
+    return jnp.asarray(sections.rows_of(batch, d))
+
+
+@functools.cache
+def _entrant(name: str, d: int) -> tuple[entrants.Entrant, str]:
+    """An entrant, and the precision of its products."""
+    for precision in (TF32, BFLOAT16):
+        if name.endswith(precision):
+            base = name.removesuffix(precision).rstrip()
+            options = {"dtype": jnp.bfloat16} if precision == BFLOAT16 else {}
+            entrant = entrants.ENTRANTS[base](d, sections.NUM_BLOCKS, **options)
+            return entrant, precision
+    return entrants.ENTRANTS[name](d, sections.NUM_BLOCKS), "float32"
+
+
+def measured(
+    what: str,
+    make: Make,
+    sizes: Sequence[Size],
+    *,
+    ceilings: Mapping[str, float],
+    patience: float | None = None,
+) -> list[Row]:
+    """A row for each size, with shares of the card's memory and products.
+
+    Args:
+      what: the table's title.
+      make: a function and its arguments for an entrant, a number of features and a batch.
+      sizes: of the rows.
+      ceilings: of `benchmarks.accelerator.ceilings`.
+      patience: see `benchmarks.timing.interleaved`.
+    """
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [
+            {
+                n: pool.submit(*_lowered(make, n, size))
+                for n in size.names
+                if _imports(n)
+            }
+            for size in sizes
+        ]
+        found = [{n: _result(f) for n, f in row.items()} for row in futures]
+    return [
+        _row(what, size, programs, ceilings, patience)
+        for size, programs in zip(sizes, found, strict=True)
+    ]
+
+
+@functools.cache
+def _imports(name: str) -> bool:
+    """Whether this entrant works with this machine's jax; said once where it does not."""
+    try:
+        _entrant(name, 2)
+    except ImportError as error:
+        print(f"{name} is left out: {error}")
+        return False
+    return True
+
+
+def _lowered(make, name, size):
+    """What a thread has to do; tracing holds Python's lock and is done before."""
+    entrant, precision = _entrant(name, size.d)
+    function, args = make(entrant, size.d, size.batch)
+    with jax.default_matmul_precision(PRECISIONS[precision]):
+        lowered = jax.jit(function).lower(*args)
+    return _compiled, lowered, args
+
+
+def _compiled(lowered, args) -> _Program:
+    program = lowered.compile()
+    cost = program.cost_analysis() or {}
+    return _Program(
+        functools.partial(program, *args),
+        cost.get("flops", 0.0),
+        cost.get("bytes accessed", 0.0),
+    )
+
+
+def _result(future) -> _Program | None:
+    """None where the memory does not suffice."""
+    try:
+        program = future.result()
+        jax.block_until_ready(program.call())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+    return program
+
+
+def _row(what, size, programs, ceilings, patience) -> Row:
+    fitting = {name: p for name, p in programs.items() if p is not None}
+    calls = {name: p.call for name, p in fitting.items()}
+    seconds = interleaved(calls, seconds=0.1, patience=patience)
+    row: Row = {"what": what, "d": size.d, "batch": size.batch}
+    row["rows_per_second"] = {name: size.batch / s for name, s in seconds.items()}
+    if OURS in seconds:
+        ours = seconds[OURS]
+        row["ratio"] = {n: s / ours for n, s in seconds.items() if n != OURS}
+    shown = {n: p for n, p in fitting.items() if n in (OURS, NAIVE)}
+    row["percent_of_bandwidth"] = {
+        n: 100 * p.bytes / seconds[n] / ceilings["bytes"] for n, p in shown.items()
+    }
+    row["percent_of_operations"] = {
+        n: 100 * p.flops / seconds[n] / ceilings["float32"] for n, p in shown.items()
+    }
+    missing = [name for name, p in programs.items() if p is None]
+    if missing:
+        row["out of memory"] = ", ".join(missing)
+    return row

@@ -1,0 +1,74 @@
+"""What the benchmark needs on a machine without network: `make bench-gpu-wheels`.
+
+The machine has jax with CUDA; its wheels and those that jax itself needs stay behind, so
+that nothing touches them. The tables go along as small files.
+"""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tyro
+
+from benchmarks import real_data
+
+# Brought by jax: another version beside it could break it.
+_JAX = {"jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum"}
+_NEEDED = (
+    *(
+        "flax",
+        "distrax",
+        "jaxtyping",
+        "optax",
+        "orbax-checkpoint",
+        "clu",
+        "scikit-learn",
+    ),
+    *("narwhals", "platformdirs", "threadpoolctl", "PyYAML", "lazy_loader", "rich"),
+    *("tyro", "flowjax", "bijx"),
+)
+_OLDEST_GLIBC, _NEWEST_GLIBC = 17, 35
+_LIMIT = 60  # MiB
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Downloads the wheels and packs the tables."""
+
+    folder: pathlib.Path = pathlib.Path(".accelerator")
+    python: str = "3.12"  # of the machine with the accelerator
+    jax: str = "0.11.2"  # likewise
+
+
+def main(pack: Pack) -> int:
+    """Fills the folder; returns 1 if it is larger than it should be."""
+    wheels = pack.folder / "wheels"
+    wheels.mkdir(parents=True, exist_ok=True)
+    for path in wheels.iterdir():
+        path.unlink()
+    platforms = [f"manylinux_2_{n}_x86_64" for n in range(_OLDEST_GLIBC, _NEWEST_GLIBC)]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels]
+    command += ["--only-binary=:all:", "--implementation=cp"]
+    command += [f"--python-version={pack.python}"]
+    command += [f"--abi={abi}" for abi in ("cp" + pack.python.replace(".", ""), "abi3")]
+    command += [f"--platform={p}" for p in (*platforms, "manylinux2014_x86_64")]
+    command += ["--abi=none", f"jax=={pack.jax}", *_NEEDED]
+    subprocess.run([str(part) for part in command], check=True)
+    for path in wheels.iterdir():
+        if path.name.split("-")[0].lower() in _JAX:
+            path.unlink()
+    np.savez_compressed(
+        pack.folder / real_data.PACKED,
+        # A column after the other takes half the space.
+        power=np.ascontiguousarray(real_data.power_readings().T),
+        galaxy=np.ascontiguousarray(real_data.galaxy(0).astype(np.float32).T),
+    )
+    size = sum(p.stat().st_size for p in pack.folder.rglob("*") if p.is_file()) / 2**20
+    print(f"{len(list(wheels.iterdir()))} wheels and the tables: {size:.0f} MiB")
+    return int(size > _LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Pack, prog="python -m benchmarks.accelerator.pack")))
