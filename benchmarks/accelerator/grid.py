@@ -31,8 +31,8 @@ class Size(NamedTuple):
 
 class _Program(NamedTuple):
     call: Callable[[], Any]
-    flops: float
-    bytes: float
+    flops: float | None
+    bytes: float | None
 
 
 Make = Callable[[entrants.Entrant, int, int], tuple[Callable, tuple]]
@@ -87,6 +87,8 @@ def measured(
 ) -> list[Row]:
     """A row for each size, with shares of the card's memory and products.
 
+    The shares are by XLA's counts, and of programs without loops.
+
     Args:
       what: the table's title.
       make: a function and its arguments for an entrant, a number of features and a batch.
@@ -132,11 +134,13 @@ def _lowered(make, name, size):
 
 def _compiled(lowered, args) -> _Program:
     program = lowered.compile()
-    cost = program.cost_analysis() or {}
+    # XLA counts the body of a loop once.
+    loops = " while(" in program.as_text()
+    cost = {} if loops else program.cost_analysis() or {}
     return _Program(
         functools.partial(program, *args),
-        cost.get("flops", 0.0),
-        cost.get("bytes accessed", 0.0),
+        cost.get("flops"),
+        cost.get("bytes accessed"),
     )
 
 
@@ -161,12 +165,12 @@ def _row(what, size, programs, ceilings, patience) -> Row:
     if OURS in seconds:
         ours = seconds[OURS]
         row["ratio"] = {n: s / ours for n, s in seconds.items() if n != OURS}
-    shown = {n: p for n, p in fitting.items() if n in (OURS, NAIVE)}
+    counted = {n: p for n, p in fitting.items() if n in (OURS, NAIVE) and p.bytes}
     row["percent_of_bandwidth"] = {
-        n: 100 * p.bytes / seconds[n] / ceilings["bytes"] for n, p in shown.items()
+        n: 100 * p.bytes / seconds[n] / ceilings["bytes"] for n, p in counted.items()
     }
     row["percent_of_operations"] = {
-        n: 100 * p.flops / seconds[n] / ceilings["float32"] for n, p in shown.items()
+        n: 100 * p.flops / seconds[n] / ceilings["float32"] for n, p in counted.items()
     }
     missing = [name for name, p in programs.items() if p is None]
     if missing:
