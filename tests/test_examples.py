@@ -13,7 +13,7 @@ def load(path):
     return module
 
 
-QUICK = ("encoder_head", "table_of_numbers")
+QUICK = ("table_of_numbers",)
 
 
 @pytest.mark.parametrize(

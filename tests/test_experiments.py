@@ -64,7 +64,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_features", "num_rows", "seed", "num_steps"),
     [
-        (2, 3_000, 1, 300),
+        pytest.param(2, 3_000, 1, 300, marks=SLOW),
         *(pytest.param(2, 3_000, s, 1_000, marks=SLOW) for s in range(4)),
         *(pytest.param(4, 3_000, s, 1_000, marks=SLOW) for s in range(2)),
         # With 3,000 rows and nothing to stop by, these overfit beyond the bounds.

@@ -98,6 +98,7 @@ def test_float64_keeps_what_float32_would_lose():
     assert here.log_prob(np.array([1e30, 0.0])) == -np.inf
 
 
+@pytest.mark.slow
 def test_the_environment_variable():
     """In a process where 64-bit types are on from the first import."""
     code = """if True:

@@ -82,7 +82,10 @@ def conditioned_rows():
     )
 
 
-@pytest.mark.parametrize("way", ["scanned", "few rows at a time"])
+@pytest.mark.parametrize(
+    "way",
+    ["scanned", pytest.param("few rows at a time", marks=pytest.mark.slow)],
+)
 def test_blocks_have_the_gradients_of_those_written_out(way, monkeypatch):
     flow = rn.coupling_flow(4, 3, **CONDITIONED, rngs=nnx.Rngs(0))
     found = []

@@ -102,6 +102,7 @@ def test_a_fit_that_was_stopped_goes_on_without_another_warm_start(
     assert (run / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_no_resume_starts_anew_and_profiles(mixed, tmp_path):
     file, run = tmp_path / "rows.csv", tmp_path / "run"
     file.write_text("\n".join(mixed_lines(seed=2)) + "\n")

@@ -20,6 +20,7 @@ def write(path, **columns):
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_mutual_information_of_known_pairs(tmp_path):
     random = np.random.default_rng(0)
     z = random.normal(size=3_000)
@@ -61,6 +62,7 @@ def test_the_command_on_a_run_and_on_a_file(mixed, tmp_path):
     assert json.loads(again.out) == found
 
 
+@pytest.mark.slow
 def test_a_run_whose_file_has_changed_is_refused(tmp_path, conditional):
     moved = conditional.file.with_name("moved.csv")
     conditional.file.rename(moved)

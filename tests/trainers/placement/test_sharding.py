@@ -136,6 +136,7 @@ def test_flows_pass_the_metadata_on():
     }
 
 
+@pytest.mark.slow
 def test_scanned_blocks_train_like_a_list_on_any_mesh():
     listed, *scanned = (
         fit(flow(3, scan_blocks=scan), X, VALID, config=QUICK, mesh=mesh)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import rbig_nnx as rn
@@ -16,6 +17,7 @@ def flow(dtype):
     )
 
 
+@pytest.mark.slow
 def test_a_bfloat16_conditioner_trains_with_float32_state_and_log_det():
     result = fit(flow(jnp.bfloat16), X, VALID, config=QUICK)
     assert result.history["valid"][-1] > result.history["valid"][0]

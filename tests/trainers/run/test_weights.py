@@ -82,6 +82,7 @@ def test_every_layout_gives_the_losses_of_one_device(layout):
     assert_same_run(one.history, many.history, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_weighted_conditional_run_goes_on_to_the_same_bits(tmp_path):
     flow = rn.coupling_flow(
         2, 1, num_components=2, hidden=(4,), context_features=1, rngs=nnx.Rngs(0)
