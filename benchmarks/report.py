@@ -24,8 +24,15 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
         "num_devices": jax.device_count(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a peer that is then left out
+        return "none"
 
 
 def _commit() -> str:
