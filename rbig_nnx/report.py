@@ -13,9 +13,7 @@ class LayerReport:
 
     index: int  # in the order of application, through every block
     name: str
-    log_prob: (
-        float  # nats, mean over the held-out rows, of the flow cut after this layer
-    )
+    log_prob: float  # nats, mean over the valid rows, of the flow cut after this layer
     negentropy: float  # nats this layer removed on those rows
     action: str  # "pca", "8 of 8 features", "passed", …
     seconds: float  # compilation included
@@ -27,12 +25,12 @@ class WarmStartReport:
 
     layers: tuple[LayerReport, ...]
     holdout: (
-        float  # share of the rows held out; 0: log densities are of the fitted rows
+        float  # share of the rows that judge; 0: log densities are of the train rows
     )
 
     @property
     def log_prob(self) -> float:
-        """Mean log density of the warm-started flow in nats, on the held-out rows."""
+        """Mean log density of the warm-started flow in nats, on the valid rows."""
         return self.layers[-1].log_prob
 
     @property
@@ -42,7 +40,7 @@ class WarmStartReport:
 
     def table(self) -> Table:
         """The report as a rich table."""
-        rows = "held-out rows" if self.holdout else "fitted rows"
+        rows = "valid rows" if self.holdout else "train rows"
         table = Table(title=f"warm start, nats on {rows}")
         for name in ("layer", "fit", "log p", "removed", "seconds"):
             left = name in ("layer", "fit")

@@ -147,7 +147,7 @@ def test_report_adds_up_and_prints():
     assert start + sum(removed) == pytest.approx(report.log_prob, abs=1e-4)
     assert report.seconds > 0
     text = str(report)
-    assert "held-out rows" in text
+    assert "valid rows" in text
     assert "MixtureCDFCoupling" in text
 
 

@@ -87,8 +87,8 @@ def fit(
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
       progress: a line that changes on standard error if that is a terminal, else a line
-        for each evaluation; False shows nothing. Or the display of a larger job, from
-        `trainers.run.progress.show_progress`.
+        for each phase and, once a minute, for an evaluation; False shows nothing. Or the
+        display of a larger job, from `trainers.run.progress.show_progress`.
 
     Raises:
       ValueError: arguments that cannot be used; columns that float32 holds too coarsely to

@@ -1,4 +1,4 @@
-"""The progress of a whole job on standard error: one line in a terminal, lines elsewhere.
+"""The progress of a whole job on standard error: one line in a terminal, few elsewhere.
 
 A job goes through phases, such as reading, warm start, compiling, training and baselines.
 Without JAX, so that the first of them shows before it is imported.
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 80  # columns, at most
+_MINUTE = 60.0  # seconds
 _BAR = range(6, 21)  # widths of the bar, where a line leaves room
 
 
@@ -135,13 +136,15 @@ class _Phase:
 
 
 class _Lines(Progress):
-    """A line for each phase and each evaluation."""
+    """A line for each phase, and in a long one an evaluation's once a minute."""
 
     def __init__(self):
         self._phase: _Phase | None = None
+        self._told = time.monotonic()
 
     def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:
         self._phase = _Phase(name, total, done)
+        self._told = time.monotonic()
         self.say(name)
 
     def advance(self, done: int, note: str = "") -> None:
@@ -153,7 +156,9 @@ class _Lines(Progress):
     ) -> None:
         if self._phase is not None:
             self._phase.done, self._phase.scores = step, _told(scores, best)
-            self.say(self._phase.line())
+            if time.monotonic() - self._told >= _MINUTE:
+                self._told = time.monotonic()
+                self.say(self._phase.line())
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
