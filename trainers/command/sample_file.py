@@ -43,6 +43,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     if settings.cache:
         use_cache()
     opened = Run.open(settings.run)
+    opened.keep_file(settings.file, "FILE")
     model = opened.model
     if contexts is None and settings.given_values:
         contexts = _parsed(settings.given_values, model.given)
@@ -53,6 +54,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             f"`given_values` must give {shown(names)}, on which the density is"
             f" conditional, as {example} or in a file."
         )
+    if contexts is not None and model.given is not None:
+        model.given.context(contexts, name="given_values")  # before any work
     num_rows = _DEFAULT if asked is None else asked
     if contexts is not None and len(contexts) != 1:
         if asked not in (None, len(contexts)):
@@ -61,16 +64,21 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
                 f" {settings.given_values}; got {asked}."
             )
         num_rows = len(contexts)
-    first = 0
+    first, written = 0, ()
     with PartWriter(settings.file) as writer:
         progress.phase("sampling", total=num_rows or None)
         for frame in model.samples(
             num_rows, seed=settings.seed, context=contexts, rows=_ROWS
         ):
-            writer.write(_whole(frame, contexts, first, opened))
+            whole = _whole(frame, contexts, first, opened)
+            written = whole.names
+            writer.write(whole)
             first += len(frame)
             progress.advance(first)
     printer.line(f"{num_rows:,} rows: {settings.file}")
+    absent = [name for name in opened.columns if name not in written]
+    if absent:
+        printer.line(f"left out, since the model does not hold them: {shown(absent)}")
 
 
 def _whole(frame: Frame, contexts: Frame | None, first: int, opened: Run) -> Frame:

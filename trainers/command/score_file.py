@@ -48,6 +48,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     if settings.cache:
         use_cache()
     opened = Run.open(settings.run)
+    if settings.out is not None:
+        opened.keep_file(settings.out, "--out")
     if settings.num_draws:
         model = dataclasses.replace(opened.model, num_draws=settings.num_draws)
         opened = dataclasses.replace(opened, model=model)

@@ -1,5 +1,6 @@
 """What comes into the estimators, before scikit-learn looks at it."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from sklearn.base import BaseEstimator
 
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
+from trainers.tables.kinds.levels import Skipped
+from trainers.tables.schema import Schema
 
 
 def is_dataframe(X: Any) -> bool:
@@ -26,6 +29,28 @@ def refuse_words(X: Any):
                     f"`X` must hold numbers; column {j} (from 0) holds words, as {word!r}."
                     " Convert it, leave it out, or give a DataFrame."
                 )
+
+
+def warn_of_lost(schema: Schema, kinds: Any):
+    """Names the columns that are neither modelled nor written back, but for those asked."""
+    asked = kinds if isinstance(kinds, Mapping) else {}
+    lost = [
+        column
+        for column in schema.columns
+        if isinstance(column.kind, Skipped)
+        and column.kind.value is None
+        and column.kind.of is None
+        and column.name not in asked
+    ]
+    if lost:
+        told = "; ".join(f"{column.name} ({column.why})" for column in lost[:5])
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        warnings.warn(
+            f"left out of the density: {told}{more}. `kinds` says otherwise; words that"
+            " stand for numbers or dates are to be converted.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def json_params(estimator: BaseEstimator) -> dict[str, Any]:

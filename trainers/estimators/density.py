@@ -25,6 +25,7 @@ from trainers.estimators.arguments import (
     is_dataframe,
     json_params,
     refuse_words,
+    warn_of_lost,
 )
 from trainers.estimators.fitting import (
     Architecture,
@@ -162,6 +163,7 @@ class FlowDensity(
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
         given = None if context is None else Schema.of(given_frame, given=True)
+        warn_of_lost(schema, self.kinds)
         for note in schema.notes:
             warnings.warn(note, UserWarning, stacklevel=2)
         if self.verbose:

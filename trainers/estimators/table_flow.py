@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -77,7 +78,13 @@ class TableFlow:
     def samples(
         self, num_rows: int, *, seed: int = 0, context: Any = None, rows: int
     ) -> Iterator[Frame]:
-        """The rows of `sample`, by parts of about `rows`; without rows one empty part."""
+        """The rows of `sample`, by parts of about `rows`; without rows one empty part.
+
+        Raises:
+          InputError: a negative number, or contexts that do not fit.
+        """
+        if num_rows < 0:
+            raise InputError(f"`n_samples` must be 0 or more; got {num_rows}.")
         given = self._given(context, num_rows)
         size = self._size(num_rows)
         key = jax.random.key(seed)
@@ -158,6 +165,7 @@ class TableFlow:
                 f" {', '.join(c.name for c in self.given.kept)}."
             )
         rows = self.given.context(context)
+        _warn_far(self.given, context)
         if len(rows) not in (1, num_rows):
             raise InputError(
                 f"`context` must have one row, or one for each of {num_rows}; got"
@@ -192,6 +200,23 @@ class TableFlow:
 
     def _empty(self) -> np.ndarray:
         return np.empty((0, self.schema.width), np.float32)
+
+
+def _warn_far(given: Schema, context: Any):
+    """Says where contexts lie further beyond those of the fit than half their range."""
+    frame = given.matched(context, name="context")
+    for column in given.kept:
+        low, high = column.low, column.high
+        if not isinstance(low, int | float):
+            continue
+        values, reach = column.numbers(frame[column.name]), (high - low) / 2
+        if np.any((values < low - reach) | (values > high + reach)):
+            warnings.warn(
+                f"`{column.name}` is given far beyond the fit, which saw {low:g} to"
+                f" {high:g}: the density is extrapolated there.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _unpickled(config, arrays, *rest) -> TableFlow:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainers.command.conftest import command
+from tests.trainers.command.conftest import QUICK, command
 from trainers.command import sample_file
 from trainers.tables.reading import read_frame
 
@@ -85,3 +85,21 @@ def test_mistakes_are_found_before_any_work(mixed, tmp_path):
         ended = command("sample", mixed.run, tmp_path / name, *options)
         assert ended.code == 2
         assert words in ended.err
+
+
+def test_the_fitted_file_is_never_written_over(mixed):
+    before = mixed.file.read_bytes()
+    ended = command("sample", mixed.run, mixed.file, "-n", 2)
+    assert ended.code == 2
+    assert "must be another file than the one that was fitted" in ended.err
+    assert mixed.file.read_bytes() == before
+
+
+def test_columns_that_are_no_part_of_the_model_are_named(tmp_path):
+    file, run = tmp_path / "names.csv", tmp_path / "run"
+    numbers = np.random.default_rng(0).normal(size=(60, 2))
+    rows = (f"row {i},{a},{b}" for i, (a, b) in enumerate(numbers))
+    file.write_text("\n".join(["name,a,b", *rows]) + "\n")
+    assert command("fit", file, "--workdir", run, *QUICK).code == 0
+    ended = command("sample", run, tmp_path / "drawn.csv", "-n", 5)
+    assert "left out, since the model does not hold them: name" in ended.out

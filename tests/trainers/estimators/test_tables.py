@@ -137,6 +137,21 @@ def test_a_context_is_given_and_not_modelled():
         model.score_samples(zero)
 
 
+def test_what_is_left_out_and_what_is_extrapolated_is_said():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"a": random.normal(size=100), "name": [f"row {i}" for i in range(100)]}
+    )
+    years = pd.DataFrame({"year": random.integers(2001, 2016, 100)})
+    small = SMALL | {"num_steps": 10}
+    with pytest.warns(UserWarning, match="left out of the density: name"):
+        fitted = FlowDensity(**small).fit(table, context=years)
+    with pytest.warns(UserWarning, match="`year` is given far beyond the fit"):
+        fitted.sample(2, context=pd.DataFrame({"year": [2040]}))
+    with pytest.raises(InputError, match="`n_samples` must be 0 or more; got -1"):
+        fitted.sample(-1, context=years[:1])
+
+
 def test_weights_decide():
     weights = np.arange(1_200) % 2
     x = RNG.normal(size=(1_200, 2)) + 6 * (1 - weights[:, None])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import tempfile
@@ -131,6 +132,15 @@ class Run:
         schemas = [self.model.schema, *([self.model.given] if self.model.given else [])]
         kept = {column.name for schema in schemas for column in schema.kept}
         return [name for name in self.columns if name in kept]
+
+    def keep_file(self, out: str | os.PathLike, option: str):
+        """Raises InputError if `out` is the very file that was fitted."""
+        fitted = read_report(self.path)["file"]
+        out = pathlib.Path(out)
+        if out.exists() and os.path.exists(fitted) and out.samefile(fitted):
+            raise InputError(
+                f"{option} must be another file than the one that was fitted; got {out}."
+            )
 
     def quantile(self, log_prob: np.ndarray) -> np.ndarray:
         """The share of the training rows with a lower density, [n]."""

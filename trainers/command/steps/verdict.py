@@ -127,11 +127,11 @@ def units(columns: Iterable[Mapping[str, Any]]) -> str:
 
 
 def shown(mean: float | None, error: float | None, *, sign: bool = False) -> str:
-    """A figure with its standard error, as -1.234 ± 0.021."""
+    """A figure with its standard error, as -1.234 ± 0.021; one row has none."""
     if mean is None:
         return "not finite"
     figure = f"{mean:+.4f}" if sign else f"{mean:.4f}"
-    return f"{figure} ± {'?' if error is None else f'{error:.4f}'}"
+    return figure if error is None else f"{figure} ± {error:.4f}"
 
 
 def _what_to_try(report: Mapping[str, Any]) -> str:
