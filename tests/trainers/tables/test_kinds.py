@@ -245,3 +245,18 @@ def test_a_kind_that_cannot_be_is_refused(words, message):
 )
 def test_a_kind_that_is_asked_for_is_taken(words, x, kind):
     assert isinstance(declared(x, words, where="x").kind, kind)
+
+
+@pytest.mark.parametrize(
+    ("num_values", "why"),
+    [
+        (600, "free text: each row has its own"),
+        (590, "free text: 590 values in 600 rows"),
+        (150, "150 categories in 600 rows: --kinds place=categorical takes them"),
+    ],
+)
+def test_why_words_are_left_out(num_values, why):
+    words = np.array([f"word {i % num_values}" for i in range(600)], object)
+    found = find(words, where="column 'place'")
+    assert isinstance(found.kind, Skipped)
+    assert found.why == why

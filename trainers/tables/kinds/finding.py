@@ -1,17 +1,18 @@
 """Which kind a column is, from its type and its values."""
 
-import collections
 import dataclasses
 import re
 from typing import Any
 
 import numpy as np
 
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError
 from trainers.tables.kinds.base import Kind, Scale, on_grid
+from trainers.tables.kinds.found import Found, text
 from trainers.tables.kinds.grids import are_whole, rounded, step_of, whole_step
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
+from trainers.tables.kinds.words import counted, of_words, sorted_levels
 
 NAMES = (
     "continuous", "positive", "bounded(lo, hi)", "rounded(step)", "integer",
@@ -19,20 +20,10 @@ NAMES = (
 )  # fmt: skip
 _NATURAL = ((0, 24), (0, 360), (-180, 180), (-90, 90))  # and [0, 10^k], [-10^k, 10^k]
 _MAX_CELLS = 128  # of a grid whose cells each get their frequency
-_MAX_LEVELS = 100  # of words; with more they are free text
 _TIES = 0.05  # share of repeated values from which a column is on a grid
 _SPIKE = 0.02  # share of the rows from which one value is a spike
 _MAX_SPIKES = 2
 _LOOKED_AT = 50_000  # values that decide, of more, if the kind then holds them all
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """A kind and the reason for it; `note` is worth a warning."""
-
-    kind: Kind
-    why: str
-    note: str = ""
 
 
 def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -> Found:
@@ -48,7 +39,7 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
       InputError: words that are numbers.
     """
     if x.dtype == object:
-        return _of_words(x, where)
+        return of_words(x, where)
     if len(x) > _LOOKED_AT:
         part = np.random.default_rng(0).choice(x, _LOOKED_AT)
         found = find(part, where=where, mass=mass, given=given)
@@ -60,11 +51,11 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     levels = np.unique(x)
     if len(levels) <= 1:
         value = levels[0].item() if len(levels) else None
-        return Found(Skipped(reason="constant", value=value), f"always {_text(value)}")
+        return Found(Skipped(reason="constant", value=value), f"always {text(value)}")
     if given:
         return _of_context(x, levels)
     if x.dtype == bool:
-        return Found(_counted(x, levels, "boolean"), "true or false")
+        return Found(counted(x, levels, "boolean"), "true or false")
     return _of_numbers(x, levels, where=where, mass=mass)
 
 
@@ -100,7 +91,7 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
     if name == "skipped":
         return Found(Skipped(reason=why), why)
     if name in ("categorical", "boolean"):
-        return Found(_counted(x, _sorted_levels(x), name), why)
+        return Found(counted(x, sorted_levels(x), name), why)
     if x.dtype == object:
         raise InputError(
             f"`kinds` asks for {name}, which needs numbers; {where} holds words."
@@ -138,26 +129,9 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
     return Found(_bounded(y, low, high), why)
 
 
-def _of_words(x: np.ndarray, where: str) -> Found:
-    levels = _sorted_levels(x)
-    if len(levels) <= 1:
-        return Found(Skipped(reason="constant", value=levels[0]), f"always {levels[0]}")
-    words = [level for level in levels if isinstance(level, str)]
-    if words and sum(map(_is_number, words)) > 0.9 * len(words):
-        raise InputError(
-            f"{where} holds numbers as words, as {words[0]!r}. Convert it to numbers, or"
-            " say that it is categorical (`kinds`, or --kinds NAME=categorical)."
-        )
-    enough = len(x) >= (3 if len(levels) > 10 else 1.5) * len(levels)
-    if len(levels) > _MAX_LEVELS or not enough:
-        why = f"free text: {len(levels)} values in {len(x)} rows"
-        return Found(Skipped(reason="free text"), why)
-    return Found(_counted(x, levels, "categorical"), f"{len(levels)} words")
-
-
 def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
     if len(levels) == 2:
-        return Found(_counted(x, levels, "boolean"), "two values")
+        return Found(counted(x, levels, "boolean"), "two values")
     return Found(Continuous(scale=Scale.of(np.float64(x))), "a number")
 
 
@@ -180,7 +154,7 @@ def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
         levels = np.unique(snapped)
         return _on_grid(snapped, levels, step, "rounded", why, mass=mass)
     if len(levels) <= 30 and n >= 3 * len(levels):
-        return Found(_counted(x, levels, "categorical"), f"{len(levels)} values")
+        return Found(counted(x, levels, "categorical"), f"{len(levels)} values")
     found = _real(x)
     if ties > 0.2:
         note = (
@@ -232,7 +206,7 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
     low, high = float(levels[0]), float(levels[-1])
     cells = round((high - low) / step) + 1
     if name == "integer" and len(levels) == 2 and (low, high) == (0, 1):
-        return Found(_counted(x, levels, "boolean"), "0 or 1")
+        return Found(counted(x, levels, "boolean"), "0 or 1")
     whole = name == "integer"
     if cells <= _MAX_CELLS and len(x) >= 3 * len(levels) and (mass or whole):
         places = np.rint((np.float64(x) - low) / step).astype(int)
@@ -246,7 +220,7 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
             step=step,
             tail=0.5 / (len(x) + 1),
         )
-        return Found(kind, f"{why}, {_text(low)} to {_text(high)}")
+        return Found(kind, f"{why}, {text(low)} to {text(high)}")
     y = np.float64(x)
     options: dict[str, Any] = {"step": step, "low": low, "high": high}
     if name == "integer":
@@ -258,17 +232,6 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
         return Found(kind, f"{why}, skewed")
     kind = (Integer if whole else Grid)(**options, mass=mass, scale=Scale.of(y))
     return Found(kind, why)
-
-
-def _counted(x: np.ndarray, levels: Any, name: str) -> Levels:
-    if x.dtype == object:
-        held = collections.Counter(x.tolist())
-        counts = np.array([held[level] for level in levels])
-    else:
-        levels, counts = np.unique(x, return_counts=True)
-        levels = levels.tolist()
-    shares = tuple((counts / len(x)).tolist())
-    return Levels(kind_name=name, levels=tuple(levels), shares=shares)
 
 
 def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | None:
@@ -286,8 +249,8 @@ def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | Non
     note = ""
     if far and most >= 3:
         note = (
-            f"{where}: {_text(value)} in {most} rows lies far from all other values; if it"
-            f" stands for a missing value, say so (--na {_text(value)}, or leave those"
+            f"{where}: {text(value)} in {most} rows lies far from all other values; if it"
+            f" stands for a missing value, say so (--na {text(value)}, or leave those"
             " rows out)."
         )
     lonely = most >= 10 and most >= 10 * counts[order[-2]]
@@ -297,22 +260,5 @@ def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | Non
         rest, np.unique(rest), where=where, mass=mass, spikes=spikes + 1
     )
     kind = Spike(value=float(value), share=float(most / len(x)), rest=found.kind)
-    why = f"{_text(value)} in {most / len(x):.0%} of the rows, beside {found.why}"
+    why = f"{text(value)} in {most / len(x):.0%} of the rows, beside {found.why}"
     return Found(kind, why, note or found.note)
-
-
-def _sorted_levels(x: np.ndarray) -> list[Any]:
-    held = set(x.tolist())
-    return sorted(held, key=lambda v: (isinstance(v, str), v))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else shown([value])

@@ -1,0 +1,72 @@
+"""The kinds of words, and levels with their shares."""
+
+import collections
+from typing import Any
+
+import numpy as np
+
+from trainers.tables.checks import InputError
+from trainers.tables.kinds.found import Found, option
+from trainers.tables.kinds.levels import Levels, Skipped
+
+_MAX_LEVELS = 100  # of words; with more they are left out
+_REPEATS = 1.5  # rows a level, from which words are categories
+
+
+def of_words(x: np.ndarray, where: str) -> Found:
+    """The kind of a column of words, [n].
+
+    Raises:
+      InputError: words that are numbers.
+    """
+    levels = sorted_levels(x)
+    if len(levels) <= 1:
+        return Found(Skipped(reason="constant", value=levels[0]), f"always {levels[0]}")
+    words = [level for level in levels if isinstance(level, str)]
+    if words and sum(map(_is_number, words)) > 0.9 * len(words):
+        raise InputError(
+            f"{where} holds numbers as words, as {words[0]!r}. Convert it to numbers, or"
+            " say that it is categorical (`kinds`, or --kinds NAME=categorical)."
+        )
+    enough = len(x) >= (3 if len(levels) > 10 else _REPEATS) * len(levels)
+    if len(levels) > _MAX_LEVELS or not enough:
+        return _left_out(len(levels), len(x), where)
+    return Found(counted(x, levels, "categorical"), f"{len(levels)} words")
+
+
+def _left_out(num_levels: int, n: int, where: str) -> Found:
+    """Text, or categories of which there are too many to be taken unasked."""
+    if num_levels == n:
+        return Found(Skipped(reason="free text"), "free text: each row has its own")
+    if n < _REPEATS * num_levels:
+        why = f"free text: {num_levels:,} values in {n:,} rows"
+        return Found(Skipped(reason="free text"), why)
+    many = f"{num_levels:,} categories in {n:,} rows"
+    way_out = option(where, "kinds", "categorical")
+    return Found(Skipped(reason="many categories"), f"{many}: {way_out} takes them")
+
+
+def counted(x: np.ndarray, levels: Any, name: str) -> Levels:
+    """Levels with their frequencies in x, [n]."""
+    if x.dtype == object:
+        held = collections.Counter(x.tolist())
+        counts = np.array([held[level] for level in levels])
+    else:
+        levels, counts = np.unique(x, return_counts=True)
+        levels = levels.tolist()
+    shares = tuple((counts / len(x)).tolist())
+    return Levels(kind_name=name, levels=tuple(levels), shares=shares)
+
+
+def sorted_levels(x: np.ndarray) -> list[Any]:
+    """The different values of x, numbers before words."""
+    held = set(x.tolist())
+    return sorted(held, key=lambda v: (isinstance(v, str), v))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
