@@ -17,7 +17,7 @@ from trainers.tables.columns import (
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
-from trainers.tables.kinds import Skipped, kind_from_config
+from trainers.tables.kinds import Skipped, dependence, kind_from_config
 from trainers.tables.kinds.finding import Found, declared, find
 
 _VERSION = 1
@@ -109,6 +109,7 @@ class Schema:
             refuse_missing(frame, skipped=skipped, name=name)
         if whole and not given:
             columns = in_order(without_copies(columns, frame, asked), frame)
+            notes += _dependences(columns, frame)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
         if not schema.width and not given:
             reasons = (f"{c.name} ({c.why})" for c in columns)
@@ -150,7 +151,8 @@ class Schema:
         Raises:
           InputError: a column that is not there, or arrays of another width.
         """
-        frame = as_frame(table, name=name)
+        formats = {c.name: c.date_format for c in self.columns}
+        frame = as_frame(table, name=name, date_formats=formats)
         if frame.names == self.names:
             return frame
         wanted = [c.name for c in self.kept]
@@ -331,6 +333,16 @@ def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
                 f"`kinds` must name columns, {shown(frame.names, 20)}; got {key!r}."
             )
     return result
+
+
+def _dependences(columns: Iterable[ColumnSchema], frame: Frame) -> list[str]:
+    """What to say of columns that are linear functions of several others."""
+    numeric = [c for c in columns if c.kind.width and c.dtype != "O"]
+    if len(numeric) < 3:
+        return []
+    part = frame.take(dependence.rows_to_look_at(len(frame), len(numeric)))
+    values = [np.float64(c.numbers(part[c.name])) for c in numeric]
+    return dependence.notes([c.name for c in numeric], np.stack(values, axis=1))
 
 
 def _shown(value: Any) -> str:

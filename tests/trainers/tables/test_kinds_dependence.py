@@ -1,0 +1,61 @@
+"""Columns that are linear functions of several others are named, and no others."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trainers.tables.kinds import dependence
+from trainers.tables.schema import Schema
+
+RNG = np.random.default_rng(0)
+N = 600
+X = RNG.normal(size=(N, 3)) * [1, 10, 1e-3] + [0, 1e3, 5]
+TABLES = {
+    "shares of one": {
+        f"p{i}": share for i, share in enumerate(RNG.dirichlet([2, 3, 4, 5], N).T)
+    },
+    "a mean that is rounded": {
+        "low": (X[:, 1] - np.exp(X[:, 0])).round(5),
+        "high": (X[:, 1] + np.exp(X[:, 0])).round(5),
+        "mean": X[:, 1],
+    },
+    "margin of rounded columns": {
+        "a": (a := RNG.normal(45, 5, N).round(1)),
+        "b": (b := RNG.normal(40, 5, N).round(1)),
+        "margin": (a - b).round(1),
+    },
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_dependence_is_named_with_the_way_out(name):
+    table = pd.DataFrame(TABLES[name])
+    last = table.columns[-1]
+    (note,) = Schema.of(table).notes
+    assert (
+        f"column '{last}' is a linear function of {', '.join(table.columns[:-1])}"
+        in note
+    )
+    assert f"--drop {last}" in note
+    assert not Schema.of(table, {last: "skipped"}).notes
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X,
+        X + np.where(np.arange(N) == 7, 1e9, 0)[:, None],  # one row far out
+        np.exp(5 * X[:, [0, 0, 0]] + RNG.normal(size=(N, 3))),
+        np.c_[X, X.sum(1) + 1e-3 * RNG.normal(size=N)],
+        RNG.normal(size=(5, 5)),  # so few rows that all depend
+    ],
+)
+def test_nothing_is_said_of_columns_that_do_not_depend(x):
+    assert not dependence.dependences(x)
+
+
+def test_each_dependence_is_found_among_many():
+    x = np.c_[X, X[:, 0] + 1e-3 * X[:, 1], RNG.normal(size=N)]
+    x = np.c_[x, x[:, 4] - x[:, 1]]
+    found = [(column, parts) for column, parts, _ in dependence.dependences(x)]
+    assert found == [(3, (0, 1)), (5, (1, 4))]
