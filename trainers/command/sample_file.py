@@ -11,6 +11,7 @@ from trainers.command.output import Printer
 from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
+from trainers.tables import dates
 from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files.outputs import check_output
@@ -39,13 +40,16 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     given_file = settings.given_values and "=" not in settings.given_values
     inputs = (pathlib.Path(settings.given_values),) if given_file else ()
     check_output(settings.file, inputs=inputs)
-    contexts = read_frame(find(*inputs)) if inputs else None
     if settings.cache:
         use_cache()
     opened = Run.open(settings.run)
     opened.keep_file(settings.file, "FILE")
     model = opened.model
-    if contexts is None and settings.given_values:
+    contexts = None
+    if given_file:
+        formats = opened.date_formats(opened.columns)
+        contexts = read_frame(find(*inputs), date_formats=formats)
+    elif settings.given_values:
         contexts = _parsed(settings.given_values, model.given)
     if contexts is None and model.given is not None:
         names = [c.name for c in model.given.kept]
@@ -124,7 +128,10 @@ def _value(column: ColumnSchema, word: str) -> Column:
         elif dtype.kind == "b":
             value = np.array([_TRUTH[word.lower()]])
         elif dtype.kind in "mM":
-            value = np.array([word], dtype)
+            form = column.date_format
+            guessed = not form or dates.is_year_first(form)
+            date = None if guessed else dates.instant(word, form)
+            value = np.array([word if date is None else date], dtype)
         else:
             value = np.array([float(word)])
     except (ValueError, KeyError):
@@ -132,4 +139,10 @@ def _value(column: ColumnSchema, word: str) -> Column:
         raise InputError(
             f"`given_values` must give {wanted} for {column.name}; got {word!r}."
         ) from None
-    return Column(column.name, value, np.zeros(1, bool), column.source)
+    return Column(
+        column.name,
+        value,
+        np.zeros(1, bool),
+        column.source,
+        date_format=column.date_format,
+    )

@@ -42,7 +42,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
         except InputError as error:
             raise InputError(str(error).replace("`path`", "--out")) from None
     source = find(settings.file)
-    file, _, notes = open_table(
+    file, chosen, notes = open_table(
         source, settings.columns, settings.drop, **file_options(settings)
     )
     if settings.cache:
@@ -56,7 +56,12 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     na = settings.na or opened.na
     names, extra = _chosen(file, opened, settings)
     frames = frames_of(
-        source, rows=_ROWS, columns=names, drop=settings.drop, **settings.reading()
+        source,
+        rows=_ROWS,
+        columns=names,
+        drop=settings.drop,
+        date_formats=opened.date_formats(chosen),
+        **settings.reading(),
     )
     tally = _Tally(settings.outliers)
     with contextlib.ExitStack() as stack:

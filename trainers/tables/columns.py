@@ -29,6 +29,7 @@ class ColumnSchema:
       low, high: seen; None for words.
       missing: how many values were missing or infinite.
       unit, origin: of dates: NumPy's unit, and the instant from which days are counted.
+      date_format: of dates that came as text: how more of them are read, and written.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ColumnSchema:
     missing: int = 0
     unit: str = ""
     origin: int = 0
+    date_format: str = ""
 
     @property
     def kind_name(self) -> str:
@@ -98,7 +100,13 @@ class ColumnSchema:
             values = np.where(values >= float(info.max), info.max, values.astype(dtype))
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
-        return Column(self.name, values, np.zeros(len(values), bool), self.source)
+        return Column(
+            self.name,
+            values,
+            np.zeros(len(values), bool),
+            self.source,
+            date_format=self.date_format,
+        )
 
     def to_config(self) -> dict[str, Any]:
         """JSON."""
@@ -120,6 +128,7 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         dtype=values.dtype.str if values.dtype != object else "O",
         why="",
         missing=int(column.gone.sum()),
+        date_format=column.date_format,
         **about,
     )
     if dates:

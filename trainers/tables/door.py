@@ -13,12 +13,15 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
 
 
-def as_frame(table: Any, *, name: str = "X") -> Frame:
+def as_frame(
+    table: Any, *, name: str = "X", date_formats: Mapping[str, str] | None = None
+) -> Frame:
     """A table, whatever it came as, with every column in its own type.
 
     Args:
       table: an array, a DataFrame, a mapping of columns, a `Frame`, or a path.
       name: what the messages call it.
+      date_formats: of columns of dates, where it is a path to a text.
 
     Raises:
       InputError: for what is no table of numbers, words and dates.
@@ -26,7 +29,7 @@ def as_frame(table: Any, *, name: str = "X") -> Frame:
     if isinstance(table, str | os.PathLike):
         from trainers.tables.reading import read_frame
 
-        return read_frame(table)
+        return read_frame(table, date_formats=date_formats)
     return frame_of(table, name=name)
 
 

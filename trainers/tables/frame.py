@@ -27,6 +27,8 @@ class Column:
       source: the type to write back, in narwhals' words ("Int64", "Date", "Categorical",
         "Datetime(time_unit='us', time_zone='UTC')").
       levels: of a categorical type, in its own order.
+      date_format: of dates that came as text, as `trainers.tables.dates` has it; "" for the
+        usual one.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Column:
     missing: np.ndarray
     source: str
     levels: tuple[Any, ...] = ()
+    date_format: str = ""
 
     def __len__(self) -> int:
         return len(self.values)

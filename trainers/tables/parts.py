@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ def frames_of(
     header: int | str | None = None,
     encoding: str | None = None,
     array: str | None = None,
+    date_formats: Mapping[str, str] | None = None,
 ) -> Iterator[Frame]:
     r"""Reads a table so many rows at a time.
 
@@ -45,6 +46,7 @@ def frames_of(
       header: number of the line that names the columns, or "none".
       encoding: in Python's words.
       array: of an .npz file.
+      date_formats: of columns of dates.
 
     Raises:
       InputError: as `read_frame`; what is wrong further down, once it is reached.
@@ -60,6 +62,7 @@ def frames_of(
       >>> folder.cleanup()
     """
     text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    text["date_formats"] = date_formats
     file, names, notes = open_table(path, columns, drop, array=array, **text)
     return _frames(file, names, notes, rows)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainers.tables.files.opening import counting, open_table, without_rows
 from trainers.tables.files.sources import Source
@@ -19,6 +19,7 @@ def read_frame(
     header: int | str | None = None,
     encoding: str | None = None,
     array: str | None = None,
+    date_formats: Mapping[str, str] | None = None,
     limit: int | None = None,
 ) -> Frame:
     r"""Reads a table from a file, every column in the type that it has there.
@@ -38,6 +39,8 @@ def read_frame(
       encoding: of a text, in Python's words.
       array: the array to take from a .npz file. None: its only one, or all those of one
         dimension as columns.
+      date_formats: of a text: how columns of dates are written, where that is known, as in
+        `Column.date_format`; guessed otherwise.
       limit: read so many rows at most.
 
     Raises:
@@ -59,6 +62,7 @@ def read_frame(
       >>> folder.cleanup()
     """
     text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    text["date_formats"] = date_formats
     file, names, notes = open_table(path, columns, drop, array=array, **text)
     frame = file.whole(names, limit)
     if not len(frame):

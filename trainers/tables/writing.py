@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from trainers.tables import dates
 from trainers.tables.arrow import arrow_of_frame, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.outputs import TEXT, check_output, kind_of, replacing
@@ -27,8 +28,9 @@ def write_frame(
 ) -> None:
     """Writes a table, every column in its own type as far as the format has it.
 
-    Text gets integers as integers, dates as ISO 8601, words as they are, and floats with
-    the digits that read back the same value. A file that is there is replaced when the new
+    Text gets integers as integers, dates in the format that they came in from text (else
+    as ISO 8601), words as they are, and floats with the digits that read back the same
+    value. A file that is there is replaced when the new
     one is whole.
 
     Args:
@@ -147,7 +149,7 @@ class _Text(contextlib.AbstractContextManager):
             null_string="NA" if len(frame.columns) == 1 else "",
         )
         buffer = io.BytesIO()
-        pyarrow_csv.write_csv(_spoken(arrow_of_frame(frame)), buffer, options)
+        pyarrow_csv.write_csv(_spoken(frame), buffer, options)
         self._file.write(buffer.getbuffer())
 
     def __exit__(self, *error: Any) -> None:
@@ -256,13 +258,16 @@ def _as_float(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _spoken(table: Any) -> Any:
+def _spoken(frame: Frame) -> Any:
     """Columns as text has them: words for categories, clocks for times of the day."""
     arrow = import_pyarrow()
-    types = arrow.types
+    table, types = arrow_of_frame(frame), arrow.types
     columns = {}
     for field, column in zip(table.schema, table.columns, strict=True):
-        if types.is_dictionary(field.type):
+        form = frame[field.name].date_format
+        if form and types.is_temporal(field.type):
+            column = dates.written(column, form)
+        elif types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
         elif types.is_timestamp(field.type):
             zone = field.type.tz

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -141,6 +141,21 @@ class Run:
             raise InputError(
                 f"{option} must be another file than the one that was fitted; got {out}."
             )
+
+    def date_formats(self, names: Sequence[str]) -> dict[str, str]:
+        """How the columns of a file that are dates are written, as in the file of the fit.
+
+        By name or, where the names are others, by place, as `matched` and --columns do.
+        """
+        given = self.model.given
+        columns = (*self.model.schema.columns, *(given.columns if given else ()))
+        formats = {c.name: c.date_format for c in columns if c.date_format}
+        if set(self.needed) <= set(names):
+            return formats
+        alike = (self.needed, self.columns)
+        own = next((order for order in alike if len(order) == len(names)), ())
+        places = dict(zip(own, names, strict=False))
+        return {places[n]: form for n, form in formats.items() if n in places}
 
     def quantile(self, log_prob: np.ndarray) -> np.ndarray:
         """The share of the training rows with a lower density, [n]."""

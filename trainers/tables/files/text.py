@@ -1,7 +1,7 @@
 """Tables in text, read by pyarrow.csv: .csv, .tsv and their like."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainers.tables.arrow import frame_of_arrow, import_pyarrow
@@ -23,13 +23,21 @@ class TextFile:
 
     Args:
       source: the file.
-      options: of `sniff`, where they are not to be guessed.
+      date_formats: of columns of dates, where they are not to be guessed.
+      options: of `sniff`, likewise.
     """
 
     num_rows = None
 
-    def __init__(self, source: Source, **options: Any):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        date_formats: Mapping[str, str] | None = None,
+        **options: Any,
+    ):
         self.source = source
+        self._date_formats = date_formats or {}
         sample, complete = source.sample()
         look = sniff(
             sample, complete=complete, name=source.name, tabs=source.tabs, **options
@@ -108,7 +116,8 @@ class TextFile:
                 continue
             for word in words.missing_words(column):
                 holes.setdefault(name, {})[word] = None
-            columns[name], rules[name], said = self._settle(column, name)
+            known = self._date_formats.get(name, "")
+            columns[name], rules[name], said = self._settle(column, name, known)
             notes += said
         said = [
             f"{', '.join(map(repr, found))} in {printable(name)}"
@@ -129,14 +138,16 @@ class TextFile:
                 f"leading zeros of {printable(shown(padded))} are not kept (--drop leaves a"
                 " column out)"
             )
-        frame = frame_of_arrow(arrow.table(columns), self.source.name)
+        frame = _frame(columns, rules, self.source.name)
         return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
 
-    def _settle(self, column: Any, name: str) -> tuple[Any, words.Rule, list[str]]:
+    def _settle(
+        self, column: Any, name: str, known: str
+    ) -> tuple[Any, words.Rule, list[str]]:
         decimal = self.dialect.decimal
         other = "." if decimal == "," else ","
         return words.settle(
-            column, name, decimal, other if self._guess_decimal else None
+            column, name, decimal, other if self._guess_decimal else None, known
         )
 
     def _followed(
@@ -149,7 +160,8 @@ class TextFile:
             rule = rules[name]
             columns[name], bad = words.follow(text, rule)
             if columns[name] is None:
-                columns[name], rules[name], said = self._settle(text, name)
+                known = rule.form or self._date_formats.get(name, "")
+                columns[name], rules[name], said = self._settle(text, name, known)
                 notes += said
                 if not rule.may_become(rules[name]):
                     raise InputError(
@@ -158,11 +170,13 @@ class TextFile:
                         f" {printable(bad)!r} after row {first:,}. Leave it out with --drop"
                         f" {printable(name)}, or mend the cell."
                     )
-        table = import_pyarrow().table(columns)
-        return frame_of_arrow(table, self.source.name), notes
+        return _frame(columns, rules, self.source.name), notes
 
     def _likely(self, names: Sequence[str]) -> dict[str, Any]:
-        """Types of columns of numbers: pyarrow keeps all text of those it must guess."""
+        """Types of columns of numbers: pyarrow keeps all text of those it must guess.
+
+        And text where it would guess instants, for how those are written.
+        """
         arrow = import_pyarrow()
         if len(names) > _LIKELY_COLUMNS:
             return {}
@@ -171,6 +185,7 @@ class TextFile:
         except InputError:
             return {}  # what is wrong may have another way, and is found again
         kinds = {"integer": arrow.int64(), "number": arrow.float64()}
+        kinds["instant"] = arrow.string()
         rules = self._settled(first)[1]
         return {n: kinds[r.kind] for n, r in rules.items() if r.kind in kinds}
 
@@ -293,6 +308,16 @@ class TextFile:
             f"{name} cannot be read as a table: {printable(text)}. Check --sep and"
             " --header, or write the file again."
         )
+
+
+def _frame(columns: dict[str, Any], rules: dict[str, words.Rule], where: str) -> Frame:
+    """Columns in their types, those of dates with the format that they came in."""
+    frame = frame_of_arrow(import_pyarrow().table(columns), where)
+    looks = {name: rule.look for name, rule in rules.items()}
+    made = (
+        dataclasses.replace(c, date_format=looks.get(c.name, "")) for c in frame.columns
+    )
+    return dataclasses.replace(frame, columns=tuple(made))
 
 
 def _is_whole(column: Any, least: float) -> bool:

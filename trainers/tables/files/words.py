@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import printable
 from trainers.tables.files import cells
@@ -11,12 +12,6 @@ _MOSTLY_NUMBERS = 0.9  # of the cells: the others are holes, if they are few wor
 _MAX_HOLES = 5
 _FEW_LEVELS = 20  # integers: no more, and a word among them is a level too
 _FEW = 20  # words that show soon that a form does not fit
-_DATES = (
-    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
-    "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y", "%d %b %y",
-)  # fmt: skip
-_CLOCKS = ("", " %H:%M:%S", " %H:%M", "T%H:%M:%S")
-_SPOKEN = {"%d": "day", "%m": "month", "%b": "month", "%Y": "year", "%y": "year"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +22,8 @@ class Rule:
       kind: "integer", "number", "boolean", "date", "instant", "clock", "words", or "empty"
         for a column without a value.
       decimal: point or comma.
-      form: of dates, in the words of strptime; None for ISO 8601.
+      form: of dates, as `dates` reads and writes them; None for ISO 8601.
+      look: of dates and instants: the format to write them in; "" for the usual one.
       holes: words that count as missing beside those of `cells.MISSING`.
     """
 
@@ -35,6 +31,7 @@ class Rule:
     decimal: str = "."
     form: str | None = None
     holes: tuple[str, ...] = ()
+    look: str = ""
 
     def may_become(self, other: "Rule") -> bool:
         """Whether rows further down may show that this rule was too narrow."""
@@ -44,7 +41,11 @@ class Rule:
 
 
 def settle(
-    column: Any, name: str, decimal: str = ".", other: str | None = None
+    column: Any,
+    name: str,
+    decimal: str = ".",
+    other: str | None = None,
+    known: str = "",
 ) -> tuple[Any, Rule, list[str]]:
     """A column of text in the narrowest type that holds every cell.
 
@@ -53,6 +54,7 @@ def settle(
       name: of the column, for the notes.
       decimal: point or comma.
       other: comma or point, where all cells may be numbers with that one instead.
+      known: the format of dates, where it is not to be guessed; years in front are read too.
 
     Returns:
       The column, the rule that was found, and notes.
@@ -77,18 +79,12 @@ def settle(
             grouped = kind == "number" and _any_group(words, decimal)
             group = "." if decimal == "," else ","
             note = f"`{name}`: '{group}' groups the digits of numbers (--decimal)"
+            if kind == "instant":
+                rule = dataclasses.replace(rule, look=dates.iso_as_written(words))
             return found.take(indices), rule, [note] * grouped
-    forms = _forms(words)
-    if len(forms) == 1:
-        ((form, found),) = forms.items()
-        rule = Rule("instant" if "%H" in form else "date", decimal, form)
-        return found.take(indices), rule, [f"`{name}`: dates as {_spoken(form)}"]
-    if forms:
-        note = (
-            f"`{name}` holds dates as {' or '.join(map(_spoken, forms))}, and is left as"
-            " words: write them as year-month-day"
-        )
-        return words.take(indices), Rule("words", decimal), [note]
+    if as_dates := _as_dates(words, name, known):
+        found, rule, notes = as_dates
+        return found.take(indices), rule, notes
     if other is not None:
         rule = Rule("number", other)
         found = _convert(words, rule)
@@ -101,6 +97,35 @@ def settle(
         Rule("words", decimal),
         [],
     )
+
+
+def _as_dates(words: Any, name: str, known: str) -> tuple[Any, Rule, list[str]] | None:
+    """Words that are dates, or may be in more than one way; None for others."""
+    if known and not dates.is_year_first(known):
+        found = dates.parsed(words, known)
+        said = dates.spoken(known)
+        if not found.null_count:
+            return found, _rule_of(known), [f"`{name}`: dates as {said}, as in the fit"]
+        bad = words.filter(import_pyarrow().compute.is_null(found))[0].as_py()
+        note = f"`{name}`: {printable(bad, 30)!r} is no date as {said}, as in the fit"
+        return words, Rule("words"), [note]
+    forms = dates.found(words)
+    if len(forms) == 1:
+        ((form, found),) = forms.items()
+        rule = _rule_of(dates.as_written(words, form))
+        return found, rule, [f"`{name}`: dates as {dates.spoken(form)}"]
+    if not forms:
+        return None
+    note = (
+        f"`{name}` holds dates as {' or '.join(map(dates.spoken, forms))}, and is left as"
+        " words: write them as year-month-day"
+    )
+    return words, Rule("words"), [note]
+
+
+def _rule_of(form: str) -> Rule:
+    kind = "instant" if dates.has_time(form) else "date"
+    return Rule(kind, form=form, look=form)
 
 
 def _mostly_numbers(
@@ -228,7 +253,7 @@ def _convert(words: Any, rule: Rule) -> Any:
             case "clock":
                 return _clock(words)
         if rule.form is not None:
-            return _dates(words, rule.form)
+            return dates.parsed(words, rule.form)
         if rule.kind == "date":
             return words.cast(arrow.date32())
         return _instants(words)
@@ -293,46 +318,3 @@ def _clock(words: Any) -> Any:
             continue
         return since.cast(arrow.duration(unit))
     return None
-
-
-def _forms(words: Any) -> dict[str, Any]:
-    """The forms of dates that fit all words, and what they give; alike ones once."""
-    found: dict[str, Any] = {}
-    few = words[:_FEW]
-    for date in _DATES:
-        for clock in _CLOCKS:
-            form = date + clock
-            if _dates(few, form).null_count:
-                continue
-            dates = _dates(words, form)
-            if dates.null_count == 0 and not any(
-                dates.equals(f) for f in found.values()
-            ):
-                found[form] = dates
-    return found
-
-
-def _dates(words: Any, form: str) -> Any:
-    """By strptime, null for what does not fit; 31/02 is no third of March."""
-    arrow = import_pyarrow()
-    pc = arrow.compute
-    pattern = form
-    for sign in ("%d", "%m", "%H"):
-        pattern = pattern.replace(sign, rf"(?P<{sign[1]}>\d{{1,2}})")
-    pattern = pattern.replace(".", r"\.").replace("%b", "(?P<b>[A-Za-z]{3})")
-    pattern = pattern.replace("%Y", r"(?P<Y>\d{4})").replace("%y", r"(?P<y>\d{2})")
-    pattern = pattern.replace("%M", r"\d{2}").replace("%S", r"\d{2}")
-    parts = pc.extract_regex(words, f"^{pattern}$")
-    parsed = pc.strptime(words, format=form, unit="s", error_is_null=True)
-    day = pc.struct_field(parts, "d").cast(arrow.int64())
-    right = pc.equal(day, pc.day(parsed))
-    parsed = pc.if_else(right, parsed, arrow.scalar(None, parsed.type))
-    return parsed if "%H" in form else parsed.cast(arrow.date32())
-
-
-def _spoken(form: str) -> str:
-    """%d/%m/%Y as day/month/year."""
-    date = form.partition("%H")[0].rstrip(" T")
-    for sign, word in _SPOKEN.items():
-        date = date.replace(sign, word)
-    return date

@@ -1,0 +1,88 @@
+"""Dates in text: read once, and then read and written in the same format."""
+
+import numpy as np
+import pytest
+
+from trainers.tables import InputError, frames_of, read_frame, write_frame
+from trainers.tables.schema import Schema
+
+pytest.importorskip("pyarrow")
+
+FORMATS = {
+    "%-m/%-d/%Y": ("11/9/1995", "11/13/1995"),
+    "%m/%d/%Y": ("11/09/1995", "11/13/1995"),
+    "%d.%m.%Y %-H:%M": ("31.01.2024 9:15", "01.02.2024 10:20"),
+    "%-m/%-d/%Y %-I:%M %p": ("1/31/2024 9:15 PM", "2/1/2024 12:05 AM"),
+    "%-H:%M:%S %e %b %Y": ("11:37:15  3 Sep 2020", "11:37:14 13 Sep 2020"),
+    "%-d-%b-%y": ("3-Sep-20", "13-Oct-20"),
+    "%Y-%-m-%-d": ("2024-1-31", "2024-12-1"),
+    "%Y-%m-%dT%H:%M": ("2024-01-31T10:00", "2024-02-01T11:30"),
+    "%Y-%m-%dT%H:%M:%SZ": ("2024-01-31T10:00:00Z", "2024-02-01T11:30:30Z"),
+    "": ("2024-01-31", "2024-02-01"),
+}
+
+
+def write(tmp_path, *dates, name="rows.csv"):
+    path = tmp_path / name
+    path.write_text(
+        "\n".join(["d,b", *(f"{d},{i}" for i, d in enumerate(dates))]) + "\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_dates_are_written_as_they_were_read(tmp_path, form):
+    path, out = write(tmp_path, *FORMATS[form]), tmp_path / "out.csv"
+    frame = read_frame(path)
+    assert frame["d"].values.dtype.kind == "M"
+    assert frame["d"].date_format == form
+    write_frame(out, frame.take([1, 0]))
+    cells = [line.split(",")[0].strip('"') for line in out.read_text().splitlines()]
+    assert cells == ["d", *FORMATS[form][::-1]]
+
+
+def test_a_known_format_is_not_guessed_again(tmp_path):
+    """Alone, 11/9 may be a day of September."""
+    path = write(tmp_path, "11/9/1995")
+    assert read_frame(path)["d"].source == "String"
+    for form in ("%m/%d/%Y", "%-m/%-d/%Y"):
+        known = {"d": form}
+        for frame in (
+            read_frame(path, date_formats=known),
+            *frames_of(path, date_formats=known),
+        ):
+            assert frame["d"].values.astype(str).tolist() == ["1995-11-09"]
+            assert frame["d"].date_format == form
+    other = read_frame(write(tmp_path, "13/9/1995"), date_formats=known)
+    assert other["d"].source == "String"
+    assert other.notes == (
+        "`d`: '13/9/1995' is no date as month/day/year, as in the fit",
+    )
+    iso = read_frame(write(tmp_path, "1995-11-09"), date_formats=known)
+    assert iso["d"].source == "Date"
+
+
+def test_a_format_is_kept_from_part_to_part(tmp_path):
+    path = write(tmp_path, "1/31/2024", "2/1/2024", "13/2/2024")
+    parts = frames_of(path, rows=1)
+    assert next(parts)["d"].date_format == "%-m/%-d/%Y"
+    assert next(parts)["d"].values.astype(str).tolist() == ["2024-02-01"]
+    with pytest.raises(InputError, match=r"column d: date .*'13/2/2024' after row 2"):
+        next(parts)
+
+
+def test_a_schema_keeps_the_format_and_old_ones_load_without(tmp_path):
+    days = np.datetime64("1995-11-09") + np.arange(100)
+    rows = [f"{d.month}/{d.day}/{d.year}" for d in days.tolist()]
+    schema = Schema.of(read_frame(write(tmp_path, *rows)))
+    config = schema.to_config()
+    again = Schema.from_config(config)
+    one = write(tmp_path, "11/9/1995", name="one.csv")
+    assert len(again.encode(one).rows) == 1
+    drawn = again.decode_frame(again.encode(one).rows)
+    write_frame(tmp_path / "drawn.csv", drawn)
+    assert read_frame(tmp_path / "drawn.csv", date_formats={"d": "%m/%d/%Y"}).names
+    assert '"11/9/1995"' in (tmp_path / "drawn.csv").read_text()
+    for column in config["columns"]:
+        del column["date_format"]
+    assert Schema.from_config(config).column("d").date_format == ""
