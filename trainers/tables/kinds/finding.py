@@ -9,9 +9,17 @@ import numpy as np
 from trainers.tables.checks import InputError
 from trainers.tables.kinds.base import Kind, Scale, on_grid
 from trainers.tables.kinds.found import Found, text
-from trainers.tables.kinds.grids import are_whole, rounded, step_of, whole_step
+from trainers.tables.kinds.grids import (
+    are_whole,
+    is_sparse,
+    on_steps,
+    rounded,
+    step_of,
+    whole_step,
+)
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
+from trainers.tables.kinds.remarks import remarked
 from trainers.tables.kinds.words import counted, of_words, sorted_levels
 
 NAMES = (
@@ -20,6 +28,8 @@ NAMES = (
 )  # fmt: skip
 _NATURAL = ((0, 24), (0, 360), (-180, 180), (-90, 90))  # and [0, 10^k], [-10^k, 10^k]
 _MAX_CELLS = 128  # of a grid whose cells each get their frequency
+_MAX_SPARSE_CELLS = 20_000  # of a grid of which most cells are empty
+_MAX_VALUES = 30  # on no such grid, that are levels
 _TIES = 0.05  # share of repeated values from which a column is on a grid
 _SPIKE = 0.02  # share of the rows from which one value is a spike
 _MAX_SPIKES = 2
@@ -40,14 +50,15 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     """
     if x.dtype == object:
         return of_words(x, where)
+    found = None
     if len(x) > _LOOKED_AT:
-        part = np.random.default_rng(0).choice(x, _LOOKED_AT)
-        found = find(part, where=where, mass=mass, given=given)
-        kind = found.kind
-        if isinstance(kind, Grid):
-            kind = dataclasses.replace(kind, low=float(x.min()), high=float(x.max()))
-        if _holds(kind, x):
-            return dataclasses.replace(found, kind=kind)
+        part = np.random.default_rng(0).choice(x, _LOOKED_AT, replace=False)
+        found = _for_all(_find(part, where=where, mass=mass, given=given), x)
+    found = found or _find(x, where=where, mass=mass, given=given)
+    return found if given else remarked(found, x, where)
+
+
+def _find(x: np.ndarray, *, where: str, mass: bool, given: bool) -> Found:
     levels = np.unique(x)
     if len(levels) <= 1:
         value = levels[0].item() if len(levels) else None
@@ -57,6 +68,16 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     if x.dtype == bool:
         return Found(counted(x, levels, "boolean"), "true or false")
     return _of_numbers(x, levels, where=where, mass=mass)
+
+
+def _for_all(found: Found, x: np.ndarray) -> Found | None:
+    """What a part of x has shown, if it holds for x."""
+    kind = found.kind
+    if isinstance(kind, Levels) and kind.step and len(kind.levels) > _MAX_CELLS:
+        return None  # a part has not seen all levels
+    if isinstance(kind, Grid):
+        kind = dataclasses.replace(kind, low=float(x.min()), high=float(x.max()))
+    return dataclasses.replace(found, kind=kind) if _holds(kind, x) else None
 
 
 def _holds(kind: Kind, x: np.ndarray) -> bool:
@@ -105,7 +126,10 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
         if step is None:
             found = Found(Continuous(scale=Scale.of(np.float64(x))), why)
             return dataclasses.replace(found, why=f"{why}; no step found")
-        return _on_grid(x, levels, step, name, why, mass=mass)
+        snapped = on_steps(x, step, whole=name == "integer")
+        levels = np.unique(snapped)
+        found = _on_grid(snapped, levels, step, name, why, mass=mass)
+        return remarked(found, x, where)
     y = np.float64(x)
     if name == "continuous":
         return Found(Continuous(scale=Scale.of(y)), why)
@@ -153,7 +177,7 @@ def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
         why = f"steps of {step:g}"
         levels = np.unique(snapped)
         return _on_grid(snapped, levels, step, "rounded", why, mass=mass)
-    if len(levels) <= 30 and n >= 3 * len(levels):
+    if len(levels) <= _MAX_VALUES and n >= 3 * len(levels):
         return Found(counted(x, levels, "categorical"), f"{len(levels)} values")
     found = _real(x)
     if ties > 0.2:
@@ -208,19 +232,16 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
     if name == "integer" and len(levels) == 2 and (low, high) == (0, 1):
         return Found(counted(x, levels, "boolean"), "0 or 1")
     whole = name == "integer"
-    if cells <= _MAX_CELLS and len(x) >= 3 * len(levels) and (mass or whole):
-        places = np.rint((np.float64(x) - low) / step).astype(int)
-        counts = np.bincount(places, minlength=cells) + 0.0
-        grid = on_grid(low, step, np.arange(cells))
-        kind = Levels(
-            kind_name=name,
-            levels=tuple((grid.astype(int) if whole else grid).tolist()),
-            # A cell that nobody has seen is not impossible.
-            shares=tuple(((counts + 0.5 * (counts == 0)) / len(x)).tolist()),
-            step=step,
-            tail=0.5 / (len(x) + 1),
-        )
-        return Found(kind, f"{why}, {text(low)} to {text(high)}")
+    if mass or whole:
+        if cells <= _MAX_CELLS and len(x) >= 3 * len(levels):
+            why = f"{why}, {text(low)} to {text(high)}"
+            return Found(_cells(x, low, step, cells, name), why)
+        if is_sparse(x, levels, step):
+            why = f"{len(levels)} values that repeat, of {cells:,} steps of {step:g}"
+            if cells <= _MAX_SPARSE_CELLS:
+                return Found(_cells(x, low, step, cells, name), why)
+            if len(levels) <= _MAX_VALUES:
+                return Found(counted(x, levels, "categorical"), why)
     y = np.float64(x)
     options: dict[str, Any] = {"step": step, "low": low, "high": high}
     if name == "integer":
@@ -232,6 +253,26 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
         return Found(kind, f"{why}, skewed")
     kind = (Integer if whole else Grid)(**options, mass=mass, scale=Scale.of(y))
     return Found(kind, why)
+
+
+def _cells(x, low: float, step: float, cells: int, name: str) -> Levels:
+    """Every cell of a grid with its share of x, those of few or those of many."""
+    places = np.rint((np.float64(x) - low) / step).astype(int)
+    counts = np.bincount(places, minlength=cells) + 0.0
+    empty = counts == 0
+    # A cell that nobody has seen is not impossible. Where most are, all of them together
+    # have as much as the cells seen once (Good and Turing's estimate).
+    unseen = 0.5
+    if cells > _MAX_CELLS:
+        unseen = max(0.5, (counts == 1).sum()) / max(empty.sum(), 1)
+    grid = on_grid(low, step, np.arange(cells))
+    return Levels(
+        kind_name=name,
+        levels=tuple((grid.astype(int) if name == "integer" else grid).tolist()),
+        shares=tuple(((counts + unseen * empty) / len(x)).tolist()),
+        step=step,
+        tail=0.5 / (len(x) + 1),
+    )
 
 
 def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | None:

@@ -3,18 +3,23 @@
 import numpy as np
 
 _ON_GRID = 0.98  # share of the rows that a grid holds; the others are put on it
-_MUCH_FINER = 20.0  # times: of a grid that few values ask for
+_FINER = 1.5  # times: of a grid that few values ask for
+_HEAPED = 0.5  # share of the values on a coarser grid that is worth a note
+_COARSER = (1000, 500, 100, 50, 10, 5)  # times
+_MAX_SPARSE = 1_000  # levels that leave most cells of their grid empty
+_ROWS_A_LEVEL = 20  # that such levels have
 
 
 def rounded(x: np.ndarray) -> tuple[float, np.ndarray] | None:
     """The step of a column of floats, and its values on the grid; None if there is none.
 
-    A misprint among thousands (9.899999 among hundredths) makes no finer grid.
+    A misprint among thousands (9.899999 among hundredths, one half among whole numbers)
+    makes no finer grid.
     """
     levels, counts = np.unique(x, return_counts=True)
     usual = levels[counts > 1]
     found, coarse = step_of(levels), step_of(usual) if len(usual) > 1 else None
-    if coarse is not None and (found is None or found < coarse / _MUCH_FINER):
+    if coarse is not None and (found is None or found < coarse / _FINER):
         number = np.rint((np.float64(x) - float(usual[0])) / coarse)
         snapped = float(usual[0]) + number * coarse
         if np.mean(np.abs(snapped - x) < 1e-3 * coarse) >= _ON_GRID:
@@ -54,3 +59,36 @@ def whole_step(levels: np.ndarray) -> int:
 def are_whole(x: np.ndarray) -> bool:
     """Whether all values are whole numbers that float64 tells apart."""
     return bool((x == np.rint(x)).all()) and float(np.abs(x).max()) < 2**53
+
+
+def on_steps(x: np.ndarray, step: float, *, whole: bool) -> np.ndarray:
+    """x at the nearest places of a grid on which its most common value lies, [n]."""
+    if x.dtype.kind in "iub" and step == 1:
+        return x
+    values, counts = np.unique(np.float64(x), return_counts=True)
+    anchor = float(values[counts.argmax()])
+    anchor = round(anchor) if whole else anchor
+    return anchor + step * np.rint((np.float64(x) - anchor) / step)
+
+
+def coarser(x: np.ndarray, step: float) -> tuple[float, float] | None:
+    """A coarser grid through 0 that holds most of x but not all, and its share."""
+    places = np.rint(np.float64(x[x != 0]) / step)  # 0 lies on every grid
+    for times in _COARSER:
+        held = places % times == 0
+        share = float(held.mean()) if len(held) else 0.0
+        if _HEAPED <= share < 1 and len(np.unique(places[held])) >= 10:
+            return times * step, share
+    return None
+
+
+def is_sparse(x: np.ndarray, levels: np.ndarray, step: float) -> bool:
+    """Whether few levels repeat much and leave most of their grid empty.
+
+    The middle nine tenths of the rows decide: a skewed count fills its grid there.
+    """
+    if len(levels) > _MAX_SPARSE or len(x) < _ROWS_A_LEVEL * len(levels):
+        return False
+    low, high = np.quantile(np.float64(x), (0.05, 0.95), method="nearest")
+    inner = ((levels >= low) & (levels <= high)).sum()
+    return bool(inner < 0.5 * ((high - low) / step + 1))

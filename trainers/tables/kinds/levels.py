@@ -73,12 +73,9 @@ class Levels(Kind):
         return np.float64(number[:, None] == np.arange(len(self.levels)))
 
     def _number(self, x: np.ndarray) -> np.ndarray:
-        """The level's number, NaN for none; on a grid also below 0 and above the last."""
+        """The level's number, NaN for none; on a grid the nearest, also beyond its ends."""
         if self.step:
-            place = (np.float64(x) - self.levels[0]) / self.step
-            number = np.rint(place)
-            loose = self.kind_name == "rounded"
-            return np.where(loose | (np.abs(place - number) < 1e-6), number, np.nan)
+            return np.rint((np.float64(x) - self.levels[0]) / self.step)
         if isinstance(self.levels[0], str) or x.dtype == object:
             numbers = {level: i for i, level in enumerate(self.levels)}
             return np.array([numbers.get(value, np.nan) for value in x.tolist()], float)

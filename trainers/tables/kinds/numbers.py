@@ -105,8 +105,9 @@ class Grid(Kind):
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""
-        inside = self._holds(x)
-        y = x + self.step * (u[:, 0] - 0.5)
+        # Masses add to one if a value off the grid has that of the nearest on it.
+        x = self._nearest(x) if self.mass else x
+        y, inside = x + self.step * (u[:, 0] - 0.5), np.ones(len(x), bool)
         log_det = np.log(self.step) if self.mass else 0.0
         if self.log:
             above = y + self.step / 2
@@ -126,15 +127,9 @@ class Grid(Kind):
     def _nearest(self, y: np.ndarray) -> np.ndarray:
         return on_grid(self.low, self.step, np.rint((y - self.low) / self.step))
 
-    def _holds(self, x: np.ndarray) -> np.ndarray:
-        return np.ones(len(x), bool)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Integer(Grid):
-    """A grid of whole numbers, of which others have no mass."""
+    """A grid of whole numbers."""
 
     kind: ClassVar[str] = "integer"
-
-    def _holds(self, x: np.ndarray) -> np.ndarray:
-        return np.abs(x - self._nearest(x)) <= 1e-6 * self.step

@@ -1,0 +1,68 @@
+"""What is worth saying of a kind of numbers, beside the reason for it."""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from trainers.tables.kinds.base import Kind
+from trainers.tables.kinds.found import Found, name_in, option
+from trainers.tables.kinds.grids import coarser
+from trainers.tables.kinds.levels import Levels, Spike
+from trainers.tables.kinds.numbers import Grid, Integer
+
+_LOOSE = 1e-3  # of a step: float noise, not off the grid
+_LOOKED_AT = 50_000  # values, of more, for a coarser grid
+_FEWEST = 20  # rows, of which fewer may well be all different
+_NAMES = re.compile(r"(no|nr|id|ids|number|num|index|key|code)$", re.IGNORECASE)
+
+
+def remarked(found: Found, x: np.ndarray, where: str) -> Found:
+    """With what there is to say of values x [n] in a column of numbers."""
+    kind = found.kind
+    if isinstance(kind, Spike):
+        kind, x = kind.rest, x[x != kind.value]
+    why, note = found.why, found.note
+    off = _off_grid(kind, x)
+    if off:
+        why += f"; {off:,} {'values' if off > 1 else 'value'} off the grid are rounded"
+    if isinstance(kind, Integer) and _is_identifier(x, name_in(where)):
+        why += f"; each row its own: an identifier? {option(where, 'drop')}"
+    elif isinstance(kind, Grid) and not note:
+        note = _heaped(kind, x, where)
+    return dataclasses.replace(found, why=why, note=note)
+
+
+def _off_grid(kind: Kind, x: np.ndarray) -> int:
+    """How many values are rounded before they are encoded."""
+    step: Any = getattr(kind, "step", 0)
+    if not step or not kind.is_mass or (x.dtype.kind in "iub" and step == 1):
+        return 0
+    low = kind.levels[0] if isinstance(kind, Levels) else kind.low
+    places = (np.float64(x) - low) / step
+    # Beyond 2⁵² steps, and by what the type resolves, nothing can be told.
+    slack = np.maximum(_LOOSE, 4 * np.abs(x) / step * np.finfo(np.float64).eps)
+    return int((np.abs(places - np.rint(places)) > slack).sum())
+
+
+def _is_identifier(x: np.ndarray, name: str) -> bool:
+    """Whether whole numbers that never repeat number the rows, or are called so."""
+    if len(x) < _FEWEST:
+        return False
+    counts_rows = x.min() in (0, 1) and x.max() - x.min() + 1 == len(x)
+    called_so = bool(_NAMES.search(name))
+    return (counts_rows or called_so) and bool(np.diff(np.sort(x)).all())
+
+
+def _heaped(kind: Grid, x: np.ndarray, where: str) -> str:
+    """A note where most values lie on a coarser grid, which samples do not keep."""
+    found = coarser(x[:: max(1, len(x) // _LOOKED_AT)], kind.step)
+    if found is None:
+        return ""
+    step, share = found
+    way_out = option(where, "kinds", f"rounded({step:g})")
+    return (
+        f"{where}: {share:.0%} of its values lie on steps of {step:g}, the others on steps"
+        f" of {kind.step:g}; samples do not keep that share. {way_out} rounds all of them."
+    )
