@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     missing = settings.missing
     if large and missing == "drop-rows":
         missing = "refuse"  # it would have to be done on the way
-    frame, dropped, counts = _whole(source.name, frame, kinds, given, missing)
+    frame, dropped = _whole(source.name, frame, kinds, given, missing)
     notes += dropped
     given = [name for name in given if name in frame.names]
     schema, context = _schemas(frame, kinds, given, source.name)
@@ -103,10 +104,9 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     for note in notes:
         printer.line(note)
     warnings = [*schema.notes, *(context.notes if context else ())]
-    told = {c.name: counts.get(c.name, 0) for c in schema.columns}
-    printer.table(_with_counts(schema, told).table())
+    printer.table(schema.table())
     if context is not None:
-        table = _with_counts(context, counts).table()
+        table = context.table()
         table.title = "columns that are given"
         printer.table(table)
     for warning in warnings:
@@ -187,36 +187,36 @@ def parsed_kinds(words: Sequence[str], frame: Frame) -> dict[str, str]:
 
 def _whole(
     name: str, frame: Frame, kinds: dict[str, str], given: Sequence[str], missing: str
-) -> tuple[Frame, list[str], dict[str, int]]:
-    """The frame without holes where they matter, notes, and the holes by column."""
+) -> tuple[Frame, list[str]]:
+    """The frame without holes where they matter, and notes."""
     counts = {c.name: int(c.gone.sum()) for c in frame.columns if c.gone.any()}
     if not counts:
-        return frame, [], {}
+        return frame, []
     schemas = _schemas(frame, kinds, given, name, whole=False)
     used = [c.name for schema in schemas if schema is not None for c in schema.kept]
     holes = {column: n for column, n in counts.items() if column in used}
     if not holes:
-        return frame, [], counts
+        return frame, []
     gone = np.any([frame[column].gone for column in holes], axis=0)
     told = shown([f"{n:,} in {column}" for column, n in holes.items()], _SHOWN)
     rows = f"{gone.sum():,} of {len(frame):,} rows"
     if missing == "drop-columns":
         kept = [column for column in frame.names if column not in holes]
         note = f"left out, with missing values: {told} (--missing drop-columns)"
-        return frame.select(kept), [note], counts
-    most = max(holes, key=holes.__getitem__)
-    if missing == "refuse":
-        raise InputError(
-            f"{name} has missing values in {rows}: {told}. Use --missing drop-rows,"
-            f" --missing drop-columns, or --drop {most}."
-        )
+        return frame.select(kept), [note]
+    drop = f"--drop {shlex.join(holes)}"
     if gone.all():
         raise InputError(
             f"{name} has no row without missing values: {told}. Use --missing"
-            f" drop-columns, or --drop {most}."
+            f" drop-columns, which is {drop}, or --drop those with the most."
+        )
+    if missing == "refuse":
+        raise InputError(
+            f"{name} has missing values in {rows}: {told}. Use --missing drop-rows, which"
+            f" leaves {(~gone).sum():,} rows, or --missing drop-columns, which is {drop}."
         )
     note = f"{rows} have missing values and are left out: {told} (--missing drop-rows)"
-    return frame.take(~gone), [note], counts
+    return frame.take(~gone), [note]
 
 
 def _schemas(
@@ -280,14 +280,6 @@ def file_options(settings: Reading) -> dict[str, Any]:
     """The options of `opening.open_table`, which calls the header by its line."""
     options = settings.reading()
     return options | {"header_line": options.pop("header")}
-
-
-def _with_counts(schema: Schema, counts: dict[str, int]) -> Schema:
-    """The schema that tells how many values were missing in the file."""
-    columns = (
-        dataclasses.replace(c, missing=counts.get(c.name, 0)) for c in schema.columns
-    )
-    return dataclasses.replace(schema, columns=tuple(columns))
 
 
 def _equals(column: Column, value: str) -> np.ndarray:

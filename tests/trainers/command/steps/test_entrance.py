@@ -54,11 +54,9 @@ def test_values_that_stand_for_missing_ones():
 
 
 def test_holes_are_refused_with_the_counts_and_the_ways_out(tmp_path):
-    lines = ["a,b", ",1.5", "2.5,", "3.5,", *numbers()]
-    words = (
-        r"3 of 103 rows: 1 in a, 2 in b\. Use --missing drop-rows, --missing drop-col"
-    )
-    with pytest.raises(InputError, match=words + ".*or --drop b"):
+    lines = ["a,b c", ",1.5", "2.5,", "3.5,", *numbers()]
+    words = r"3 of 103 rows: 1 in a, 2 in b c\. Use --missing drop-rows, which leaves 100 rows"
+    with pytest.raises(InputError, match=words + ".*drop-columns, .* --drop a 'b c'"):
         opened(tmp_path, lines)
 
 
@@ -87,6 +85,16 @@ def test_holes_in_a_column_that_is_skipped_do_not_matter(tmp_path, capsys):
     row = next(x for x in capsys.readouterr().out.splitlines() if "note" in x)
     assert "free text" in row
     assert "34" in row  # missing
+
+
+def test_the_kinds_tell_what_is_missing_in_the_rows_that_are_used(tmp_path, capsys):
+    holed = (f"{x},text {i}" for i, x in enumerate([",1.5"] * 12))
+    lines = ["a,b,note", *holed, *(f"{x}," for x in numbers())]
+    table = opened(tmp_path, lines, missing="drop-rows")
+    assert len(table.frame) == 100
+    rows = [x for x in capsys.readouterr().out.splitlines() if x.startswith("│")]
+    missing = {row.split("│")[1].strip(): row.split("│")[-2].strip() for row in rows}
+    assert missing == {"a": "", "b": "", "note": "100"}
 
 
 def test_a_split_of_few_rows_has_every_given_level_in_training(tmp_path):
