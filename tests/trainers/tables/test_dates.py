@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.tables import InputError, frames_of, read_frame, write_frame
+from trainers.tables.kinds.finding import declared
 from trainers.tables.schema import Schema
 
 pytest.importorskip("pyarrow")
@@ -86,3 +87,16 @@ def test_a_schema_keeps_the_format_and_old_ones_load_without(tmp_path):
     for column in config["columns"]:
         del column["date_format"]
     assert Schema.from_config(config).column("d").date_format == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("date", r"asks for date; column 'd' holds '1/2/2024', which is .*Write 2024-"),
+        ("positive", r"needs numbers; column 'd' holds words, as '1/2/2024'"),
+    ],
+)
+def test_words_where_a_date_or_a_number_was_asked_for(kind, message):
+    words = np.array(["1/2/2024", "3/4/2024"], object)
+    with pytest.raises(InputError, match=message):
+        declared(words, kind, where="column 'd'")

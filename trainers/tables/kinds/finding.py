@@ -114,10 +114,7 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
     if name in ("categorical", "boolean"):
         return Found(counted(x, sorted_levels(x), name), why)
     if x.dtype == object:
-        raise InputError(
-            f"`kinds` asks for {name}, which needs numbers; {where} holds words."
-            " Use categorical or skipped."
-        )
+        raise _words_for(name, x[0], where)
     if name in ("rounded", "integer", "date"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
@@ -151,6 +148,20 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
             f" {y.max():g}. Widen the bounds, or leave those rows out."
         )
     return Found(_bounded(y, low, high), why)
+
+
+def _words_for(name: str, word: Any, where: str) -> InputError:
+    """The error for words where numbers or dates were asked for."""
+    if name == "date":
+        return InputError(
+            f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read,"
+            " or may be day/month or month/day. Write 2024-01-31, 31/1/2024, 1/31/2024,"
+            " 31.1.2024 or 31 Jan 2024, with or without a time; or use categorical."
+        )
+    return InputError(
+        f"`kinds` asks for {name}, which needs numbers; {where} holds words, as {word!r}."
+        " Use categorical or skipped."
+    )
 
 
 def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
