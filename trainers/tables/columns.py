@@ -163,12 +163,12 @@ def without_copies(
             alike = np.allclose(z[:20], sign * other[:20], rtol=0, atol=1e-9)
             if alike and np.allclose(z, sign * other, rtol=0, atol=1e-9):
                 factor = sign * spread / other_spread
-                reason = "a copy" if np.isclose(factor, 1) else "a multiple"
+                offset = center - factor * other_center
                 copies[c.name] = Skipped(
-                    reason=f"{reason} of {name}",
+                    reason=_function(name, factor, offset, spread),
                     of=name,
                     factor=float(factor),
-                    offset=float(center - factor * other_center),
+                    offset=float(offset),
                 )
                 break
         else:
@@ -179,6 +179,15 @@ def without_copies(
         else c
         for c in columns
     ]
+
+
+def _function(name: str, factor: float, offset: float, spread: float) -> str:
+    """What factor · x + offset is, in words."""
+    if abs(offset) <= 1e-6 * spread:
+        return f"{'a copy' if np.isclose(factor, 1) else 'a multiple'} of {name}"
+    if np.isclose(factor, -1):
+        return f"{offset:.6g} minus {name}"
+    return f"a linear function of {name}"
 
 
 def in_order(columns: Sequence[ColumnSchema], frame: Frame) -> list[ColumnSchema]:

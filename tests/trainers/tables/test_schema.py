@@ -132,6 +132,22 @@ def test_copies_constants_and_text_are_left_out_and_written_back():
     assert Schema.of(array).decode(np.zeros((2, 1))).shape == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("factor", "offset", "why"),
+    [
+        (1, 0, "a copy of x"),
+        (3, 0, "a multiple of x"),
+        (-1, 1, "1 minus x"),
+        (1, 5, "a linear function of x"),
+        (1.8, 32, "a linear function of x"),
+    ],
+)
+def test_why_a_column_is_left_out(factor, offset, why):
+    x = RNG.random(N)
+    table = pd.DataFrame({"x": x, "y": factor * x + offset})
+    assert Schema.of(table).column("y").why == why
+
+
 def test_columns_are_found_by_name():
     table = pd.DataFrame(MIXED)
     schema = Schema.of(table)
