@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.tables import InputError, frames_of, read_frame, write_frame
+from trainers.tables.files import cells
 from trainers.tables.kinds.finding import declared
 from trainers.tables.schema import Schema
 
@@ -35,11 +36,12 @@ def write(tmp_path, *dates, name="rows.csv"):
 def test_dates_are_written_as_they_were_read(tmp_path, form):
     path, out = write(tmp_path, *FORMATS[form]), tmp_path / "out.csv"
     frame = read_frame(path)
+    assert {cells.kind(cell) for cell in FORMATS[form]} == {"instant"}  # and no name
     assert frame["d"].values.dtype.kind == "M"
     assert frame["d"].date_format == form
     write_frame(out, frame.take([1, 0]))
-    cells = [line.split(",")[0].strip('"') for line in out.read_text().splitlines()]
-    assert cells == ["d", *FORMATS[form][::-1]]
+    found = [line.split(",")[0].strip('"') for line in out.read_text().splitlines()]
+    assert found == ["d", *FORMATS[form][::-1]]
 
 
 def test_a_known_format_is_not_guessed_again(tmp_path):

@@ -38,7 +38,7 @@ _DATE = (
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
     r"|\d{1,2}[- ][A-Za-z]{3}[- ]\d{2,4})"
 )
-_INSTANT = re.compile(rf"(?:{_DATE}(?:[T ]{_CLOCK}{_ZONE})?|{_CLOCK})$")
+_INSTANT = re.compile(rf"(?:{_DATE}(?:[T ]{_CLOCK}{_ZONE})?|{_CLOCK}(?: +{_DATE})?)$")
 _NUMBER, _INTEGER = re.compile(NUMBER), re.compile(INTEGER)
 _GROUPS = {point: re.compile(form) for point, form in GROUPS.items()}
 # Surely a decimal comma (point): what follows is no group of three digits, or nothing
