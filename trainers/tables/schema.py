@@ -305,7 +305,8 @@ def kinds_table(about: Iterable[Mapping[str, Any]], *, title: str = "columns") -
     """What `Schema.about` says as an aligned table."""
     result = Table(title=title)
     for name in ("column", "kind", "why", "range", "missing"):
-        result.add_column(name, justify="right" if name == "missing" else "left")
+        justify = "right" if name == "missing" else "left"
+        result.add_column(name, justify=justify, overflow="fold")
     for c in about:
         span = "" if c["low"] is None else f"{_shown(c['low'])} to {_shown(c['high'])}"
         missing = f"{c['missing']:,}" if c["missing"] else ""
