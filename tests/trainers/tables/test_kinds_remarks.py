@@ -41,9 +41,9 @@ def test_values_off_the_grid_are_counted():
     few = find(np.r_[COUNTS, [565.5, 802.5, 396.667]], where="x")
     assert few.why.endswith("3 values off the grid are rounded")
     many = np.r_[np.tile(COUNTS, 20), [565.5]]
-    assert find(many, where="x").why.endswith("1 value off the grid are rounded")
+    assert find(many, where="x").why.endswith("1 value off the grid is rounded")
     asked = declared(np.r_[0.25, COUNTS], "integer", where="x")
-    assert asked.why.endswith("1 value off the grid are rounded")
+    assert asked.why.endswith("1 value off the grid is rounded")
     assert asked.kind.low == 0
 
 
@@ -66,6 +66,8 @@ def test_a_grid_in_a_grid_is_named_with_the_way_out():
     assert "lie on steps of 1, the others on steps of 0.01" in found.note
     assert "--kinds 'vote=rounded(1)'" in found.note
     assert not find(x.round(2) + RNG.integers(0, 99, N) / 100, where="x").note
+    digits = np.array([float(f"{value:.4g}") for value in np.exp(RNG.normal(size=N))])
+    assert not find(digits, where="x").note
     assert "off the grid are rounded" in declared(x, "rounded(1)", where="x").why
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 
 _ON_GRID = 0.98  # share of the rows that a grid holds; the others are put on it
-_FINER = 1.5  # times: of a grid that few values ask for
+_FINER, _MUCH_FINER = 1.5, 20.0  # times: of a grid that few values ask for
+_ON_COARSE_GRID = 0.999  # likewise, where the others' grid is finer but not much
 _HEAPED = 0.5  # share of the values on a coarser grid that is worth a note
+_ROWS_A_HEAP = 10  # or else four significant digits look like heaps
 _COARSER = (1000, 500, 100, 50, 10, 5)  # times
 _MAX_SPARSE = 1_000  # levels that leave most cells of their grid empty
 _ROWS_A_LEVEL = 20  # that such levels have
@@ -22,7 +24,9 @@ def rounded(x: np.ndarray) -> tuple[float, np.ndarray] | None:
     if coarse is not None and (found is None or found < coarse / _FINER):
         number = np.rint((np.float64(x) - float(usual[0])) / coarse)
         snapped = float(usual[0]) + number * coarse
-        if np.mean(np.abs(snapped - x) < 1e-3 * coarse) >= _ON_GRID:
+        much = found is None or found < coarse / _MUCH_FINER
+        enough = _ON_GRID if much else _ON_COARSE_GRID
+        if np.mean(np.abs(snapped - x) < 1e-3 * coarse) >= enough:
             return coarse, snapped
     return None if found is None else (found, x)
 
@@ -77,7 +81,8 @@ def coarser(x: np.ndarray, step: float) -> tuple[float, float] | None:
     for times in _COARSER:
         held = places % times == 0
         share = float(held.mean()) if len(held) else 0.0
-        if _HEAPED <= share < 1 and len(np.unique(places[held])) >= 10:
+        heaps = len(np.unique(places[held])) if _HEAPED <= share < 1 else 0
+        if heaps >= 10 and held.sum() >= _ROWS_A_HEAP * heaps:
             return times * step, share
     return None
 

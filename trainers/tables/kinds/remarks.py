@@ -26,7 +26,8 @@ def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     why, note = found.why, found.note
     off = _off_grid(kind, x)
     if off:
-        why += f"; {off:,} {'values' if off > 1 else 'value'} off the grid are rounded"
+        rounds = "values off the grid are" if off > 1 else "value off the grid is"
+        why += f"; {off:,} {rounds} rounded"
     if isinstance(kind, Integer) and _is_identifier(x, name_in(where)):
         why += f"; each row its own: an identifier? {option(where, 'drop')}"
     elif isinstance(kind, Grid) and not note:
