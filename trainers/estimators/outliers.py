@@ -88,7 +88,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
             )
         super().fit(X, y, sample_weight=sample_weight, context=context)
         log_prob = self.score_samples(X, context)
-        self.offset_ = float(np.quantile(log_prob, self.contamination))
+        self.offset_ = _bound(log_prob, self.contamination, sample_weight)
         return self
 
     def decision_function(self, X: Any, context: Any = None) -> np.ndarray:
@@ -101,3 +101,19 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
 
     def _more_to_save(self) -> dict[str, Any]:
         return {"offset_": self.offset_}
+
+
+def _bound(log_prob: np.ndarray, share: float, weights: Any) -> float:
+    """Midway between the rows of lowest density that hold a share of the mass and the rest.
+
+    A row of weight 2 counts as two rows.
+    """
+    if weights is not None:
+        weights = np.asarray(weights, np.float64)
+        log_prob, weights = log_prob[weights > 0], weights[weights > 0]
+    last = np.quantile(log_prob, share, method="inverted_cdf", weights=weights)
+    rest = log_prob[log_prob > last]
+    if not len(rest):
+        return float(last)
+    first = rest.min()
+    return float(first if last == -np.inf else (last + first) / 2)

@@ -6,6 +6,7 @@ import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
 from trainers import CheckpointError, FlowDensity, FlowOutlierDetector
+from trainers.estimators import outliers
 from trainers.tables.checks import InputError
 
 SMALL = {
@@ -245,6 +246,16 @@ def test_outliers_are_found(tmp_path):
     np.testing.assert_array_equal(copy.predict(x), detector.predict(x))
     with pytest.raises(InputError, match=r"`contamination` must be in \(0, 0.5\]"):
         FlowOutlierDetector(contamination=0.7).fit(x)
+
+
+def test_the_bound_counts_a_weight_as_copies():
+    log_prob = np.random.default_rng(0).normal(size=300)
+    weights = np.random.default_rng(1).integers(0, 4, 300)
+    copies = outliers._bound(np.repeat(log_prob, weights), 0.1, None)
+    assert outliers._bound(log_prob, 0.1, weights) == copies
+    assert (log_prob < outliers._bound(log_prob, 0.1, None)).sum() == 30
+    # What has no density at all is an outlier, not the bound.
+    assert outliers._bound(np.array([-np.inf, 0.0, 1.0, 2.0]), 0.25, None) == 0
 
 
 # The checks of other array libraries skip themselves, with a warning.
