@@ -9,9 +9,9 @@ import jax
 import tyro
 from rich.console import Console
 
-from benchmarks import check, devices, pieces, real_data, real_tables, report, sections
-
-RESULTS = pathlib.Path(__file__).parent / "results"
+from benchmarks import check, report
+from benchmarks.sections import devices, pieces, speed
+from benchmarks.tables import data, held_out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,22 +36,20 @@ def plan(*, quick: bool, tables: Sequence[str] = ()) -> dict[str, Callable[[], l
         (50_000, 64, False),
     ]  # fmt: skip
     return {
-        "training": lambda: sections.training(dims, (512, 4_096)),
-        "dispatches": lambda: sections.dispatches(dims, (512, 4_096)),
+        "training": lambda: speed.training(dims, (512, 4_096)),
+        "dispatches": lambda: speed.dispatches(dims, (512, 4_096)),
         "pieces": lambda: pieces.pieces(dims, (512, 4_096)),
-        "evaluation": lambda: sections.evaluation(wide, large),
-        "sampling": lambda: sections.sampling(dims, (4_096,)),
-        "depth": lambda: sections.depth((4, 8) if quick else (4, 8, 16, 32)),
-        "memory": lambda: sections.memory(
-            (512, 4_096) if quick else (512, 4_096, 32_768)
-        ),
-        "warm_start": lambda: sections.warm_start(many),
-        "accuracy": lambda: sections.accuracy(wide),
+        "evaluation": lambda: speed.evaluation(wide, large),
+        "sampling": lambda: speed.sampling(dims, (4_096,)),
+        "depth": lambda: speed.depth((4, 8) if quick else (4, 8, 16, 32)),
+        "memory": lambda: speed.memory((512, 4_096) if quick else (512, 4_096, 32_768)),
+        "warm_start": lambda: speed.warm_start(many),
+        "accuracy": lambda: speed.accuracy(wide),
         "devices": devices.measured,
-        "trainer": lambda: sections.trainer((2, 8)),
-        "moons": lambda: sections.time_to_gap(seeds=1 if quick else 3),
-        "tables": lambda: real_tables.held_out(
-            tables or (("breast cancer",) if quick else tuple(real_data.TABLES)),
+        "trainer": lambda: speed.trainer((2, 8)),
+        "moons": lambda: speed.time_to_gap(seeds=1 if quick else 3),
+        "tables": lambda: held_out.held_out(
+            tables or (("breast cancer",) if quick else tuple(data.TABLES)),
             num_seeds=1 if quick else 3,
         ),
     }
@@ -60,7 +58,7 @@ def plan(*, quick: bool, tables: Sequence[str] = ()) -> dict[str, Callable[[], l
 def main(bench: Bench) -> int:
     """Runs the sections; returns 1 if `check` finds a ratio that fell."""
     console = Console()
-    stem = bench.out or RESULTS / jax.devices()[0].platform
+    stem = bench.out or report.RESULTS / jax.devices()[0].platform
     sections_to_run = plan(quick=bench.quick, tables=bench.tables)
     unknown = set(bench.only) - set(sections_to_run)
     if unknown:
@@ -77,27 +75,12 @@ def main(bench: Bench) -> int:
         rows += measured
         console.print(report.markdown(environment, measured).split("\n", 5)[-1])
         if not bench.check:
-            report.write(stem, environment, merged(stem, rows, only=bench.only))
+            report.write(stem, environment, report.merged(stem, rows, only=bench.only))
     if bench.check:
         lines = check.fallen(report.load(stem.with_suffix(".json")), rows)
         console.print("\n".join(lines) or "no ratio fell")
         return int(bool(lines))
     return 0
-
-
-def merged(
-    stem: pathlib.Path, rows: list[report.Row], *, only: Sequence[str]
-) -> list[report.Row]:
-    """With `--only`, the rows of the other sections stay, with the commit they are of."""
-    path = stem.with_suffix(".json")
-    if not only or not path.exists():
-        return rows
-    measured = {_subject(row) for row in rows}
-    return [row for row in report.load(path) if _subject(row) not in measured] + rows
-
-
-def _subject(row):
-    return tuple(row.get(key) for key in ("what", "table", "level", "d"))
 
 
 if __name__ == "__main__":

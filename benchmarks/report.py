@@ -6,12 +6,14 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 
 Row = dict[str, Any]
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 PACKAGES = ("jax", "flax", "distrax", "flowjax", "bijx", "equinox", "scikit-learn")
 
@@ -60,6 +62,19 @@ def load(path: pathlib.Path) -> list[dict]:
     document = json.loads(path.read_text())
     commit = document["environment"]["commit"]
     return [{"commit": commit} | row for row in document["rows"]]
+
+
+def merged(stem: pathlib.Path, rows: list[Row], *, only: Sequence[str]) -> list[Row]:
+    """With `--only`, the rows of the other sections stay, with the commit they are of."""
+    path = stem.with_suffix(".json")
+    if not only or not path.exists():
+        return rows
+    measured = {_subject(row) for row in rows}
+    return [row for row in load(path) if _subject(row) not in measured] + rows
+
+
+def _subject(row):
+    return tuple(row.get(key) for key in ("what", "table", "level", "d"))
 
 
 def markdown(environment: dict[str, Any], rows: list[dict]) -> str:

@@ -24,9 +24,7 @@ class WarmStartReport:
     """The layers in order; `print` it for a table."""
 
     layers: tuple[LayerReport, ...]
-    holdout: (
-        float  # share of the rows that judge; 0: log densities are of the train rows
-    )
+    holdout: float  # share of the rows that are valid ones; 0: judged by train rows
 
     @property
     def log_prob(self) -> float:

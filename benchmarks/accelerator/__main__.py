@@ -12,10 +12,11 @@ import jax
 import tyro
 from rich.console import Console
 
-from benchmarks import report, sections
-from benchmarks.__main__ import RESULTS, merged
+from benchmarks import report
 from benchmarks.accelerator import grid, quality
 from benchmarks.accelerator.ceilings import PRECISIONS, ceilings
+from benchmarks.models import programs
+from benchmarks.sections import speed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Accelerator:
     """Measures this machine's first device; writes benchmarks/results/<device>."""
 
     only: tuple[str, ...] = ()  # names of sections; empty for all
-    quick: bool = False  # small sizes, in two minutes on a CPU
+    quick: bool = False  # small sizes, in some minutes on a CPU
     minutes: float = 9.0  # no section is begun after so long
     out: pathlib.Path | None = None  # stem of the results; None: results/<device>
 
@@ -35,7 +36,7 @@ def plan(*, quick: bool, best: dict[str, float]) -> dict[str, Callable[[], list]
     )
     dims = (2,) if quick else (8, 2, 32, 128)
     batches = (256,) if quick else (512, 4_096, 32_768, 262_144)
-    both, largest = (grid.OURS, grid.NAIVE), batches[-1]
+    both, largest = (programs.OURS, programs.NAIVE), batches[-1]
     everybody = (*grid.PEERS, *grid.SHORTER)
 
     def steps(d):
@@ -43,7 +44,7 @@ def plan(*, quick: bool, best: dict[str, float]) -> dict[str, Callable[[], list]
             grid.Size(d, n, everybody if n in (4_096, largest) else both)
             for n in batches
         ]
-        return lambda: measured("training step", grid.step, sizes)
+        return lambda: measured("training step", programs.step, sizes)
 
     def all_dims(what, make, chosen):
         sizes = [
@@ -59,7 +60,7 @@ def plan(*, quick: bool, best: dict[str, float]) -> dict[str, Callable[[], list]
     ]  # fmt: skip
     tables = ("galaxy",) if quick else tuple(quality.LEVELS)
     return {
-        "compile": lambda: sections.depth((1,) if quick else (4, 16), 8, 4_096),
+        "compile": lambda: speed.depth((1,) if quick else (4, 16), 8, 4_096),
         **{f"steps-{d}": steps(d) for d in dims},
         **{
             table: lambda table=table: quality.seconds_to(
@@ -67,14 +68,12 @@ def plan(*, quick: bool, best: dict[str, float]) -> dict[str, Callable[[], list]
             )
             for table in tables
         },
-        "moons": lambda: sections.time_to_gap(
+        "moons": lambda: speed.time_to_gap(
             num_steps=50 if quick else 1_000, seeds=1, gap=10.0 if quick else 0.08
         ),
-        "warm_start": lambda: sections.warm_start(starts),
-        "log_prob": lambda: all_dims("log p", grid.log_prob, batches)(),
-        "sampling": lambda: all_dims(
-            "sampling", grid.sampling, batches[1::2] or batches
-        )(),
+        "warm_start": lambda: speed.warm_start(starts),
+        "log_prob": all_dims("log p", programs.log_prob, batches),
+        "sampling": all_dims("sampling", programs.draws, batches[1::2] or batches),
     }
 
 
@@ -83,7 +82,7 @@ def main(settings: Accelerator) -> int:
     console = Console(soft_wrap=True)
     began = time.monotonic()
     device = jax.devices()[0].device_kind
-    stem = settings.out or RESULTS / re.sub(r"\W+", "-", device.lower())
+    stem = settings.out or report.RESULTS / re.sub(r"\W+", "-", device.lower())
     jax.config.update("jax_default_matmul_precision", PRECISIONS["float32"])
     best: dict[str, float] = {}
     sections_to_run = plan(quick=settings.quick, best=best)
@@ -105,7 +104,7 @@ def main(settings: Accelerator) -> int:
             continue
         measured = run()
         rows += measured
-        report.write(stem, environment, merged(stem, rows, only=settings.only))
+        report.write(stem, environment, report.merged(stem, rows, only=settings.only))
         console.print(report.markdown(environment, measured).split("\n", 5)[-1])
         console.print(f"{name}: done {time.monotonic() - began:.0f} s after the start")
     if left_out:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks import entrants, sections
 from benchmarks.accelerator.ceilings import PRECISIONS
+from benchmarks.models import entrants, programs
+from benchmarks.models.programs import NAIVE, NUM_BLOCKS, OURS
 from benchmarks.report import Row
 from benchmarks.timing import interleaved
 
-OURS, NAIVE = sections.OURS, sections.NAIVE
 TF32, BFLOAT16 = "TF32", "bfloat16"
 PEERS = tuple(entrants.ENTRANTS)
 # What the same models do with shorter products. Only ours has a type for its networks.
@@ -35,34 +35,13 @@ class _Program(NamedTuple):
     bytes: float | None
 
 
-Make = Callable[[entrants.Entrant, int, int], tuple[Callable, tuple]]
-
-
-def step(entrant, d, batch):
-    """A training step and its arguments."""
-    function, opt_state = sections.train_step(entrant)
-    return function, (entrant.params, opt_state, rows(d, batch))
-
-
-def log_prob(entrant, d, batch):
-    """log p of rows."""
-    return entrant.log_prob, (entrant.params, rows(d, batch))
-
-
-def sampling(entrant, d, batch):
-    """Draws of rows."""
-    del d
-
-    def draw(params, key):
-        return entrant.sample(params, key, batch)
-
-    return draw, (entrant.params, jax.random.key(0))
+Make = Callable[[entrants.Entrant, jax.Array], programs.Program]
 
 
 @functools.lru_cache(maxsize=8)
-def rows(d: int, batch: int) -> jax.Array:
+def _rows(d: int, batch: int) -> jax.Array:
     """On the device."""
-    return jnp.asarray(sections.rows_of(batch, d))
+    return jnp.asarray(programs.rows_of(batch, d))
 
 
 @functools.cache
@@ -72,9 +51,9 @@ def _entrant(name: str, d: int) -> tuple[entrants.Entrant, str]:
         if name.endswith(precision):
             base = name.removesuffix(precision).rstrip()
             options = {"dtype": jnp.bfloat16} if precision == BFLOAT16 else {}
-            entrant = entrants.ENTRANTS[base](d, sections.NUM_BLOCKS, **options)
+            entrant = entrants.ENTRANTS[base](d, NUM_BLOCKS, **options)
             return entrant, precision
-    return entrants.ENTRANTS[name](d, sections.NUM_BLOCKS), "float32"
+    return entrants.ENTRANTS[name](d, NUM_BLOCKS), "float32"
 
 
 def measured(
@@ -91,7 +70,7 @@ def measured(
 
     Args:
       what: the table's title.
-      make: a function and its arguments for an entrant, a number of features and a batch.
+      make: a function and its arguments, for an entrant and rows.
       sizes: of the rows.
       ceilings: of `benchmarks.accelerator.ceilings`.
       patience: see `benchmarks.timing.interleaved`.
@@ -107,8 +86,8 @@ def measured(
         ]
         found = [{n: _result(f) for n, f in row.items()} for row in futures]
     return [
-        _row(what, size, programs, ceilings, patience)
-        for size, programs in zip(sizes, found, strict=True)
+        _row(what, size, compiled, ceilings, patience)
+        for size, compiled in zip(sizes, found, strict=True)
     ]
 
 
@@ -126,7 +105,7 @@ def _imports(name: str) -> bool:
 def _lowered(make, name, size):
     """What a thread has to do; tracing holds Python's lock and is done before."""
     entrant, precision = _entrant(name, size.d)
-    function, args = make(entrant, size.d, size.batch)
+    function, args = make(entrant, _rows(size.d, size.batch))
     with jax.default_matmul_precision(PRECISIONS[precision]):
         lowered = jax.jit(function).lower(*args)
     return _compiled, lowered, args
@@ -156,8 +135,8 @@ def _result(future) -> _Program | None:
     return program
 
 
-def _row(what, size, programs, ceilings, patience) -> Row:
-    fitting = {name: p for name, p in programs.items() if p is not None}
+def _row(what, size, compiled, ceilings, patience) -> Row:
+    fitting = {name: p for name, p in compiled.items() if p is not None}
     calls = {name: p.call for name, p in fitting.items()}
     seconds = interleaved(calls, seconds=0.1, patience=patience)
     row: Row = {"what": what, "d": size.d, "batch": size.batch}
@@ -172,7 +151,7 @@ def _row(what, size, programs, ceilings, patience) -> Row:
     row["percent_of_operations"] = {
         n: 100 * p.flops / seconds[n] / ceilings["float32"] for n, p in counted.items()
     }
-    missing = [name for name, p in programs.items() if p is None]
+    missing = [name for name, p in compiled.items() if p is None]
     if missing:
         row["out of memory"] = ", ".join(missing)
     return row

@@ -1,4 +1,4 @@
-"""What the trainer costs over a bare jitted loop: python -m benchmarks.trainer_overhead.
+"""What the trainer costs over a bare loop: python -m benchmarks.sections.trainer_overhead.
 
 Both train one flow on the same batches with the same optimiser. The bare loop is `jax.jit`
 of `value_and_grad` and the update, state donated, one call a step, and nothing else. The

@@ -20,10 +20,10 @@ from flax import nnx
 from sklearn.neighbors import KernelDensity
 
 import rbig_nnx as rn
-from benchmarks.entrants import CouplingFlow, affine, spline
-from benchmarks.real_data import Splits, splits
+from benchmarks.models.entrants import CouplingFlow, affine, spline
+from benchmarks.models.programs import OURS
 from benchmarks.report import Row
-from benchmarks.sections import OURS
+from benchmarks.tables.data import Splits, splits
 from trainers import TrainConfig, fit
 from trainers.command.steps.baselines import Mixture
 from trainers.estimators.fitting import EncodedTable

@@ -50,7 +50,7 @@ def of_flow(flow: rn.GaussianizationFlow) -> Entrant:
 
 def naive(num_features: int, num_blocks: int) -> Entrant:
     """The same architecture, written naively in FlowJAX."""
-    from benchmarks import naive as peer
+    from benchmarks.models import naive as peer
 
     distribution = peer.flow(
         jax.random.key(0),
@@ -81,7 +81,7 @@ def flowjax_spline(num_features: int, num_blocks: int) -> Entrant:
 
 
 def _of_flowjax(distribution) -> Entrant:
-    from benchmarks import naive as peer
+    from benchmarks.models import naive as peer
 
     params, join = peer.split(distribution)
     return Entrant(

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 import rbig_nnx as rn
-from benchmarks.entrants import naive
+from benchmarks.models.entrants import naive
 from trainers import TrainConfig, fit
 from trainers.moons import Moons
 from trainers.placement import compilation

@@ -1,4 +1,4 @@
-"""What L-BFGS adds to Adam on a warm-started flow: python -m benchmarks.polish.
+"""What L-BFGS adds to Adam on a warm-started flow: python -m benchmarks.studies.polish.
 
 Two moons, from the warm start and from where the recipe of `make demo` ends. L-BFGS (Nocedal,
 Updating quasi-Newton matrices with limited storage, 1980) sees all training rows, without

@@ -1,4 +1,4 @@
-"""The data-parallel step over devices, a program of its own: python -m benchmarks.devices.
+"""The data-parallel step over devices: python -m benchmarks.sections.devices.
 
 Prints rows of a table as JSON. XLA fixes the number of virtual CPU devices when it starts,
 so `measured` runs this file in a new process.
@@ -12,9 +12,9 @@ import sys
 
 import jax
 
-from benchmarks import entrants
+from benchmarks.models import entrants
+from benchmarks.models.programs import OURS, rows_of, train_step
 from benchmarks.report import Row
-from benchmarks.sections import OURS, rows_of, train_step
 from benchmarks.timing import compile_seconds, interleaved
 
 COUNTS = (1, 2, 4, 8)
@@ -27,7 +27,7 @@ def measured() -> list[Row]:
     flags = os.environ.get("XLA_FLAGS", "")
     virtual = f"{flags} --xla_force_host_platform_device_count={COUNTS[-1]}"
     process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.devices"],
+        [sys.executable, "-m", "benchmarks.sections.devices"],
         env=os.environ | {"XLA_FLAGS": virtual},
         stdout=subprocess.PIPE,
         text=True,

@@ -9,9 +9,10 @@ import numpy as np
 from flax import nnx
 
 import rbig_nnx as rn
-from benchmarks import sections
-from benchmarks.entrants import ENTRANTS, NUM_COMPONENTS
+from benchmarks.models import programs
+from benchmarks.models.entrants import ENTRANTS, NUM_COMPONENTS
 from benchmarks.report import Row
+from benchmarks.sections import speed
 from rbig_nnx.math import components
 from rbig_nnx.math.params import ANCHOR_WEIGHT
 
@@ -26,9 +27,9 @@ def pieces(dims, batches) -> list[Row]:
 
 
 def _row(d: int, batch: int) -> Row:
-    entrant = ENTRANTS[sections.OURS](d, sections.NUM_BLOCKS)
-    step, opt_state = sections.train_step(entrant)
-    couplings = 2 * sections.NUM_BLOCKS
+    entrant = ENTRANTS[programs.OURS](d, programs.NUM_BLOCKS)
+    step, opt_state = programs.train_step(entrant)
+    couplings = 2 * programs.NUM_BLOCKS
     layer = rn.MixtureCDFCoupling(d, num_components=NUM_COMPONENTS, rngs=nnx.Rngs(0))
     mask = np.asarray(layer.mask)
     graphdef, params, rest = nnx.split(layer.conditioner, nnx.Param, ...)
@@ -39,24 +40,22 @@ def _row(d: int, batch: int) -> Row:
     gaussianize = functools.partial(
         components.gaussianize, family="gaussian", anchor_weight=ANCHOR_WEIGHT
     )
-    x = jnp.asarray(sections.rows_of(batch, d))
+    x = jnp.asarray(programs.rows_of(batch, d))
     passive, moved = x.T[mask], x.T[~mask]
     packed = predict(params, passive)
     mixtures = jnp.split(packed.reshape(3 * NUM_COMPONENTS, *moved.shape), 3)
-    programs = {
-        sections.OURS: (step, (entrant.params, opt_state, x)),
+    parts = {
+        programs.OURS: (step, (entrant.params, opt_state, x)),
         "networks": (_with_gradients(predict), (packed, params, passive)),
         "mixtures": (
             _with_gradients(gaussianize),
             ((moved, moved), moved, *mixtures),
         ),
     }
-    _, seconds = sections.compared(list(programs), programs.__getitem__)
+    _, seconds = speed.compared(list(parts), parts.__getitem__)
     seconds["networks"] *= couplings
     seconds["mixtures"] *= couplings
-    row = sections.row_of(
-        "pieces of the training step", seconds, batch, d=d, batch=batch
-    )
+    row = speed.row_of("pieces of the training step", seconds, batch, d=d, batch=batch)
     weights = couplings * sum(p.size for p in jax.tree.leaves(params) if p.ndim == 2)
     # A product and its two gradients, each a multiplication and an addition.
     row["gflops"] = 6e-9 * weights * batch / seconds["networks"]

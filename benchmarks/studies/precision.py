@@ -1,4 +1,4 @@
-"""What a bfloat16 conditioner costs in log p: python -m benchmarks.precision.
+"""What a bfloat16 conditioner costs in log p: python -m benchmarks.studies.precision.
 
 The conditioners compute in bfloat16; parameters, mixtures and log determinants stay float32.
 Two questions: how far the log densities of one trained flow move, and where training ends.

@@ -1,4 +1,4 @@
-"""One run in every layout, the losses side by side: python -m benchmarks.layouts.
+"""One run in every layout, the losses side by side: python -m benchmarks.studies.layouts.
 
 Eight virtual devices of the CPU, or two processes of four each over loopback. Exits with an
 error if a layout's losses differ from one device's by more than rounding does.
@@ -59,7 +59,7 @@ def processes() -> dict[str, list[float]]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
         free.close()
-        command = [sys.executable, "-m", "benchmarks.layouts", port]
+        command = [sys.executable, "-m", "benchmarks.studies.layouts", port]
         started = [
             subprocess.Popen(
                 [*command, str(index), out.name], stdout=subprocess.DEVNULL

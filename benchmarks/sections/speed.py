@@ -9,41 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 import rbig_nnx as rn
-from benchmarks import trainer_overhead
-from benchmarks.entrants import ENTRANTS, NUM_COMPONENTS, Entrant
+from benchmarks.models import programs
+from benchmarks.models.entrants import ENTRANTS, NUM_COMPONENTS
+from benchmarks.models.programs import NAIVE, NUM_BLOCKS, OURS, rows_of, train_step
 from benchmarks.report import Row
+from benchmarks.sections import trainer_overhead
 from benchmarks.timing import compile_seconds, interleaved
 
-OURS, NAIVE = "rbig-nnx", "naive (FlowJAX)"
 _IN_A_LIST = "rbig-nnx, in a list"
-NUM_BLOCKS = 4
-
-
-def rows_of(num_rows: int, num_features: int, seed: int = 0) -> np.ndarray:
-    """Skewed, dependent columns of unit variance."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(num_rows, num_features))
-    x = np.sinh(x + 0.5 * np.roll(x, 1, axis=1))
-    return ((x - x.mean(0)) / x.std(0)).astype(np.float32)
-
-
-def train_step(entrant: Entrant) -> tuple[Callable, Any]:
-    """Adam on the mean negative log density: (params, state, x) -> the same, loss."""
-    optimizer = optax.adam(1e-3)
-
-    def step(params, opt_state, x):
-        def loss(params):
-            return -jnp.mean(entrant.log_prob(params, x))
-
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, value
-
-    return step, optimizer.init(entrant.params)
 
 
 def compared(
@@ -70,16 +46,17 @@ def row_of(what: str, seconds: dict[str, float], num_rows: int, **more: Any) -> 
 
 
 def _by_size(what, dims, batches, make, *, batches_a_call: int = 1) -> list[Row]:
-    """A row for each size; `make(entrant, d, batch)` gives a function and its arguments.
+    """A row for each size; `make(entrant, x)` gives a function and its arguments.
 
-    A call reads `batches_a_call` batches.
+    A call reads `batches_a_call` batches, all of them rows of x.
     """
     rows = []
     for d in dims:
         for batch in batches:
 
             def build(name, d=d, batch=batch):
-                return make(ENTRANTS[name](d, NUM_BLOCKS), d, batch)
+                x = jnp.asarray(rows_of(batches_a_call * batch, d))
+                return make(ENTRANTS[name](d, NUM_BLOCKS), x)
 
             compiled, seconds = compared(list(ENTRANTS), build)
             rows.append(
@@ -91,12 +68,7 @@ def _by_size(what, dims, batches, make, *, batches_a_call: int = 1) -> list[Row]
 
 def training(dims, batches) -> list[Row]:
     """The training step, and its compilation."""
-
-    def make(entrant, d, batch):
-        step, opt_state = train_step(entrant)
-        return step, (entrant.params, opt_state, jnp.asarray(rows_of(batch, d)))
-
-    return _by_size("training step", dims, batches, make)
+    return _by_size("training step", dims, batches, programs.step)
 
 
 _STEPS = 8  # in a dispatch
@@ -105,7 +77,7 @@ _STEPS = 8  # in a dispatch
 def dispatches(dims, batches) -> list[Row]:
     """Several training steps in one program, for everyone, as the trainer takes them."""
 
-    def make(entrant, d, batch):
+    def make(entrant, x):
         step, opt_state = train_step(entrant)
 
         def steps(params, opt_state, batches):
@@ -117,8 +89,8 @@ def dispatches(dims, batches) -> list[Row]:
             with rn.keep_activations():
                 return jax.lax.scan(body, [params, opt_state], batches)
 
-        batches = rows_of(_STEPS * batch, d).reshape(_STEPS, batch, d)
-        return steps, (entrant.params, opt_state, jnp.asarray(batches))
+        batches = x.reshape(_STEPS, -1, x.shape[1])
+        return steps, (entrant.params, opt_state, batches)
 
     what = f"training steps, {_STEPS} in a dispatch"
     return _by_size(what, dims, batches, make, batches_a_call=_STEPS)
@@ -126,25 +98,12 @@ def dispatches(dims, batches) -> list[Row]:
 
 def evaluation(dims, batches) -> list[Row]:
     """log p of rows."""
-
-    def make(entrant, d, batch):
-        return entrant.log_prob, (entrant.params, jnp.asarray(rows_of(batch, d)))
-
-    return _by_size("log p", dims, batches, make)
+    return _by_size("log p", dims, batches, programs.log_prob)
 
 
 def sampling(dims, batches) -> list[Row]:
     """Draws of rows."""
-
-    def make(entrant, d, batch):
-        del d
-
-        def draw(params, key):
-            return entrant.sample(params, key, batch)
-
-        return draw, (entrant.params, jax.random.key(0))
-
-    return _by_size("sampling", dims, batches, make)
+    return _by_size("sampling", dims, batches, programs.draws)
 
 
 def depth(depths, d: int = 8, batch: int = 512) -> list[Row]:
@@ -220,7 +179,7 @@ def warm_start(cases, num_blocks: int = NUM_BLOCKS) -> list[Row]:
 
     `cases` are (rows, features, whether the loops run too).
     """
-    from benchmarks import naive
+    from benchmarks.models import naive
 
     rows = []
     for n, d, beside in cases:
@@ -305,7 +264,7 @@ def time_to_gap(gap: float = 0.08, num_steps: int = 1_000, seeds: int = 3) -> li
 
     Compilation included; both train with Adam, batches of 512, their better of two peaks.
     """
-    from benchmarks.moons_race import naive_seconds, our_seconds
+    from benchmarks.sections.moons_race import naive_seconds, our_seconds
 
     results: dict[str, list[float]] = {OURS: [], NAIVE: []}
     for seed in range(seeds):

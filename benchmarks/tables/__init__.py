@@ -1,0 +1,1 @@
+"""Real tables, and the models' held-out log p on them."""
