@@ -4,30 +4,25 @@ A new kind registers a function with `fit_layer`; a user's layer has a method `w
 """
 
 import functools
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.optimize import linear_sum_assignment
 
-from rbig_nnx.fit import gmm
+from rbig_nnx.fit.mixtures import Block, Place, for_each
 from rbig_nnx.fit.rotation import fit_rotation
-from rbig_nnx.fit.sketch import sketch
-from rbig_nnx.math import householder, mixture
-from rbig_nnx.math.blocks import in_blocks
-from rbig_nnx.math.params import MixtureParams, identity_params
+from rbig_nnx.math import householder
+from rbig_nnx.math.params import MixtureParams
 from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize
 
-# Pseudo-observations from N(0, 1), in units of the data's mass, that the held-out rows
-# choose between, and from the identity.
-_SHRINKAGES = (0.0, 0.1, 0.5, 2.0)
-_ROUND = 4_096  # held-out rows are gathered in multiples of this
-_STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
+AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
 
 @runtime_checkable
@@ -44,82 +39,6 @@ class Fittable(Protocol):
           weights: weights of the rows, [n]; zero for rows that must not be used.
           key: random key of this layer.
         """
-
-
-class Options(NamedTuple):
-    """What `warm_start` was asked for."""
-
-    rotation: str
-    smoothing: float
-    backend: str
-
-
-class Mixtures(NamedTuple):
-    """Fitted mixtures of all features, [d, K] each, and how far each was shrunk, [d]."""
-
-    params: MixtureParams
-    shrinkage: np.ndarray
-
-
-class Rows(NamedTuple):
-    """Weights of the rows that are fitted and of those that judge, each [n]."""
-
-    fit: Array
-    judge: Array
-    holds_out: bool
-
-    @property
-    def every(self) -> Array:
-        """Weights of both, but for a factor."""
-        return self.fit + self.judge
-
-
-class Block:
-    """What reaches a layer, or the couplings of one block, which share what is fitted.
-
-    A coupling is the marginal map of the features that it moves, while its output kernel is
-    zero. So a block's couplings, or the one marginal layer in their place, take their parts
-    of one fit and of one map, and agree to the last bit.
-
-    Args:
-      x: the rows, [n, d].
-      rows: their weights.
-      key: random key.
-      options: of the warm start.
-    """
-
-    def __init__(self, x: Array, rows: Rows, key: Array, options: Options):
-        self.x, self.rows, self.key, self.options = x, rows, key, options
-        self._fits: dict[tuple, Mixtures] = {}
-        self._maps: dict[tuple, tuple[Array, Array]] = {}
-
-    def mixtures(self, layer: Any) -> Mixtures:
-        """Fits of every feature, with the components of a coupling or marginal layer."""
-        kind = _kind(layer)
-        if kind not in self._fits:
-            self._fits[kind] = _fit_mixtures(self, *kind)
-        return self._fits[kind]
-
-    def mapped(self, layer: Any) -> tuple[Array, Array]:
-        """z and log dz/dx of every feature under those fits, [n, d] each."""
-        kind = _kind(layer)
-        if kind not in self._maps:
-            self._maps[kind] = _map(self.mixtures(layer).params, self.x, *kind[1:])
-        return self._maps[kind]
-
-
-def _kind(layer) -> tuple[int, str, float]:
-    return layer.num_components, layer.family, layer.anchor_weight
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _map(params, x, family, anchor_weight):
-    def gaussianize(x):
-        return mixture.gaussianize(
-            x, params, family=family, anchor_weight=anchor_weight
-        )
-
-    return in_blocks(gaussianize, x)
 
 
 @functools.singledispatch
@@ -171,11 +90,55 @@ def _(layer: HouseholderRotation, block: Block) -> str:
     d = layer.num_features
     if layer.num_reflections < d:
         return f"kept ({layer.num_reflections} of {d} reflections)"
-    method = block.options.rotation
-    q = fit_rotation(block.x, method=method, key=block.key, weights=block.rows.fit)
-    vectors = _reflections(np.asarray(q), layer.num_reflections)
+    method, axes = block.place.once("rotation", lambda: _fit_rotations(block.place))
+    vectors = _reflections(block.own(axes), layer.num_reflections)
     layer.vectors[...] = vectors.astype(layer.vectors.dtype)
     return method
+
+
+def _fit_rotations(place: Place) -> tuple[str, list[np.ndarray]]:
+    """The method, and each chain's matrix."""
+    method = place.options.rotation
+    if method != "auto":
+        return method, _axes(place, method)
+    plain, sharp = (_axes(place, method) for method in AUTO)
+    if place.following is None or place.blocks[0].x.shape[1] < 2:
+        return AUTO[0], plain
+    found, weights = zip(*(_score(place, axes) for axes in (plain, sharp)), strict=True)
+    shares = weights[0] / np.sum(weights[0])
+    gains = np.where(shares > 0, found[1] - found[0], 0)
+    gain = np.sum(shares * gains)
+    error = np.sqrt(np.sum(np.square(shares * (gains - gain))))
+    return (AUTO[1], sharp) if gain > error else (AUTO[0], plain)
+
+
+def _axes(place: Place, method: str) -> list[np.ndarray]:
+    """Each chain's axes, in the order of the first one's, whose features decide together."""
+
+    def fit(block):
+        weights = block.rows.fit
+        return np.asarray(
+            fit_rotation(block.x, method=method, key=block.key, weights=weights)
+        )
+
+    first, *others = for_each(fit, place.blocks)
+    outputs = np.asarray(place.blocks[0].x) @ first
+    axes = [first]
+    for block, q in zip(place.blocks[1:], others, strict=True):
+        alike = np.corrcoef(outputs, np.asarray(block.x) @ q, rowvar=False)
+        alike = np.abs(np.nan_to_num(alike))[: len(q), len(q) :]
+        axes.append(q[:, linear_sum_assignment(alike, maximize=True)[1]])
+    return axes
+
+
+def _score(place: Place, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Log densities of the rows that judge behind these axes and mixtures; their weights."""
+    key, blocks = jax.random.fold_in(place.key, 2), place.blocks
+    turned = [
+        jnp.asarray(np.asarray(b.x) @ q) for b, q in zip(blocks, axes, strict=True)
+    ]
+    after = Place(key, place.options, turned, [b.rows for b in blocks])
+    return after.held_out(place.following)
 
 
 def _reflections(q: np.ndarray, num_reflections: int) -> np.ndarray:
@@ -207,93 +170,3 @@ def _describe(shrinkage: np.ndarray) -> str:
     fitted = np.isfinite(shrinkage)
     note = f", {n} shrunk" if (n := int(np.sum(shrinkage[fitted] > 0))) else ""
     return f"{int(fitted.sum())} of {fitted.size} features{note}"
-
-
-def _fit_mixtures(block: Block, num_components, family, anchor_weight) -> Mixtures:
-    """A mixture for each feature of the block's rows."""
-    x, rows, key, options = block.x, block.rows, block.key, block.options
-    kind = {
-        "num_components": num_components,
-        "family": family,
-        "anchor_weight": anchor_weight,
-    }
-    strengths: tuple[float, ...] = (0.0,)
-    if options.backend == "sklearn":
-        fits = _fit_by_sklearn(x, rows, key, **kind)
-        fits = MixtureParams(*(p[None] for p in fits))
-    else:
-        if rows.holds_out:
-            strengths = _SHRINKAGES
-        binned = sketch(x, rows.fit, key)
-        binned = binned._replace(variances=binned.variances + options.smoothing**2)
-        start_key = jax.random.fold_in(key, 1)
-        fits = gmm.fit_sketch(binned, key=start_key, prior_weight=strengths, **kind)
-    if not rows.holds_out:
-        return Mixtures(_on_host(fits, 0), np.zeros(x.shape[1]))
-    identity = identity_params(num_components, family)
-    judges = _held_out(x, rows.judge)
-    params, chosen = _choose(fits, identity, *judges, family, anchor_weight)
-    strengths = (*strengths, np.inf)
-    return Mixtures(_on_host(params), np.asarray(strengths)[np.asarray(chosen)])
-
-
-def _on_host(params: MixtureParams, at: Any = ...) -> MixtureParams:
-    return MixtureParams(*(np.asarray(p)[at] for p in params))
-
-
-def _held_out(x: Array, weights: Array) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that judge and their weights."""
-    (at,) = np.nonzero(np.asarray(weights))
-    # A few more, of weight 0: another key draws about as many, and compiles nothing new.
-    padded = np.zeros(min(-(-len(at) // _ROUND) * _ROUND, len(x)), int)
-    padded[: len(at)] = at
-    kept = np.asarray(weights)[padded]
-    kept[len(at) :] = 0
-    return np.asarray(x)[padded], kept
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _choose(fits, identity, x, weights, family, anchor_weight):
-    """Each feature's most shrunk candidate that is not clearly behind the best.
-
-    By held-out log-likelihood, within standard errors of the paired difference (Breiman et
-    al., Classification and Regression Trees, 1984, §3.4.3). Candidates are the fits,
-    [s, d, K], from the least shrunk to the most, and after them the identity, [K].
-    """
-    candidates = jax.tree.map(
-        lambda f, i: jnp.concatenate([f, jnp.broadcast_to(i, (1, *f.shape[1:]))]),
-        fits,
-        identity,
-    )
-    shares = weights[:, None] / jnp.sum(weights)
-
-    def log_density(params: MixtureParams) -> Array:
-        def log_pdf(x):
-            return mixture.log_pdf(
-                x, params, family=family, anchor_weight=anchor_weight
-            )
-
-        found = in_blocks(log_pdf, x)
-        # Not a product with zero weights: a row that judges nothing may be infinite.
-        return jnp.where(shares > 0, found, 0)
-
-    found = jax.lax.map(log_density, candidates)
-    best = jnp.argmax(jnp.sum(shares * found, axis=1), axis=0)
-    leader = jnp.take_along_axis(found, best[None, None], axis=0)
-    lag = jnp.sum(shares * (leader - found), axis=1, keepdims=True)
-    error = jnp.sqrt(jnp.sum(jnp.square(shares * (leader - found - lag)), axis=1))
-    close = lag[:, 0] <= _STANDARD_ERRORS * error
-    chosen = len(close) - 1 - jnp.argmax(close[::-1], axis=0)
-    return jax.tree.map(
-        lambda p: jnp.take_along_axis(p, chosen[None, :, None], axis=0)[0], candidates
-    ), chosen
-
-
-def _fit_by_sklearn(x, rows, key, **options) -> MixtureParams:
-    if bool(jnp.any((rows.fit > 0) & (rows.fit != 1))):
-        raise ValueError(
-            "`weights` must be None with backend='sklearn', whose GaussianMixture takes"
-            " none; use backend='jax'."
-        )
-    kept = np.asarray(x)[np.asarray(rows.fit) > 0]
-    return gmm.fit_mixtures_sklearn(kept, key=key, **options)

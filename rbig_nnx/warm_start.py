@@ -14,7 +14,6 @@ the fits and decides for every feature of every layer how far its mixture is shr
 identity, up to leaving the feature alone.
 """
 
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,19 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from rbig_nnx.fit.checks import check_rows, check_weights
+from rbig_nnx.fit.judges import Rows, sample, split
+from rbig_nnx.fit.mixtures import Block, Options, Place, for_each, kind_of
 from rbig_nnx.fit.rotation import METHODS
-from rbig_nnx.fit.sample import (
-    everywhere,
-    generator,
-    on_host,
-    row_numbers,
-    row_taker,
-)
-from rbig_nnx.fit_layers import Block, Options, Rows, fit_layer, fit_standardize
+from rbig_nnx.fit_layers import fit_layer, fit_standardize
 from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
@@ -47,6 +40,7 @@ from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport, WarmStartReport
 
 BACKENDS = ("jax", "sklearn")
+_MIXTURES = MixtureCDFCoupling, MixtureCDFMarginal
 
 
 def warm_start(
@@ -114,8 +108,15 @@ def warm_start(
       >>> print(bool(warm.log_prob(x).mean() > flow.log_prob(x).mean() + 1))
       True
     """
-    if rotation not in METHODS:
-        raise ValueError(f"`rotation` must be one of {METHODS}; got {rotation!r}.")
+    if rotation not in (*METHODS, "auto"):
+        raise ValueError(
+            f"`rotation` must be one of {(*METHODS, 'auto')}; got {rotation!r}."
+        )
+    if rotation == "auto" and not holdout:
+        raise ValueError(
+            "`holdout` must be above 0 with rotation='auto', which held-out rows choose;"
+            " got 0. Name a rotation."
+        )
     if backend not in BACKENDS:
         raise ValueError(f"`backend` must be one of {BACKENDS}; got {backend!r}.")
     if not 0 <= holdout < 1:
@@ -129,34 +130,49 @@ def warm_start(
     opened = [blocks_of(layer) for layer in flow.layers]
     layers = [layer for blocks in opened for block in blocks for layer in block]
     x, context, weights, needed = _check(flow, layers, x, context, weights, max_rows)
-    rows = _split(jax.random.fold_in(key, 0), x, weights, holdout, needed)
+    parts = split(jax.random.fold_in(key, 0), x, weights, holdout, needed)
     # The standardisers of the input know every row.
+    every = parts[0].every
     if context is not None and flow.standardize_context is not None:
-        fit_standardize(flow.standardize_context, context, rows.every, "context")
+        fit_standardize(flow.standardize_context, context, every, "context")
     if isinstance(first := layers[0], Standardize):
-        fit_standardize(first, x, rows.every, "x")
-    x, context, rows = _sample(key, x, context, rows, max_rows)
+        fit_standardize(first, x, every, "x")
+    x, context, parts = sample(key, x, context, parts, max_rows)
     if context is not None and flow.standardize_context is not None:
         context = flow.standardize_context.bijector().forward(context)
 
-    options = Options(rotation, smoothing if holdout else 0.0, backend)
-    previous, num_blocks = None, 0
-    state = _State(x, jnp.zeros(x.shape[0], x.dtype))
-    log_prob = _log_prob(state, rows)
+    options = Options(rotation, smoothing if holdout else 0.0, backend, holdout > 0)
+    previous, num_places = None, 0
+    chains = [_State(x, jnp.zeros(x.shape[0], x.dtype)) for _ in parts]
+    log_prob = _log_prob(chains, parts)
     reports = []
     for index, layer in enumerate(layers):
         start = time.perf_counter()
         if not all(isinstance(la, MixtureCDFCoupling) for la in (previous, layer)):
             # One key for all couplings of a block: what a marginal layer in their place
             # would use.
-            num_blocks += 1
-            layer_key = jax.random.fold_in(key, num_blocks)
-            block = Block(state.x, rows, layer_key, options)
+            num_places += 1
+            following = layers[index + 1] if index + 1 < len(layers) else None
+            place = Place(
+                jax.random.fold_in(key, num_places),
+                options,
+                [state.x for state in chains],
+                parts,
+                kind_of(following) if isinstance(following, _MIXTURES) else None,
+            )
         previous = layer
         done = layer is first and isinstance(layer, Standardize)
-        action = "mean and scale" if done else fit_layer(layer, block)
-        state = _push(layer, state, block, context)
-        before, log_prob = log_prob, _log_prob(state, rows)
+        # The first chain fits the layer; those that are judged, copies.
+        copies = [layer, *(nnx.clone(layer) for _ in chains[1:])]
+
+        def fit_and_push(number, done=done, copies=copies, place=place, chains=chains):
+            copy, block = copies[number], place.blocks[number]
+            action = "mean and scale" if done else fit_layer(copy, block)
+            return action, _push(copy, chains[number], block, context)
+
+        results = for_each(fit_and_push, range(len(chains)))
+        action, chains = results[0][0], [state for _, state in results]
+        before, log_prob = log_prob, _log_prob(chains, parts)
         if not np.isfinite(log_prob):
             raise ValueError(
                 f"layer {index} ({type(layer).__name__}) maps `x` to values that are not"
@@ -198,73 +214,6 @@ def _only_flow(model: nnx.Module) -> GaussianizationFlow:
             " choice and assign it back."
         )
     return flows[0][1]
-
-
-@functools.partial(jax.jit, static_argnums=(1, 3))
-def _split_weights(key, n, weights, holdout):
-    weights = jnp.ones(n, jnp.float32) if weights is None else weights
-    weights = weights.astype(jnp.float32)
-    draws = jax.random.uniform(key, (n,), jnp.float32)
-    judges = draws < holdout
-    return _parted(weights, judges)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _split_by_count(key, n, weights, num_judges):
-    """As `_split_weights`, with so many judges of positive weight, the least draws."""
-    weights = jnp.ones(n, jnp.float32) if weights is None else weights
-    weights = weights.astype(jnp.float32)
-    draws = jax.random.uniform(key, (n,), jnp.float32)
-    order = jnp.argsort(jnp.where(weights > 0, draws, jnp.inf))
-    return _parted(
-        weights, jnp.zeros(n, bool).at[order].set(jnp.arange(n) < num_judges)
-    )
-
-
-def _parted(weights, judges):
-    fit, judge = jnp.where(judges, 0, weights), jnp.where(judges, weights, 0)
-    return fit, judge, jnp.sum(fit > 0), jnp.sum(judge > 0)
-
-
-def _split(
-    key: Array, x: Array, weights: Array | None, holdout: float, needed: int
-) -> Rows:
-    """Draws the rows that judge; at least one does, and `needed` are left to be fitted."""
-    # By weights, not by slices: rows that are sharded over devices stay where they are.
-    n = x.shape[0]
-    fit, judge, num_fit, num_judge = _split_weights(key, n, weights, holdout)
-    if holdout and (num_judge < 1 or num_fit < needed):
-        # Few rows, or few that count, where a draw for each is no share of them.
-        total = int(num_fit + num_judge)
-        count = min(max(round(holdout * total), 1), total - needed)
-        fit, judge, *_ = _split_by_count(key, n, weights, count)
-    if isinstance(x.sharding, NamedSharding) and x.sharding.spec:
-        axis = PartitionSpec(x.sharding.spec[0])
-        fit, judge = jax.device_put((fit, judge), NamedSharding(x.sharding.mesh, axis))
-    if not holdout:
-        return Rows(fit, fit, holds_out=False)
-    return Rows(fit, judge, holds_out=True)
-
-
-def _sample(
-    key: Array, x: Array, context: Array | None, rows: Rows, max_rows: int
-) -> tuple[Array, Array | None, Rows]:
-    """At most `max_rows` rows with what belongs to them, on this process's device.
-
-    Rows by number: of rows that are sharded only the chosen ones move, and every process
-    gets the same.
-    """
-    per_row = x, context, rows.fit, rows.judge
-    if len(x) > max_rows:
-        at = row_numbers(generator(key), len(x), max_rows)
-        per_row = jax.tree.map(lambda a: row_taker(everywhere(a))(a, at), per_row)
-    x, context, fit, judge = jax.tree.map(_local, per_row)
-    return x, context, Rows(fit, judge, rows.holds_out)
-
-
-def _local(a: Array) -> Array:
-    """A whole copy on one device, if it lies on several."""
-    return a if everywhere(a) is None else jnp.asarray(on_host(a))
 
 
 def _check(
@@ -309,9 +258,13 @@ def _check(
     return x, context, weights, needed
 
 
-def _log_prob(state: _State, rows: Rows) -> float:
-    """Mean log density of the judging rows if the flow ended here."""
-    return float(_mean_log_prob(state, rows.judge))
+def _log_prob(chains: list[_State], parts: list[Rows]) -> float:
+    """Mean log density of the rows that judge, or of all, if the flow ended here."""
+    if len(parts) > 1:
+        chains, parts = chains[1:], parts[1:]
+    weights = [r.judge if float(r.judge.sum()) else r.fit for r in parts]
+    means = [_mean_log_prob(*pair) for pair in zip(chains, weights, strict=True)]
+    return float(np.average(means, weights=[float(w.sum()) for w in weights]))
 
 
 @jax.jit
@@ -324,7 +277,7 @@ def _mean_log_prob(state: _State, weights: Array) -> Array:
 
 def _push(layer: Any, state: _State, block: Block, context: Array | None) -> _State:
     """The layer's own forward; of a coupling, its part of the block's marginal map."""
-    if isinstance(layer, MixtureCDFCoupling | MixtureCDFMarginal):
+    if isinstance(layer, _MIXTURES):
         moved = ~np.asarray(getattr(layer, "mask", [False] * state.x.shape[1]))
         return _take(state, block.mapped(layer), moved)
     return _State(*_forward(layer, *state, context))

@@ -1,5 +1,4 @@
 import dataclasses
-import importlib
 import re
 
 import jax
@@ -11,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from rbig_nnx import fit_layers
-from rbig_nnx.fit import checks, gmm, rotation, sample, sketch
+from rbig_nnx.fit import checks, gmm, judges, rotation, sample, sketch
 
 KEY = jax.random.key(1)
 
@@ -278,7 +277,6 @@ def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation, max_r
 def test_of_sharded_rows_only_the_sample_moves():
     n = 8 * 5_003
     x, weights = spread(data(3, n)), spread(np.ones(n, np.float32))
-    warm_start = importlib.import_module("rbig_nnx.warm_start")
     everywhere = sample.everywhere(x)
     edges = np.zeros((3, 1_279), np.float32)
     programs = [
@@ -293,7 +291,7 @@ def test_of_sharded_rows_only_the_sample_moves():
         text = program.compile().as_text()
         assert "5003" in text
         assert not re.search(rf"[\[,]{n}[\],]", text)
-    rows = warm_start._split(KEY, x, None, 0.1, 4)
+    (rows,) = judges.split(KEY, x, None, 0.1, 4)
     assert rows.fit.sharding == rows.judge.sharding == weights.sharding
 
 

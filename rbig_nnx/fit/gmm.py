@@ -37,6 +37,7 @@ def fit_sketch(
     family: str = "gaussian",
     anchor_weight: float = ANCHOR_WEIGHT,
     prior_weight: ArrayLike = 0.0,
+    base: tuple[np.ndarray, np.ndarray] | None = None,
     num_iterations: int = _NUM_CYCLES,
 ) -> MixtureParams:
     """`fit_mixtures` from a sketch.
@@ -47,7 +48,7 @@ def fit_sketch(
     check_options(num_components, family, anchor_weight)
     sets = []
     for weight in np.atleast_1d(prior_weight):
-        own = with_prior(data, weight)
+        own = with_prior(data, weight, base)
         sets.append(em.Points(*own, min_scale=em.MIN_SCALE * spread(own)))
     params = _fit(
         em.Points(*(np.stack(a).astype(np.float32) for a in zip(*sets, strict=True))),

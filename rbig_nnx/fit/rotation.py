@@ -233,5 +233,7 @@ def fit_rotation(
             )
     rows = None
     if method in ("ica", "nongaussian"):
-        rows = sample_rows(x, weights, key, _SEARCH_ROWS).astype(np.float32)
+        # A power of 2, so that a few rows more compile nothing new.
+        limit = min(max(2 ** (4 * len(x) - 1).bit_length(), 1_024), _SEARCH_ROWS)
+        rows = sample_rows(x, weights, key, limit).astype(np.float32)
     return _fit(method, x, weights, rows, key)

@@ -150,12 +150,37 @@ def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:
     return means, variances
 
 
-def with_prior(data: Sketch, prior_weight: float) -> Sketch:
-    """Adds pseudo-observations of N(0, 1), in order; at weight inf, nothing else counts."""
+def gaussian(data: Sketch, num_rows: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of the Gaussian of each column, [d] each.
+
+    0 and 1 where two more numbers would not pay: where all rows together gain less than a
+    nat by others (Akaike, 1974, counts one for each parameter of the pair and half a nat).
+    """
+    total = np.sum(data.masses, axis=-1)
+    share = data.masses / total[:, None]
+    mean = np.sum(share * data.points, axis=-1)
+    square = np.sum(share * ((data.points - mean[:, None]) ** 2 + data.variances), -1)
+    scale = np.where(square > 1e-12 * (1 + mean**2), np.sqrt(square), 1.0)
+    gain = 0.5 * (scale**2 + mean**2 - 1) - np.log(scale)
+    pays = num_rows * gain > 1
+    return np.where(pays, mean, 0.0), np.where(pays, scale, 1.0)
+
+
+def with_prior(
+    data: Sketch,
+    prior_weight: float,
+    base: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Sketch:
+    """Adds pseudo-observations, in order; at weight inf, nothing else counts.
+
+    Of N(0, 1), or of each column's Gaussian of this mean and scale.
+    """
     share = 1 - 1 / (1 + prior_weight)  # 1 at infinity
     total = np.sum(data.masses, axis=-1, keepdims=True)
     means, variances = _normal_cells(_NUM_PRIOR_POINTS)
     shape = (data.points.shape[0], _NUM_PRIOR_POINTS)
+    mean, scale = (0.0, 1.0) if base is None else (b[:, None] for b in base)
+    means, variances = mean + scale * means, scale**2 * variances
     own = data.masses * ((1 - share) / np.where(total > 0, total, 1))
     points = np.concatenate([data.points, np.broadcast_to(means, shape)], axis=-1)
     masses = np.concatenate([own, np.full(shape, share / _NUM_PRIOR_POINTS)], axis=-1)
