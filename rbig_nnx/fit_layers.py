@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rbig_nnx.fit.mixtures import Block, Place, for_each
 from rbig_nnx.fit.rotation import fit_rotation
+from rbig_nnx.fit.tails import fit_tails
 from rbig_nnx.math import householder
 from rbig_nnx.math.params import MixtureParams
 from rbig_nnx.math.sums import in_float64
@@ -21,6 +22,7 @@ from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.tails import TailTransform
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
@@ -83,6 +85,18 @@ def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
         return origin + mean, scale
 
     return in_float64(moments, x, weights)
+
+
+@fit_layer.register
+def _(layer: TailTransform, block: Block) -> str:
+    def fit():
+        rows, judged = block.rows, block.place.options.holds_out
+        return fit_tails(block.x, rows.every, block.key, judged=judged)
+
+    # Like the standardiser it knows every row, so it is the same in all chains.
+    params, kept = block.place.once("tails", fit)
+    layer.set_tails(params)
+    return f"{int(kept.sum())} of {kept.size} features"
 
 
 @fit_layer.register

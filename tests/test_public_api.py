@@ -12,7 +12,7 @@ import trainers
 LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
-    "Standardize",
+    "Standardize", "TailTransform",
     "WarmStartReport", "bijectors", "coupling_flow", "diagonal_flow", "from_config",
     "information", "keep_activations", "output_kernel_magnitudes", "to_config",
     "warm_start",
@@ -22,7 +22,9 @@ TRAINERS = {
     "TrainConfig", "Trainer", "fit",
     "load_flow", "restore", "save",
 }  # fmt: skip
-BIJECTORS = {"Coupling", "Householder", "MixtureGaussianization"}
+BIJECTORS = {
+    "Coupling", "Householder", "MixtureGaussianization", "TailGaussianization",
+}  # fmt: skip
 INFORMATION = {
     "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",
 }  # fmt: skip

@@ -5,3 +5,6 @@ from rbig_nnx.bijectors.householder import Householder as Householder
 from rbig_nnx.bijectors.mixture_gaussianization import (
     MixtureGaussianization as MixtureGaussianization,
 )
+from rbig_nnx.bijectors.tail_gaussianization import (
+    TailGaussianization as TailGaussianization,
+)

@@ -12,6 +12,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.tails import TailTransform
 
 _LAYERS = {
     layer.__name__: layer
@@ -20,6 +21,7 @@ _LAYERS = {
         MixtureCDFCoupling,
         MixtureCDFMarginal,
         Standardize,
+        TailTransform,
     )
 }
 

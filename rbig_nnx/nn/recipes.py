@@ -16,6 +16,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.tails import TailTransform
 
 
 def coupling_flow(
@@ -28,6 +29,7 @@ def coupling_flow(
     num_reflections: int | None = None,
     context_features: int = 0,
     anchor_weight: float = ANCHOR_WEIGHT,
+    tails: bool = False,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
     param_dtype: Any = jnp.float32,
@@ -51,6 +53,7 @@ def coupling_flow(
       num_reflections: of each rotation; None for enough for any rotation.
       context_features: width of the context that conditions the density; 0 for none.
       anchor_weight: weight of the fixed N(0, 1) component in every mixture.
+      tails: put a `TailTransform` before the blocks, for columns with heavy tails.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
       param_dtype: storage dtype of all parameters.
@@ -123,7 +126,7 @@ def coupling_flow(
             rngs=rngs,
         )
 
-    first = Standardize(num_features, param_dtype=param_dtype)
+    first = _next_to_the_data(num_features, param_dtype, tails=tails)
     return _flow(
         first,
         block,
@@ -141,6 +144,7 @@ def diagonal_flow(
     family: Family = "gaussian",
     num_reflections: int | None = None,
     anchor_weight: float = ANCHOR_WEIGHT,
+    tails: bool = False,
     param_dtype: Any = jnp.float32,
     bias_metadata: dict[str, Any] | None = None,
     vectors_metadata: dict[str, Any] | None = None,
@@ -180,12 +184,23 @@ def diagonal_flow(
             bias_metadata=bias_metadata,
         )
 
-    first = Standardize(num_features, param_dtype=param_dtype)
+    first = _next_to_the_data(num_features, param_dtype, tails=tails)
     return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
+def _next_to_the_data(
+    num_features: int, param_dtype: Any, *, tails: bool
+) -> list[nnx.Module]:
+    layers = [Standardize(num_features, param_dtype=param_dtype)]
+    return (
+        [*layers, TailTransform(num_features, param_dtype=param_dtype)]
+        if tails
+        else layers
+    )
+
+
 def _flow(
-    first: nnx.Module,
+    first: list[nnx.Module],
     block: Callable[[], Iterator[nnx.Module]],
     num_blocks: int,
     *,
@@ -199,7 +214,7 @@ def _flow(
         layers = [ScannedBlocks(blocks)]
     else:
         layers = [layer for block in blocks for layer in block]
-    return GaussianizationFlow([first, *layers], context_features=context_features)
+    return GaussianizationFlow([*first, *layers], context_features=context_features)
 
 
 def _check_sizes(num_features: int, num_blocks: int) -> None:

@@ -4,8 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rbig_nnx.bijectors import Coupling, Householder, MixtureGaussianization
+from rbig_nnx.bijectors import (
+    Coupling,
+    Householder,
+    MixtureGaussianization,
+    TailGaussianization,
+)
 from rbig_nnx.math.params import MixtureParams
+from rbig_nnx.math.tails import TailParams
 from tests.contracts import check_bijector
 from tests.math.test_mixture import random_params
 
@@ -39,6 +45,9 @@ BIJECTORS = {
     "coupling, scattered mask": lambda: coupling((True, False, True)),
     "coupling, moves all": lambda: coupling((False, False, False)),
     "coupling, logistic": lambda: coupling((False, True, False), family="logistic"),
+    "tails": lambda: TailGaussianization(
+        TailParams(*jnp.float32([[0, 1, -1], [0, 1, -1], [0, 0.2, 2], [0, 0, 0.7]]))
+    ),
     "chain": lambda: distrax.Chain(
         [coupling((True, False, True)), Householder(jnp.eye(3))]
     ),
