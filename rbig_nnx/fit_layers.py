@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
 from rbig_nnx.fit.mixtures import Block, Place, for_each
-from rbig_nnx.fit.rotation import fit_rotation
+from rbig_nnx.fit.rotation import covariance, fit_rotation
 from rbig_nnx.fit.tails import fit_tails
 from rbig_nnx.math import householder
 from rbig_nnx.math.params import MixtureParams
@@ -23,6 +23,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.whiten import Whiten
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
@@ -97,6 +98,12 @@ def _(layer: TailTransform, block: Block) -> str:
     params, kept = block.place.once("tails", fit)
     layer.set_tails(params)
     return f"{int(kept.sum())} of {kept.size} features"
+
+
+@fit_layer.register
+def _(layer: Whiten, block: Block) -> str:
+    layer.set_covariance(covariance(block.x, block.rows.fit))
+    return "white"
 
 
 @fit_layer.register

@@ -12,10 +12,9 @@ import trainers
 LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
-    "Standardize", "TailTransform",
-    "WarmStartReport", "bijectors", "coupling_flow", "diagonal_flow", "from_config",
-    "information", "keep_activations", "output_kernel_magnitudes", "to_config",
-    "warm_start",
+    "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
+    "coupling_flow", "diagonal_flow", "from_config", "information", "keep_activations",
+    "output_kernel_magnitudes", "to_config", "warm_start",
 }  # fmt: skip
 TRAINERS = {
     "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "Schema",
@@ -23,7 +22,8 @@ TRAINERS = {
     "load_flow", "restore", "save",
 }  # fmt: skip
 BIJECTORS = {
-    "Coupling", "Householder", "MixtureGaussianization", "TailGaussianization",
+    "Coupling", "Householder", "Linear", "MixtureGaussianization",
+    "TailGaussianization",
 }  # fmt: skip
 INFORMATION = {
     "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -158,6 +159,32 @@ def test_holdout_stops_where_plain_fits_overfit():
     plain, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0)
     guarded, _ = rn.warm_start(flow, x, key=KEY, holdout=0.2)
     assert guarded.log_prob(fresh).mean() > plain.log_prob(fresh).mean() + 0.3
+
+
+def test_a_whitened_flow_starts_at_the_gaussian_and_keeps_its_axes():
+    # Normal rows, to which the mixtures find nothing to add.
+    rng = np.random.default_rng(0)
+    mix = np.array([[1.0, 0.9, 0.3], [0.0, 0.5, 0.3], [0.0, 0.0, 0.2]])
+    x, fresh = (
+        (rng.normal(size=(n, 3)) @ mix + 5).astype(np.float32) for n in (2_500, 9_000)
+    )
+    flow = rn.coupling_flow(3, 1, whiten=True, hidden=(4,), rngs=nnx.Rngs(0))
+    warm, report = rn.warm_start(flow, x, key=KEY, rotation="pca")
+    assert [layer.action for layer in report.layers][:3] == [
+        "mean and scale",
+        "white",
+        "pca",
+    ]
+    white = np.asarray(x)
+    for layer in warm.layers[:2]:
+        white = np.asarray(layer.bijector().forward(white))
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=0.1)
+    # White rows have no principal axes: theirs are taken as they are.
+    turned = np.abs(warm.layers[2].bijector().forward(np.eye(3, dtype=np.float32)))
+    np.testing.assert_allclose(np.sort(turned.ravel()), [0] * 6 + [1] * 3, atol=1e-5)
+    gaussian = scipy.stats.multivariate_normal(x.mean(0), np.cov(x.T, bias=True))
+    gain = np.mean(warm.log_prob(fresh)) - gaussian.logpdf(fresh).mean()
+    assert -0.01 < gain < 0.01
 
 
 def test_zero_weights_equal_left_out_rows():

@@ -2,6 +2,7 @@
 
 from rbig_nnx.bijectors.coupling import Coupling as Coupling
 from rbig_nnx.bijectors.householder import Householder as Householder
+from rbig_nnx.bijectors.linear import Linear as Linear
 from rbig_nnx.bijectors.mixture_gaussianization import (
     MixtureGaussianization as MixtureGaussianization,
 )

@@ -52,8 +52,22 @@ def _covariance(x: Array, weights: Array | None) -> tuple[Array, Array]:
     return in_float64(moments, x, weights)
 
 
+@jax.jit
+def covariance(x: Array, weights: Array) -> Array:
+    """Weighted covariance of rows [n, d], [d, d]."""
+    # A row of weight 0 may hold anything, NaN too.
+    return _covariance(jnp.where(weights[:, None] > 0, x, 0), weights)[1]
+
+
 def _principal_axes(covariance: Array) -> tuple[Array, Array]:
-    """Eigenvalues, descending, and eigenvectors; each one's largest entry is positive."""
+    """Eigenvalues, descending, and eigenvectors; each one's largest entry is positive.
+
+    Correlations of less than 1e-4 count as none: rows that were whitened keep their axes,
+    which rounding would turn at random.
+    """
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    related = jnp.abs(covariance) > 1e-4 * scale[:, None] * scale
+    covariance = jnp.where(related, covariance, 0)
     values, vectors = jnp.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
     rows = jnp.argmax(jnp.abs(vectors), axis=0)

@@ -13,6 +13,7 @@ from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.whiten import Whiten
 
 _LAYERS = {
     layer.__name__: layer
@@ -22,6 +23,7 @@ _LAYERS = {
         MixtureCDFMarginal,
         Standardize,
         TailTransform,
+        Whiten,
     )
 }
 

@@ -17,6 +17,7 @@ from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.whiten import Whiten
 
 
 def coupling_flow(
@@ -30,6 +31,7 @@ def coupling_flow(
     context_features: int = 0,
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
+    whiten: bool = False,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
     param_dtype: Any = jnp.float32,
@@ -54,6 +56,8 @@ def coupling_flow(
       context_features: width of the context that conditions the density; 0 for none.
       anchor_weight: weight of the fixed N(0, 1) component in every mixture.
       tails: put a `TailTransform` before the blocks, for columns with heavy tails.
+      whiten: put a `Whiten` layer before the blocks, for columns that are linearly
+        dependent: rotations alone cannot undo other mixtures of sources.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
       param_dtype: storage dtype of all parameters.
@@ -126,7 +130,7 @@ def coupling_flow(
             rngs=rngs,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails)
+    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
     return _flow(
         first,
         block,
@@ -145,6 +149,7 @@ def diagonal_flow(
     num_reflections: int | None = None,
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
+    whiten: bool = False,
     param_dtype: Any = jnp.float32,
     bias_metadata: dict[str, Any] | None = None,
     vectors_metadata: dict[str, Any] | None = None,
@@ -184,19 +189,15 @@ def diagonal_flow(
             bias_metadata=bias_metadata,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails)
+    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
     return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
 def _next_to_the_data(
-    num_features: int, param_dtype: Any, *, tails: bool
+    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool
 ) -> list[nnx.Module]:
-    layers = [Standardize(num_features, param_dtype=param_dtype)]
-    return (
-        [*layers, TailTransform(num_features, param_dtype=param_dtype)]
-        if tails
-        else layers
-    )
+    kinds = [Standardize, *[TailTransform] * tails, *[Whiten] * whiten]
+    return [kind(num_features, param_dtype=param_dtype) for kind in kinds]
 
 
 def _flow(

@@ -7,6 +7,7 @@ import pytest
 from rbig_nnx.bijectors import (
     Coupling,
     Householder,
+    Linear,
     MixtureGaussianization,
     TailGaussianization,
 )
@@ -40,6 +41,11 @@ BIJECTORS = {
         random_params(0, (3,), 5), family="logistic"
     ),
     "householder": lambda: Householder(jax.random.normal(jax.random.key(0), (3, 3))),
+    "linear": lambda: Linear(
+        jnp.array([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.5]]),
+        jnp.array([[0.5, 0.0, -1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]),
+        jnp.zeros(()),
+    ),
     "householder, one": lambda: Householder(jnp.array([[1.0, 2.0, 3.0]])),
     "coupling": lambda: coupling((True, True, False)),
     "coupling, scattered mask": lambda: coupling((True, False, True)),

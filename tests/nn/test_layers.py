@@ -26,6 +26,7 @@ class Trunk(nnx.Module):
 LAYERS = {
     "standardize": lambda: rn.Standardize(3),
     "tails": lambda: rn.TailTransform(3),
+    "whiten": lambda: rn.Whiten(3),
     "rotation": lambda: rn.HouseholderRotation(3, rngs=rngs()),
     "rotation, one reflection": lambda: rn.HouseholderRotation(
         3, num_reflections=1, rngs=rngs()
