@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
 from rbig_nnx.fit.mixtures import Block, Place, for_each
-from rbig_nnx.fit.rotation import covariance, fit_rotation
+from rbig_nnx.fit.rotation import fit_rotation, shrunk_covariance
 from rbig_nnx.fit.tails import fit_tails
 from rbig_nnx.math import householder
 from rbig_nnx.math.params import MixtureParams
@@ -102,7 +102,7 @@ def _(layer: TailTransform, block: Block) -> str:
 
 @fit_layer.register
 def _(layer: Whiten, block: Block) -> str:
-    layer.set_covariance(covariance(block.x, block.rows.fit))
+    layer.set_covariance(shrunk_covariance(block.x, block.rows.fit))
     return "white"
 
 
