@@ -17,8 +17,8 @@ from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks as ScannedBlocks
 from rbig_nnx.nn.stack import keep_activations as keep_activations
 from rbig_nnx.nn.standardize import Standardize as Standardize
+from rbig_nnx.nn.standardize import Whiten as Whiten
 from rbig_nnx.nn.tails import TailTransform as TailTransform
-from rbig_nnx.nn.whiten import Whiten as Whiten
 from rbig_nnx.report import LayerReport as LayerReport
 from rbig_nnx.report import WarmStartReport as WarmStartReport
 from rbig_nnx.warm_start import warm_start as warm_start

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
 from rbig_nnx.fit.mixtures import Block, Place, for_each
-from rbig_nnx.fit.rotation import fit_rotation, shrunk_covariance
+from rbig_nnx.fit.rotation import covariances, fit_rotation
 from rbig_nnx.fit.tails import fit_tails
 from rbig_nnx.math import householder
 from rbig_nnx.math.params import MixtureParams
@@ -21,9 +21,8 @@ from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
-from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.standardize import Standardize, Whiten
 from rbig_nnx.nn.tails import TailTransform
-from rbig_nnx.nn.whiten import Whiten
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
@@ -102,8 +101,37 @@ def _(layer: TailTransform, block: Block) -> str:
 
 @fit_layer.register
 def _(layer: Whiten, block: Block) -> str:
-    layer.set_covariance(shrunk_covariance(block.x, block.rows.fit))
-    return "white"
+    action, found = block.place.once("covariance", lambda: _covariances(block.place))
+    layer.set_covariance(block.own(found))
+    return action
+
+
+def _covariances(place: Place) -> tuple[str, list[np.ndarray]]:
+    """What was done, and each chain's covariance: shrunk where rows that judge prefer it.
+
+    Shrinkage adds as much to the least variance as to the largest, which few rows need and
+    many do not bear.
+    """
+    pairs = for_each(lambda b: covariances(b.x, b.rows.fit), place.blocks)
+    plain, shrunk = (
+        [np.asarray(c, np.float64) for c in cs] for cs in zip(*pairs, strict=True)
+    )
+    if not place.options.holds_out:
+        return "white", plain
+    scores = [
+        sum(_gaussian(b, b.own(cs)) for b in place.judged) for cs in (plain, shrunk)
+    ]
+    return ("white, shrunk", shrunk) if scores[1] > scores[0] else ("white", plain)
+
+
+def _gaussian(block: Block, covariance: np.ndarray) -> float:
+    """Twice the log density of the rows that judge, up to a constant, of mean 0."""
+    weights = np.asarray(block.rows.judge, np.float64)
+    x = np.asarray(block.x, np.float64)[weights > 0]
+    weights = weights[weights > 0]
+    _, log_det = np.linalg.slogdet(covariance)
+    squares = np.sum(x * np.linalg.solve(covariance, x.T).T, axis=1)
+    return -float(weights @ (squares + log_det))
 
 
 @fit_layer.register

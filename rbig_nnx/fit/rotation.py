@@ -53,11 +53,12 @@ def _covariance(x: Array, weights: Array | None) -> tuple[Array, Array]:
 
 
 @jax.jit
-def shrunk_covariance(x: Array, weights: Array) -> Array:
-    """Weighted covariance of rows [n, d], [d, d], as close to a multiple of 1 as few rows ask.
+def covariances(x: Array, weights: Array) -> tuple[Array, Array]:
+    """Weighted covariance of rows [n, d], and one that few rows tell better, [d, d] each.
 
-    The oracle approximating shrinkage of Chen, Wiesel, Eldar and Hero (Shrinkage algorithms
-    for MMSE covariance estimation, 2010, eq. 23), with Kish's number of rows.
+    The second is shrunk to a multiple of 1 by the oracle approximating shrinkage of Chen,
+    Wiesel, Eldar and Hero (Shrinkage algorithms for MMSE covariance estimation, 2010, eq.
+    23), with Kish's number of rows.
     """
     # A row of weight 0 may hold anything, NaN too.
     found = _covariance(jnp.where(weights[:, None] > 0, x, 0), weights)[1]
@@ -66,7 +67,7 @@ def shrunk_covariance(x: Array, weights: Array) -> Array:
     excess = (num_rows + 1 - 2 / d) * (square - trace**2 / d)
     share = ((1 - 2 / d) * square + trace**2) / jnp.maximum(excess, 1e-30)
     share = jnp.clip(share, 0, 1)
-    return (1 - share) * found + share * trace / d * jnp.eye(d)
+    return found, (1 - share) * found + share * trace / d * jnp.eye(d)
 
 
 def _principal_axes(covariance: Array) -> tuple[Array, Array]:

@@ -11,9 +11,8 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
-from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.standardize import Standardize, Whiten
 from rbig_nnx.nn.tails import TailTransform
-from rbig_nnx.nn.whiten import Whiten
 
 _LAYERS = {
     layer.__name__: layer

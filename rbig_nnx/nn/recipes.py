@@ -15,9 +15,8 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
-from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.standardize import Standardize, Whiten
 from rbig_nnx.nn.tails import TailTransform
-from rbig_nnx.nn.whiten import Whiten
 
 
 def coupling_flow(

@@ -57,7 +57,7 @@ class RunCheckpoints:
 
     def __enter__(self) -> Self:
         if not self._resume:
-            _in_one_process(lambda: _set_aside(self._folder))
+            _in_one_process(lambda: set_aside(self._folder))
         return self
 
     def __exit__(
@@ -173,7 +173,8 @@ def all_steps(folder: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
-def _set_aside(path: pathlib.Path):
+def set_aside(path: pathlib.Path):
+    """Moves a folder to `NAME.previous`, in place of what was there."""
     if path.is_dir() and any(path.iterdir()):
         previous = path.with_name(f"{path.name}.previous")
         shutil.rmtree(previous, ignore_errors=True)

@@ -28,6 +28,9 @@ _SIMPLER = {
     r"no type matching \{None\}\|INT could be instantiated from \[(.*)\]": (
         r"must be a whole number; got \1"
     ),
+    r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*)\]": (
+        r"must be a number; got \1"
+    ),
     r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number; got \1",
     r"could not convert string to float: (.*)": r"must be a number; got \1",
     r"Could not find valid parse for arguments: \[(.*)\]": r"must be something else; got \1",

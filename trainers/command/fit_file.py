@@ -1,6 +1,7 @@
 """A table from a file to a trained, checkpointed density with its baselines."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import sys
@@ -10,20 +11,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from rbig_nnx import WarmStartReport
 from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
 from trainers.command.output import Printer
 from trainers.command.reports import show_fit
-from trainers.command.settings import FitFile
+from trainers.command.settings import FitFile, options_of
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
-from trainers.estimators.fitting import (
-    Architecture,
-    settings_for,
-    start,
-    train_flow,
-)
+from trainers.estimators.fitting import start, train_flow
+from trainers.estimators.rungs import steps_within, train_rungs
+from trainers.estimators.settings import VALID_ROWS, seconds_of, settings_for
 from trainers.estimators.table_flow import TableFlow
 from trainers.placement.compilation import use_cache
 from trainers.rows.encoded import PARTS
@@ -71,47 +70,74 @@ def run(
     return _fit(table, path, settings, workdir, found, identity, progress, printer)
 
 
+def _tails(about: WarmStartReport) -> str:
+    """What was decided about them, and the option."""
+    found = [la.action for la in about.layers if la.name == "TailTransform"]
+    if found:
+        return f"taken off {found[0]} (--tails False)"
+    return "are left to the mixtures (--tails True)"
+
+
 def _fit(table, path, settings, workdir, found, identity, progress, printer):
     """The part of `run` that takes its time."""
+    began, seconds = time.perf_counter(), seconds_of(settings.budget)
     seed = settings.train.seed
     train, valid, test = (table.encoded(part, seed=seed) for part in PARTS)
-    asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Architecture)
-             if hasattr(settings, f.name)}  # fmt: skip
-    architecture = settings_for(table.sizes["train"], Architecture(**asked))
+    rows = train
+    if table.stream is not None:
+        rows = dataclasses.replace(train, rows=RowFile(table.stream, seed=seed))
+    choosing, watched = (part.at(slice(VALID_ROWS)) for part in (valid, test))
+    decide = functools.partial(
+        settings_for,
+        table.sizes["train"],
+        asked=settings.asked(),
+        seconds=seconds,
+    )
+    chosen = decide()
+    options = {"monitor": {"test": watched}, "progress": progress}
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
         _set_aside(workdir)
         progress.phase("warm start")
-        flow, about = start(train, architecture, seed=seed, callback=progress.layer)
+        flow, about = start(
+            train, chosen.architecture, seed=seed, callback=progress.layer
+        )
         layers = [dataclasses.asdict(layer) for layer in about.layers]
         told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
+        if seconds is not None:
+            left = seconds - (time.perf_counter() - began)
+            told["total_steps"] = steps_within(
+                left, flow, rows, choosing, chosen.train, **options
+            )
         found = keep_start(workdir, flow, identity, about=told)
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
-            f" (train rows that its fits leave out), {about.seconds:.1f} s"
+            f" (train rows that its fits leave out), {about.seconds:.1f} s;"
+            f" heavy tails {_tails(about)}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
         flow = found.load()
+    # What a budget was found to allow is that of the first call, whatever the load is now.
+    chosen = decide(total_steps=found.about.get("total_steps"))
+    typed = options_of(FitFile)
+    printer.line(chosen.told(typed, "{} {}"))
     if settings.profile:
-        _profile(flow, train, settings.train, settings.profile, workdir)
-    rows = train
-    if table.stream is not None:
-        rows = dataclasses.replace(train, rows=RowFile(table.stream, seed=seed))
-    result = train_flow(
+        _profile(flow, train, chosen.train, settings.profile, workdir)
+    done = train_rungs(
         flow,
         rows,
-        valid,
-        settings.train,
-        monitor={"test": test},
+        choosing,
+        chosen,
         workdir=workdir,
         resume=settings.resume,
         identity=identity,
-        progress=progress,
+        **options,
     )
-    if result.stop_reason == "interrupted":
+    if done.interrupted:
         printer.result("Interrupted. The same line goes on from here.")
         return None
+    result = done.best.result
     began = time.perf_counter()
     log_prob, model, mixture = _judged(
         table, flow, result.model, (train, valid), settings, progress
@@ -142,11 +168,17 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "kinds_of_given": given,
         "notes": list(table.notes),
         "settings": {k: v for k, v in identity.items() if k != "file"},
-        "warm_start": {k: v for k, v in found.about.items() if k != "seconds"},
+        "chosen": {typed[name]: value for name, value in chosen.values().items()},
+        "choice": done.told(),
+        "candidates": [
+            {"name": c.name, "log_prob": verdict.finite(c.log_prob)}
+            for c in done.candidates
+        ],
+        "warm_start": {k: found.about[k] for k in ("log_prob", "layers")},
         "seconds": {
             "warm_start": found.about["seconds"],
-            "compile": result.compile_seconds,
-            "train": result.train_seconds,
+            "compile": sum(run.compile_seconds for run in done.runs),
+            "train": sum(run.train_seconds for run in done.runs),
             "baselines_and_scores": time.perf_counter() - began,
         },
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from tyro.conf import FlagCreatePairsOff, arg
 
 from trainers.config import TrainConfig
+from trainers.estimators.settings import seconds_of
 
 Switch = Annotated[bool, FlagCreatePairsOff]
 Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
@@ -15,6 +16,14 @@ Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint=""
 
 def _guessed(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="(guessed)")
+
+
+def _follows(metavar: str) -> Any:
+    return arg(metavar=metavar, help_behavior_hint="(follows the table)")
+
+
+Chosen = Annotated[int | None, _follows("INT")]
+ChosenFloat = Annotated[float | None, _follows("FLOAT")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,7 @@ class Reading:
 
 
 _READING = dataclasses.fields(Reading)
+_FLOW = ("num_blocks", "num_components", "hidden", "rotation", "tails", "whiten")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +78,31 @@ class Job:
 
     quiet: Switch = False  # show no progress, and of the result the essence only
     cache: bool = True  # keep compiled programs in the user's cache folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(TrainConfig):
+    """How to train: `TrainConfig`, but what is left out follows the table."""
+
+    num_steps: Chosen = None  # optimiser updates of a run  # pyright: ignore
+    batch_size: Chosen = None  # rows a step, over all devices  # pyright: ignore
+    # std of noise on x, in standard deviations of the rows
+    jitter: ChosenFloat = None  # pyright: ignore
+    # per step; evaluated and returned are the averages
+    ema_decay: ChosenFloat = None  # pyright: ignore
+    # on kernels; if left out, several while runs overfit and the valid rows gain
+    weight_decay: ChosenFloat = None  # pyright: ignore
+    eval_every: Chosen = None  # steps  # pyright: ignore
+    # evaluations without a better validation score; 0 = never stop
+    patience: Chosen = None  # pyright: ignore
+
+    def __post_init__(self):
+        whole = TrainConfig(**self.asked())  # refuses what cannot be
+        object.__setattr__(self, "learning_rates", whole.learning_rates)
+
+    def asked(self) -> dict[str, Any]:
+        """What is not left to the table."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,23 +133,31 @@ class FitFile(Reading, Job):
     # noise to average over for rows with discrete columns
     num_draws: int = 16
     profile: int = 0  # steps to trace before training, into workdir/profile
-    num_blocks: int = 4  # rotation, coupling, complementary coupling
-    num_components: int = 8  # of each mixture
+    # for start, compilation and training, as 90s, 7m or 1h30m: as many steps as fit into it
+    budget: Annotated[
+        str | None, arg(metavar="TIME", help_behavior_hint="(default: no limit)")
+    ] = None
+    num_blocks: Chosen = None  # rotation, coupling, complementary coupling
+    num_components: Chosen = None  # of each mixture
     # widths of the conditioners
-    hidden: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (64, 64)
+    hidden: Annotated[tuple[int, ...], _follows("INT ...")] = ()
     # of the warm start
-    rotation: Literal["nongaussian", "pca", "random", "ica"] = "nongaussian"
+    rotation: Literal["auto", "nongaussian", "pca", "random", "ica"] = "auto"
+    # take heavy tails off the columns first (default: where the start gains by it)
+    tails: Annotated[bool | None, arg(help_behavior_hint="")] = None
+    whiten: bool = True  # take out linear dependence first
     valid_fraction: float = 0.1  # of the rows, held out to choose the step
     test_fraction: float = 0.1  # of the rows, held out to judge
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    train: Training = dataclasses.field(default_factory=Training)
 
     def __post_init__(self):
+        if seconds_of(self.budget) and self.train.num_steps:
+            raise ValueError("`budget` must be left out where `num_steps` is given.")
         for name in ("num_draws", "num_blocks", "num_components"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1; got {getattr(self, name)}."
-                )
-        if not self.hidden or min(self.hidden) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        if min(self.hidden, default=1) < 1:
             raise ValueError(
                 f"`hidden` must be widths of 1 or more; got {self.hidden}."
             )
@@ -128,6 +171,12 @@ class FitFile(Reading, Job):
             object.__setattr__(self, "train", train)
         if self.train.seed < 0:
             raise ValueError(f"`seed` must be 0 or more; got {self.train.seed}.")
+
+    def asked(self) -> dict[str, Any]:
+        """The settings of flow and training that are not left to the table."""
+        flow = {name: getattr(self, name) for name in _FLOW}
+        asked = {k: v for k, v in flow.items() if v not in (None, ())}
+        return asked | self.train.asked()
 
     def result_settings(self) -> dict[str, Any]:
         """All that changes the result, by option."""
@@ -148,7 +197,7 @@ class FitFile(Reading, Job):
             inner = name.removeprefix("train.")
             into = values if inner == name else train
             into[inner] = tuple(value) if isinstance(value, list) else value
-        return cls(**values, train=TrainConfig(**train))
+        return cls(**values, train=Training(**train))
 
 
 def option(name: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from sklearn.base import BaseEstimator
 
 from trainers.tables.checks import InputError
@@ -58,7 +59,13 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
     params = estimator.get_params(deep=False)
     plain = (bool, int, float, str, type(None))
     result = {name: value for name, value in params.items() if isinstance(value, plain)}
-    result["hidden"] = list(params["hidden"])
+    if params["hidden"] is not None:
+        result["hidden"] = list(params["hidden"])
     if isinstance(params["kinds"], Mapping):
         result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
     return result
+
+
+def say(line: str) -> None:
+    """One line on standard error, as long as it is."""
+    Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(line)

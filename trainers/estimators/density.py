@@ -1,6 +1,8 @@
 """The scikit-learn face: a density estimator with `fit` and `score_samples`."""
 
+import functools
 import os
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -20,28 +22,29 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
-from trainers.config import TrainConfig
 from trainers.estimators.arguments import (
     is_dataframe,
     json_params,
     refuse_words,
+    say,
     warn_of_lost,
 )
-from trainers.estimators.fitting import (
-    Architecture,
-    EncodedTable,
-    settings_for,
-    start,
-    train_flow,
-)
+from trainers.estimators.fitting import EncodedTable, split, start
 from trainers.estimators.repeats import checked_weights, merged
+from trainers.estimators.rungs import Chosen, steps_within, train_rungs
+from trainers.estimators.settings import DECIDED, seconds_of, settings_for
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
 
-_FEWEST = 8  # rows of which some can be held out
+_SETTINGS = (  # arguments that are settings of the flow or of the training
+    *("num_blocks", "num_components", "hidden", "family", "rotation"),
+    *("tails", "whiten", "num_steps"),
+    *("batch_size", "learning_rate", "jitter", "patience", "eval_every", "ema_decay"),
+    "weight_decay",
+)
 
 
 class FlowDensity(
@@ -54,28 +57,36 @@ class FlowDensity(
     mass for every discrete one (`schema_.table()` says which is which), in nats.
 
     Args:
-      num_blocks: (rotation, coupling, coupling) blocks.
+      num_blocks: (rotation, coupling, coupling) blocks. Here and below None is for what
+        suits the table: `trainers.estimators.settings.settings_for` decides.
       num_components: of each feature's mixture; at most a quarter of the training rows
         is used.
       hidden: widths of the conditioner's layers.
       family: "gaussian" or "logistic".
-      rotation: of the warm start; "nongaussian", or "pca", "random" and "ica", whose fits
-        start lower and take less time where there are more than a hundred columns.
-      num_steps: optimiser updates; fewer when validation stops improving.
+      rotation: of the warm start; "auto" chooses between "pca" and "nongaussian" for each
+        block, "random" and "ica" start lower.
+      tails: whether heavy tails are taken off the columns first; None for what held-out
+        rows of the start prefer.
+      whiten: whether linear dependence is taken out first.
+      budget: the time for start, compilation and training, as 420, "90s", "7m" or "1h30m",
+        to which the number of steps is fitted; None for as many as suit the rows.
+      num_steps: optimiser updates of a run; fewer when validation stops improving.
       batch_size: rows a step.
       learning_rate: peak of the schedule.
-      jitter: noise on the rows in training, in standard deviations. None for the default of
-        `TrainConfig`. A number also takes rounded columns for continuous ones: dithered in
-        training, and scored as densities instead of masses.
-      patience: evaluations without a better validation score before training stops.
+      jitter: noise on the rows in training, in standard deviations. A number also takes
+        rounded columns for continuous ones: dithered in training, and scored as densities
+        instead of masses.
+      patience: evaluations without a better validation score before a run stops.
       eval_every: steps between evaluations.
-      weight_decay: on kernels.
+      ema_decay: of the average of the parameters, which is what is returned, per step.
+      weight_decay: on kernels; None tries several while runs overfit, and validation
+        chooses.
       validation_fraction: of the rows, held out to choose the parameters; 0 uses
-        every row and returns the last.
+        every row and returns the last. At most 20,000 rows are held out.
       kinds: "auto", or a mapping of columns' names (or numbers) to kinds, as of `Schema.of`.
       num_draws: of the noise of discrete columns, whose mean p is the score.
       mesh: devices to train on; see `trainers.fit`.
-      verbose: 1 prints the kinds of the columns and the progress on standard error.
+      verbose: 1 prints kinds, settings, progress and what was chosen on standard error.
       random_state: seed of the split, the fit and the training.
 
     Attributes:
@@ -83,7 +94,11 @@ class FlowDensity(
       flow_: the trained flow, encoded rows -> latent.
       table_: both, as a density of tables.
       report_: what the warm start did, by layer.
-      history_: the evaluations of the training, arrays by name; scores are of encoded rows.
+      history_: the evaluations of the run that was chosen, arrays by name; scores are of
+        encoded rows.
+      settings_: what the table was fitted with.
+      candidates_: scores on held-out rows, encoded, of the start and of the runs, by name:
+        the best was chosen.
       n_features_in_: columns of X.
       feature_names_in_: their names, where X had names.
 
@@ -99,17 +114,21 @@ class FlowDensity(
     def __init__(
         self,
         *,
-        num_blocks: int = 4,
-        num_components: int = 8,
-        hidden: Sequence[int] = (64, 64),
+        num_blocks: int | None = None,
+        num_components: int | None = None,
+        hidden: Sequence[int] | None = None,
         family: str = "gaussian",
-        rotation: str = "nongaussian",
-        num_steps: int = 1_000,
-        batch_size: int = 512,
+        rotation: str = "auto",
+        tails: bool | None = None,
+        whiten: bool = True,
+        budget: str | float | None = None,
+        num_steps: int | None = None,
+        batch_size: int | None = None,
         learning_rate: float = 3e-3,
         jitter: float | None = None,
         patience: int | None = None,
         eval_every: int | None = None,
+        ema_decay: float | None = None,
         weight_decay: float | None = None,
         validation_fraction: float = 0.1,
         kinds: str | Mapping[Any, str] = "auto",
@@ -123,12 +142,16 @@ class FlowDensity(
         self.hidden = hidden
         self.family = family
         self.rotation = rotation
+        self.tails = tails
+        self.whiten = whiten
+        self.budget = budget
         self.num_steps = num_steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.jitter = jitter
         self.patience = patience
         self.eval_every = eval_every
+        self.ema_decay = ema_decay
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.kinds = kinds
@@ -171,26 +194,10 @@ class FlowDensity(
         encoded = EncodedTable.of(
             frame, schema, context=given_frame, given=given, weights=weights, seed=seed
         )
-        train, valid = self._split(encoded, seed)
-        architecture = settings_for(
-            len(train.rows),
-            Architecture(
-                num_blocks=self.num_blocks,
-                num_components=self.num_components,
-                hidden=tuple(self.hidden),
-                family=self.family,
-                rotation=self.rotation,
-            ),
-        )
-        flow, self.report_ = start(train, architecture, seed=seed)
-        result = train_flow(
-            flow,
-            train,
-            valid,
-            self._train_config(seed),
-            mesh=self.mesh,
-            progress=bool(self.verbose),
-        )
+        train, valid = split(encoded, self.validation_fraction, seed)
+        chosen = self._train(train, valid, seed)
+        self.candidates_ = {c.name: c.log_prob for c in chosen.candidates}
+        result = chosen.best.result
         self.table_ = TableFlow(result.model, schema, given, self.num_draws)
         self.history_ = result.history
         self._n_features_out = schema.width
@@ -262,6 +269,7 @@ class FlowDensity(
                 "history_": {
                     k: np.asarray(v).tolist() for k, v in self.history_.items()
                 },
+                "candidates_": getattr(self, "candidates_", {}),
                 **self._more_to_save(),
             },
         }
@@ -299,20 +307,30 @@ class FlowDensity(
     def _more_to_save(self) -> dict[str, Any]:
         return {}
 
-    def _train_config(self, seed: int) -> TrainConfig:
-        asked = {
-            "jitter": self.jitter,
-            "patience": self.patience,
-            "eval_every": self.eval_every,
-            "weight_decay": self.weight_decay,
-        }
-        return TrainConfig(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=seed,
-            **{name: value for name, value in asked.items() if value is not None},
+    def _train(
+        self, train: EncodedTable, valid: EncodedTable | None, seed: int
+    ) -> Chosen:
+        """The start and the runs from it."""
+        began, seconds = time.perf_counter(), seconds_of(self.budget)
+        asked = {name: getattr(self, name) for name in _SETTINGS}
+        asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
+        decide = functools.partial(
+            settings_for, len(train.rows), asked=asked, seconds=seconds
         )
+        settings = decide()
+        flow, self.report_ = start(train, settings.architecture, seed=seed)
+        options = {"mesh": self.mesh, "progress": bool(self.verbose)}
+        if seconds is not None:
+            left = seconds - (time.perf_counter() - began)
+            rows = (flow, train, valid, settings.train)
+            settings = decide(total_steps=steps_within(left, *rows, **options))
+        self.settings_ = settings
+        if self.verbose:
+            say(settings.told({name: name for name in DECIDED}, "{}={}"))
+        chosen = train_rungs(flow, train, valid, settings, **options)
+        if self.verbose:
+            say(chosen.told())
+        return chosen
 
     def _frame(self, X: Any, *, reset: bool = False) -> Frame:
         least = 2 if reset else 1
@@ -330,19 +348,3 @@ class FlowDensity(
             self, X, reset=reset, dtype="numeric", ensure_min_samples=least
         )
         return frame_of(X)
-
-    def _split(
-        self, encoded: EncodedTable, seed: int
-    ) -> tuple[EncodedTable, EncodedTable | None]:
-        """Rows that fit and rows that choose: of few rows a quarter, at most five."""
-        n = len(encoded.rows)
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(
-                "`validation_fraction` must be in [0, 1); got"
-                f" {self.validation_fraction!r}."
-            )
-        if not self.validation_fraction or n < _FEWEST:
-            return encoded, None
-        held = max(round(self.validation_fraction * n), min(5, n // 4))
-        order = np.random.default_rng(seed).permutation(n)
-        return encoded.at(order[held:]), encoded.at(order[:held])

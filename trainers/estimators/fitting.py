@@ -11,40 +11,15 @@ from flax import nnx
 
 import rbig_nnx
 from trainers.config import TrainConfig
+from trainers.estimators.settings import VALID_ROWS, Architecture
 from trainers.run.loop import FitResult
+from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
 from trainers.trainer import fit
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """The flow and its start.
-
-    Attributes:
-      num_blocks: (rotation, coupling, coupling) blocks.
-      num_components: of each feature's mixture.
-      hidden: widths of the conditioners.
-      family: "gaussian" or "logistic".
-      rotation: of the warm start.
-    """
-
-    num_blocks: int = 4
-    num_components: int = 8
-    hidden: tuple[int, ...] = (64, 64)
-    family: str = "gaussian"
-    rotation: str = "nongaussian"
-
-
-def settings_for(num_rows: int, asked: Architecture) -> Architecture:
-    """What is used where a table is too small for what was asked.
-
-    Args:
-      num_rows: that are fitted.
-      asked: the architecture for many rows.
-    """
-    components = max(1, min(asked.num_components, num_rows // 4))
-    return dataclasses.replace(asked, num_components=components)
+_TRIAL_ROWS = 8_192  # from which starts are compared, at most
+_FEWEST = 8  # rows of which some can be held out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,10 +68,33 @@ class EncodedTable:
         return self.rows if self.context is None else (self.rows, self.context)
 
 
+def split(
+    encoded: EncodedTable, fraction: float, seed: int
+) -> tuple[EncodedTable, EncodedTable | None]:
+    """Rows that fit and rows that choose: of few rows a quarter, at most five.
+
+    Args:
+      encoded: all of them.
+      fraction: that chooses; 0 for none.
+      seed: of the split.
+    """
+    n = len(encoded.rows)
+    if not 0 <= fraction < 1:
+        raise InputError(f"`validation_fraction` must be in [0, 1); got {fraction!r}.")
+    if not fraction or n < _FEWEST:
+        return encoded, None
+    held = min(max(round(fraction * n), min(5, n // 4)), VALID_ROWS)
+    order = np.random.default_rng(seed).permutation(n)
+    return encoded.at(order[held:]), encoded.at(order[:held])
+
+
 def start(
     train: EncodedTable, architecture: Architecture, *, seed: int, **options: Any
 ) -> tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]:
     """A flow of these rows, warm-started.
+
+    Where the architecture leaves it open, starts with and without a `TailTransform` are
+    compared on the rows that their fits leave out; of many rows, starts from a sample.
 
     Args:
       train: rows to fit.
@@ -104,12 +102,35 @@ def start(
       seed: of the parameters and of the warm start.
       options: of `rbig_nnx.warm_start`.
     """
+
+    def begin(*, tails: bool, **options: Any):
+        return _start(train, architecture, tails=tails, seed=seed, **options)
+
+    if architecture.tails is not None:
+        return begin(tails=architecture.tails, **options)
+    few = {} if len(train.rows) <= _TRIAL_ROWS else {"max_rows": _TRIAL_ROWS}
+    trials = [begin(tails=tails, **options | few) for tails in (False, True)]
+    tails = trials[1][1].log_prob > trials[0][1].log_prob
+    return begin(tails=tails, **options) if few else trials[tails]
+
+
+def _start(
+    train: EncodedTable,
+    architecture: Architecture,
+    *,
+    tails: bool,
+    seed: int,
+    **options: Any,
+) -> tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]:
+    d = train.rows.shape[1]
     flow = rbig_nnx.coupling_flow(
-        train.rows.shape[1],
+        d,
         architecture.num_blocks,
         num_components=architecture.num_components,
         hidden=tuple(architecture.hidden),
         family=architecture.family,
+        tails=tails,
+        whiten=architecture.whiten and d > 1,
         context_features=0 if train.context is None else train.context.shape[1],
         rngs=nnx.Rngs(seed),
     )

@@ -21,6 +21,7 @@ from trainers.run.evaluation import Evaluation
 from trainers.run.metrics import TrainMetrics
 from trainers.run.step import (
     LossFn,
+    Numbers,
     TrainState,
     init_state,
     make_optimizer,
@@ -34,6 +35,7 @@ _EVAL_KEY = 2**31 - 1  # folded into the seed's key: no step uses it
 
 _DEFAULTS = TrainConfig()
 _LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into it
+    *Numbers._fields,
     "batch_size",
     "strata",
     "jitter",
@@ -111,6 +113,9 @@ class Program:
             noise_factors(feed.sample, config.jitter * fewness),
             sharding.replicated(strategy.mesh),
         )
+        self._numbers = sharding.place(
+            Numbers.of(config), sharding.replicated(strategy.mesh)
+        )
         self.steps_per_dispatch = min(
             config.steps_per_dispatch, config.eval_every, config.num_steps
         )
@@ -118,9 +123,8 @@ class Program:
         rows, indices, count = feed.example(self.steps_per_dispatch)
         self._train_steps = _compile_train_steps(
             model,
-            (self._state, rows, self._factors, indices, count),
+            (self._state, rows, self._factors, self._numbers, indices, count),
             config=config,
-            optimizer=optimizer,
             loss_fn=loss_fn,
             trainable=trainable,
             strategy=strategy,
@@ -155,7 +159,7 @@ class Program:
         """
         rows, indices, count = self._feed(step, count, self.steps_per_dispatch)
         self._state, metrics, streak = self._train_steps(
-            self._state, rows, self._factors, indices, count
+            self._state, rows, self._factors, self._numbers, indices, count
         )
         return metrics, streak
 
@@ -206,7 +210,7 @@ def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
 
 
 def _compile_train_steps(
-    model, arguments, *, config, optimizer, loss_fn, trainable, strategy, rows_move
+    model, arguments, *, config, loss_fn, trainable, strategy, rows_move
 ):
     model = nnx.clone(model)
     model.train()
@@ -214,7 +218,7 @@ def _compile_train_steps(
     function = make_train_steps(
         graphdef,
         loss_fn=loss_fn,
-        optimizer=optimizer,
+        optimizer=functools.partial(make_optimizer, config),
         trainable=trainable,
         config=config,
         strategy=strategy,

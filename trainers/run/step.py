@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -86,17 +87,39 @@ def init_state(
     )
 
 
-def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """The peak, or up to it and down again along two half cosines."""
+class Numbers(NamedTuple):
+    """Settings that a compiled step takes as arguments: runs that differ in them share it."""
+
+    num_steps: Any
+    learning_rate: Any
+    weight_decay: Any
+    ema_decay: Any
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Self:
+        """As float32, whatever the parameters are."""
+        values = (getattr(config, name) for name in cls._fields)
+        return cls(*(np.float32(value) for value in values))
+
+
+def learning_rate(
+    config: TrainConfig, numbers: Numbers | None = None
+) -> optax.Schedule:
+    """The peak, or up to it and down again along two half cosines.
+
+    Args:
+      config: settings.
+      numbers: those of the settings that are traced; None for the ones of `config`.
+    """
+    n, peak, *_ = Numbers.of(config) if numbers is None else numbers
     if config.schedule == "constant":
-        return optax.constant_schedule(config.learning_rate)
-    peak, n = config.learning_rate, config.num_steps
-    up = max(round(config.warmup_fraction * n), 1)
+        return lambda count: jnp.full_like(count, peak, jnp.float32)
+    up = jnp.maximum(jnp.round(config.warmup_fraction * n), 1)
     low, end = config.initial_fraction * peak, config.final_fraction * peak
 
     def schedule(count):
         rise = jnp.clip(count / up, 0.0, 1.0)
-        fall = jnp.clip((count - up) / max(n - up, 1), 0.0, 1.0)
+        fall = jnp.clip((count - up) / jnp.maximum(n - up, 1), 0.0, 1.0)
         start = jnp.where(count < up, low, end)
         share = jnp.where(
             count < up,
@@ -108,19 +131,28 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: TrainConfig, numbers: Numbers | None = None
+) -> optax.GradientTransformation:
     """Clip by global norm, then Adam with decoupled decay on kernels only.
 
     Biases carry the fitted mixtures and Householder vectors the rotations; pulling
     those to zero would undo the warm start. Last, `learning_rates` by name.
 
+    Args:
+      config: settings.
+      numbers: those of the settings that are traced; None for the ones of `config`.
+
     Raises:
       ValueError: (on use) a pattern of `learning_rates` that matches nothing.
     """
+    numbers = Numbers.of(config) if numbers is None else numbers
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
-            learning_rate(config), weight_decay=config.weight_decay, mask=is_kernel
+            learning_rate(config, numbers),
+            weight_decay=numbers.weight_decay,
+            mask=is_kernel,
         ),
         _scaled_by_name(config.learning_rates),
     )
@@ -149,13 +181,13 @@ def make_train_steps(
     graphdef: Any,
     *,
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    optimizer: Callable[[Numbers], optax.GradientTransformation],
     trainable: Any,
     config: TrainConfig,
     strategy: Jit | Pmap,
     rows_move: bool,
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
-    """Builds `(state, rows, factors, indices, count) -> (state, metrics, streak)`.
+    """Builds `(state, rows, factors, numbers, indices, count) -> (state, metrics, streak)`.
 
     The function takes `count` steps, on the batches that the first `count` lines of
     `indices` name. A step whose loss or gradient is not finite changes nothing but the
@@ -164,9 +196,9 @@ def make_train_steps(
     Args:
       graphdef: the model's static part.
       loss_fn: (model, batch, key) -> loss, scalar or one for each row.
-      optimizer: of the parameters.
+      optimizer: of the parameters, given the traced settings.
       trainable: NNX filter of the parameters.
-      config: its `ema_decay` and `accumulate` count.
+      config: its `accumulate` counts.
       strategy: where rows and gradients lie.
       rows_move: whether a device may need rows that others hold.
     """
@@ -207,7 +239,7 @@ def make_train_steps(
         loss, grads = jax.tree.map(lambda leaf: leaf / config.accumulate, total)
         return loss, rest, grads
 
-    def one_step(state, rows, factors, index):
+    def one_step(state, rows, factors, numbers, index):
         noise_key, loss_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
@@ -218,9 +250,11 @@ def make_train_steps(
         )
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer(numbers).update(
+            grads, state.opt_state, state.params
+        )
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - config.ema_decay)
+        ema = _averaged(state.ema, params, numbers.ema_decay)
         params, rest, opt_state, ema = jax.tree.map(
             functools.partial(jnp.where, good),
             (params, rest, opt_state, ema),
@@ -237,10 +271,10 @@ def make_train_steps(
         )
         return state, loss, norm, good
 
-    def train_steps(state, rows, factors, indices, count):
+    def train_steps(state, rows, factors, numbers, indices, count):
         def body(i, carry):
             state, streak, log = carry
-            state, *values = one_step(state, rows, factors, indices[i])
+            state, *values = one_step(state, rows, factors, numbers, indices[i])
             log = [
                 a.at[i].set(v.astype(a.dtype)) for a, v in zip(log, values, strict=True)
             ]
@@ -258,6 +292,16 @@ def make_train_steps(
         return state, metrics, streak
 
     return train_steps
+
+
+def _averaged(ema: Any, params: Any, decay: Any) -> Any:
+    """The running average after a step, in the types of the parameters."""
+
+    def one(old, new):
+        share = jnp.asarray(decay, old.dtype)
+        return share * old + (1 - share) * new
+
+    return jax.tree.map(one, ema, params)
 
 
 def make_evaluate(graphdef: Any, *, loss_fn: LossFn) -> Callable[..., EvalMetrics]:

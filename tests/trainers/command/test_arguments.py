@@ -22,11 +22,17 @@ from trainers.command.settings import FitFile
         ("fit x --hidden a", "--hidden must be whole numbers; got 'a'"),
         ("fit x --train.num-steps x", "--train.num-steps must be a whole number"),
         ("fit x --train.num-steps 0", "--train.num-steps must be at least 1; got 0"),
+        ("fit x --train.jitter x", "--train.jitter must be a number; got 'x'"),
         ("fit x --num-blocks 0", "--num-blocks must be at least 1; got 0"),
         ("fit x --valid-fraction .7", "--valid-fraction must lie between 0 and 0.5"),
-        ("fit x --rotation foo", "--rotation must be one of 'nongaussian', 'pca'"),
+        ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --sep", "--sep must be followed by a value"),
         ("sample r f -n x", "must be a whole number; got 'x'"),
+        ("fit x --budget soon", "--budget must be a time, as 90s, 7m or 1h30m; got"),
+        (
+            "fit x --budget 7m --train.num-steps 3",
+            "--budget must be left out where --train.num-steps is given",
+        ),
         ("fit nowhere.csv", "FILE must be an existing file, got 'nowhere.csv'"),
     ],
 )
@@ -66,7 +72,7 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
     )
     assert (settings.num_blocks, settings.hidden) == (3, (16, 16))
     assert (settings.train.learning_rate, settings.train.num_steps) == (1e-4, 9)
-    assert settings.train.batch_size == 512
+    assert settings.train.batch_size is None
     assert settings.workdir == pathlib.Path("elsewhere")
     assert settings.kinds == ("a=positive",)
     assert settings.na == ("-9999", "unknown")
@@ -98,7 +104,9 @@ def test_a_seed_is_that_of_the_training_and_settings_come_back_from_json():
     assert settings.train.seed == 3
     options = settings.result_settings()
     assert options["--seed"] == 3
-    assert options["--train.num-steps"] == 1_000
+    assert options["--train.num-steps"] is None
+    assert settings.asked()["hidden"] == (4, 5)
+    assert not settings.asked().keys() & {"num_blocks", "num_steps", "weight_decay"}
     assert "--workdir" not in options
     again = FitFile.from_options(options)
     assert again.result_settings() == options

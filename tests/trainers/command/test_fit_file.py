@@ -38,6 +38,10 @@ def test_a_fit_tells_kinds_figures_and_the_verdict(mixed):
     assert report["verdict"][0] in out
     assert report["versions"]["jax"]
     assert report["seconds"]["warm_start"] > 0
+    assert report["chosen"]["--train.eval-every"] == 10
+    assert "settings: --num-blocks 1 --num-components 2 --hidden 8 " in out
+    assert report["candidates"][0]["name"] == "the warm start"
+    assert re.search("Chosen by the rows held out: (weight decay|the warm start)", out)
 
 
 def test_the_flow_and_the_baselines_are_scored_alike(mixed):
@@ -92,7 +96,7 @@ def test_a_fit_that_was_stopped_goes_on_without_another_warm_start(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(fit_file, "train_flow", stopped)
+        context.setattr(fit_file, "train_rungs", stopped)
         assert command("fit", file, "--workdir", run, *QUICK).code == 130
     assert not (run / "report.json").exists()
     monkeypatch.setattr(fit_file, "start", None)
@@ -100,6 +104,27 @@ def test_a_fit_that_was_stopped_goes_on_without_another_warm_start(
     assert ended.code == 0, ended.err
     assert "warm start of an earlier call" in ended.out
     assert (run / "report.json").exists()
+
+
+def test_what_a_budget_allows_is_found_once(tmp_path, monkeypatch):
+    file, run = tmp_path / "rows.csv", tmp_path / "run"
+    file.write_text("\n".join(mixed_lines(seed=2)) + "\n")
+    line = ("fit", file, "--workdir", run, *QUICK[:8], "--budget", "1m")
+    found = iter([30])  # steps, of the first call alone
+    monkeypatch.setattr(fit_file, "steps_within", lambda *_, **__: next(found))
+
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(fit_file, "train_rungs", stopped)
+        assert command(*line).code == 130
+    ended = command(*line)
+    assert ended.code == 0, ended.err
+    report = json.loads((run / "report.json").read_text())
+    assert report["chosen"]["--train.num-steps"] == 30
+    assert report["settings"]["--budget"] == "1m"
+    assert "--train.num-steps 30 " in ended.out
 
 
 @pytest.mark.slow

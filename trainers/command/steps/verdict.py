@@ -52,7 +52,7 @@ def mean_and_error(values: np.ndarray) -> tuple[float | None, float | None]:
     with np.errstate(invalid="ignore"):
         mean = values.mean()
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return _finite(mean), _finite(error)
+    return finite(mean), finite(error)
 
 
 def score_table(report: Mapping[str, Any]) -> Table:
@@ -103,6 +103,8 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     )
     if mean is not None and error is not None and mean < -_SURE * error:
         lines.append(_what_to_try(report))
+    if "choice" in report:
+        lines.append(report["choice"])
     if report["best_step"] == 0:
         lines.append(
             "Training did not improve on the warm start by the valid rows: step 0, the"
@@ -111,7 +113,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     elif at_the_end:
         lines.append(
             "The valid rows still scored higher at the last step; a larger"
-            " --train.num-steps may go further."
+            " --train.num-steps or --budget may go further."
         )
     return lines
 
@@ -139,14 +141,15 @@ def _what_to_try(report: Mapping[str, Any]) -> str:
     few = report["rows"]["train"] < 200 * max(len(report["columns"]), 1)
     if few:
         return (
-            "The mixture is ahead: the rows are few for a flow. Try --num-blocks 1,"
-            " --hidden 16 or a larger --train.jitter, or take the mixture."
+            "The mixture is ahead: the rows are few for a flow. Try --num-components 1,"
+            " --num-blocks 1 or a larger --train.jitter, or take the mixture."
         )
     return (
-        "The mixture is ahead. Try --num-components 16, --num-blocks 8, a larger"
-        " --train.num-steps, or other --kinds of columns."
+        "The mixture is ahead. Try --num-components 16, --num-blocks 8, a longer"
+        " --budget, or other --kinds of columns."
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None, which JSON has in place of what is not finite."""
     return float(value) if np.isfinite(value) else None

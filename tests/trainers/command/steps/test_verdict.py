@@ -53,6 +53,7 @@ def test_what_else_is_said():
     ended = report(0.5, best_step=200, stop_reason="completed")
     assert "--train.num-steps" in verdict.sentences(ended)[-1]
     assert "More test rows" in verdict.sentences(report(0.0, n=50))[1]
+    assert "by the rows" in verdict.sentences(report(0.5, choice="by the rows"))
     bad = report(-np.inf)
     assert "cannot be compared" in verdict.sentences(bad)[0]
 

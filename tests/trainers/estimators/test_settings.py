@@ -1,0 +1,119 @@
+"""Settings that follow the table: every table gets some that can be used, and all give way."""
+
+import dataclasses
+
+import pytest
+
+from trainers import TrainConfig
+from trainers.estimators.settings import (
+    DECIDED,
+    EVALUATIONS,
+    seconds_of,
+    settings_for,
+)
+
+SIZES = [2, 7, 100, 300, 3_000, 50_000, 2_000_000]
+
+
+@pytest.mark.parametrize("num_rows", SIZES)
+@pytest.mark.parametrize("budget", [{}, {"seconds": 60.0, "total_steps": 17}])
+def test_every_table_gets_settings_that_can_be_used(num_rows, budget):
+    settings = settings_for(num_rows, asked={}, **budget)
+    train = settings.train
+    assert settings.architecture.num_components <= max(num_rows // 4, 1)
+    assert train.num_steps // train.eval_every <= EVALUATIONS
+    # Patience can act, and leaves room for the schedule's tail.
+    assert train.patience >= 2
+    if train.num_steps >= 500:
+        assert 0.1 < train.patience * train.eval_every / train.num_steps < 0.5
+    assert train.weight_decay == settings.decays[0]
+    assert list(settings.decays) == sorted(settings.decays)
+
+
+def test_more_rows_get_more_steps_and_longer_averages():
+    settings = [settings_for(n, asked={}).train for n in SIZES]
+    for name in ("num_steps", "ema_decay", "batch_size"):
+        values = [getattr(train, name) for train in settings]
+        assert values == sorted(values), name
+    assert settings[0].num_steps < settings[-1].num_steps
+
+
+def test_what_is_asked_for_is_used():
+    asked = {
+        "num_blocks": 3,
+        "num_components": 5,
+        "hidden": [7],
+        "rotation": "pca",
+        "num_steps": 70,
+        "batch_size": 33,
+        "eval_every": 35,
+        "patience": 0,
+        "jitter": 0.5,
+        "ema_decay": 0.0,
+        "weight_decay": 0.0,
+        "learning_rate": 1.0,
+        "seed": 4,
+    }
+    settings = settings_for(10_000, asked=asked)
+    found = vars(settings.architecture) | vars(settings.train)
+    assert {name: found[name] for name in asked} == asked | {"hidden": (7,)}
+    assert settings.decays == (0.0,)
+    assert set(settings.values()) == set(DECIDED)
+
+
+def test_a_budget_fits_the_schedule_and_gives_no_table_endless_epochs():
+    few, many = (
+        settings_for(n, asked={}, seconds=600.0, total_steps=50_000)
+        for n in (3_000, 1_000_000)
+    )
+    assert many.train.num_steps == many.total_steps == 50_000
+    assert few.train.num_steps < few.total_steps
+    with pytest.raises(ValueError, match="`budget` must be None where `num_steps`"):
+        settings_for(300, asked={"num_steps": 3}, seconds=1.0)
+
+
+def test_few_rows_get_little_and_runs_that_are_too_short_have_no_others():
+    few, many = (settings_for(n, asked={}) for n in (150, 150_000))
+    assert few.architecture.num_blocks < many.architecture.num_blocks
+    assert few.architecture.num_components < many.architecture.num_components
+    assert few.decays[0] > many.decays[0]
+    assert len(settings_for(150, asked={"num_steps": 20}).decays) == 1
+
+
+def test_the_line_can_be_typed():
+    settings = settings_for(3_000, asked={"hidden": (8, 9), "weight_decay": 0.5})
+    line = settings.told({name: f"--{name}" for name in DECIDED}, "{} {}")
+    assert "\n" not in line
+    assert "--hidden 8 9 " in line
+    assert line.endswith("--weight_decay 0.5")
+    several = settings_for(3_000, asked={}).told({n: n for n in DECIDED}, "{}={}")
+    assert "weight_decay=0.3 (then 3, " in several
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"),
+    [
+        (None, None),
+        (90, 90),
+        ("90s", 90),
+        ("7m", 420),
+        ("1.5h", 5_400),
+        ("1h30m", 5_400),
+    ],
+)
+def test_a_time_as_it_is_typed(budget, seconds):
+    assert seconds_of(budget) == seconds
+
+
+@pytest.mark.parametrize("budget", ["", "soon", "7d", "0s", -3, "m", "1.2.3s", "nan"])
+def test_what_is_no_time_is_refused(budget):
+    with pytest.raises(
+        ValueError, match="`budget` must be a time, as 90s, 7m or 1h30m"
+    ):
+        seconds_of(budget)
+
+
+def test_the_trainer_itself_keeps_constants():
+    plain = TrainConfig()
+    assert (plain.num_steps, plain.patience, plain.weight_decay) == (1_000, 10, 0.3)
+    assert not [f for f in dataclasses.fields(plain) if getattr(plain, f.name) is None]

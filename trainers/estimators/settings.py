@@ -1,0 +1,205 @@
+"""The settings that follow the table: what the estimators and the command use by default.
+
+Without JAX, so that a command line is read at once. The rules come from tables whose density
+is known and from two large real ones: docs/settings.md has the measurements.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from trainers.config import TrainConfig
+
+VALID_ROWS = 20_000  # that choose, at most: they tell a mean to about .01 nats
+EVALUATIONS = 40  # in a run, at most
+WORTH = 100  # steps, for which another run is worth it
+
+
+class _Size(NamedTuple):
+    """What suits tables of fewer rows than `below`."""
+
+    below: float
+    num_blocks: int
+    hidden: tuple[int, ...]
+    num_steps: int  # at the least
+    decays: tuple[float, ...]
+
+
+_FEW = 1_000  # rows, below which too few are held out to see that a run overfits
+_SIZES = (
+    _Size(_FEW, 1, (16,), 200, (3.0, 30.0, 300.0)),
+    _Size(5_000, 2, (32, 32), 1_000, (0.3, 3.0, 30.0)),
+    _Size(math.inf, 4, (64, 64), 1_000, (0.3, 3.0, 30.0)),
+)
+_ROWS_A_COMPONENT, _COMPONENTS = 100, 8
+_DISPATCH = TrainConfig().steps_per_dispatch
+_MOST_STEPS = 5_000  # of a run, without a budget
+_EPOCHS = 300  # of a run under a budget, at most
+_PATIENCE = 0.25  # of a run without a gain end it: its averages turn once
+# Where there are so many rows and seconds, larger batches buy more than more steps.
+_MANY_ROWS, _MANY_SECONDS, _LARGE_BATCH = 200_000, 120.0, 2_048
+_WEAK, _LONG = (
+    0.03,
+    10_000,
+)  # the first decay where there are many rows and so many steps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The flow and its start.
+
+    Attributes:
+      num_blocks: (rotation, coupling, coupling) blocks.
+      num_components: of each feature's mixture.
+      hidden: widths of the conditioners.
+      family: "gaussian" or "logistic".
+      rotation: of the warm start.
+      tails: whether heavy tails are taken off before the blocks; None for what held-out
+        rows of the start prefer.
+      whiten: whether linear dependence is.
+    """
+
+    num_blocks: int = 4
+    num_components: int = 8
+    hidden: tuple[int, ...] = (64, 64)
+    family: str = "gaussian"
+    rotation: str = "auto"
+    tails: bool | None = None
+    whiten: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a table is fitted with.
+
+    Attributes:
+      architecture: the flow and its start.
+      train: of the first run, which has the first of the decays.
+      decays: strengths, one run after another from the same start, while the runs overfit
+        and the rows that choose gain.
+      total_steps: of all runs together; None where each has its own.
+      only_overfitted: whether a run must overfit for another one.
+    """
+
+    architecture: Architecture
+    train: TrainConfig
+    decays: tuple[float, ...]
+    total_steps: int | None = None
+    only_overfitted: bool = True
+
+    def values(self) -> dict[str, Any]:
+        """What the function decides, by name."""
+        both = vars(self.architecture) | vars(self.train)
+        return {name: both[name] for name in DECIDED}
+
+    def told(self, names: Mapping[str, str], form: str) -> str:
+        """One line, of what could be typed.
+
+        Args:
+          names: of the settings, as they are typed.
+          form: of one of them: "{}={}".
+        """
+        words = [form.format(names[n], _typed(v)) for n, v in self.values().items()]
+        others = ", ".join(f"{decay:g}" for decay in self.decays[1:])
+        if others:
+            where = "runs overfit and " if self.only_overfitted else ""
+            words.append(f"(then {others}, while {where}held-out rows gain)")
+        return f"settings: {' '.join(words)}"
+
+
+DECIDED = (
+    *("num_blocks", "num_components", "hidden", "num_steps", "batch_size"),
+    *("eval_every", "patience", "jitter", "ema_decay", "weight_decay"),
+)
+
+
+def settings_for(
+    num_rows: int,
+    *,
+    asked: Mapping[str, Any],
+    seconds: float | None = None,
+    total_steps: int | None = None,
+) -> Settings:
+    """The settings for a table.
+
+    Args:
+      num_rows: that are fitted.
+      asked: what is not decided here, by the names of `Architecture` and `TrainConfig`.
+      seconds: that the fit may take, or None.
+      total_steps: that these seconds allow, once they are known.
+    """
+    if seconds is not None and "num_steps" in asked:
+        raise ValueError("`budget` must be None where `num_steps` is given.")
+    size = next(size for size in _SIZES if num_rows < size.below)
+    large = num_rows >= _MANY_ROWS and (seconds or 0) >= _MANY_SECONDS
+    chosen: dict[str, Any] = {
+        "num_blocks": size.num_blocks,
+        "num_components": min(max(num_rows // _ROWS_A_COMPONENT, 1), _COMPONENTS),
+        "hidden": size.hidden,
+        "batch_size": _LARGE_BATCH if large else 512,
+    } | dict(asked)
+    least = size.num_steps
+    if seconds is None:
+        most = max(_MOST_STEPS, least)
+        steps = min(max(round(10 * math.sqrt(num_rows)), least), most)
+    else:
+        most = max(_EPOCHS * num_rows // chosen["batch_size"], least)
+        steps = most if total_steps is None else min(total_steps, most)
+    steps = chosen.setdefault("num_steps", steps)
+    # Where time is short nothing compiles anew: a dispatch has the length that was timed.
+    shortest = _DISPATCH if total_steps == steps else min(steps // 20, _DISPATCH)
+    every = max(steps // EVALUATIONS, shortest, 1)
+    every = chosen.setdefault("eval_every", every)
+    weak = num_rows >= _MANY_ROWS and steps >= _LONG
+    decays = (_WEAK, *size.decays) if weak else size.decays
+    own = {
+        "weight_decay": decays[0],
+        "patience": max(round(_PATIENCE * steps / every), 2),
+        "ema_decay": min(max(1 - 10 / steps, 0.9), 0.999),
+    } | chosen
+    flow = {
+        f.name: own.pop(f.name)
+        for f in dataclasses.fields(Architecture)
+        if f.name in own
+    }
+    flow["num_components"] = max(1, min(flow["num_components"], num_rows // 4))
+    flow["hidden"] = tuple(flow["hidden"])
+    alone = "weight_decay" in asked or steps < WORTH
+    return Settings(
+        architecture=Architecture(**flow),
+        train=TrainConfig(**own),
+        decays=(own["weight_decay"],) if alone else decays,
+        total_steps=total_steps,
+        only_overfitted=num_rows >= _FEW,
+    )
+
+
+def seconds_of(budget: str | float | None) -> float | None:
+    """A time as it is typed: 90, "90s", "7m", "1.5h", "1h30m".
+
+    Raises:
+      ValueError: another form, or no time at all.
+    """
+    if budget is None:
+        return None
+    text = str(budget).strip().lower()
+    form = r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?"
+    found = re.fullmatch(form, text)
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    except (AttributeError, ValueError):
+        hours = minutes = seconds = 0.0
+    total = 3_600 * hours + 60 * minutes + seconds
+    if not total > 0:
+        raise ValueError(
+            f"`budget` must be a time, as 90s, 7m or 1h30m; got {budget!r}."
+        )
+    return total
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
