@@ -9,9 +9,9 @@ Malo, Iterative Gaussianization, 2011), and training lifts the kernels.
 Of many rows a sample is walked through the layers, so that the time does not grow with
 them; rows that are spread over devices or processes are sampled where they lie.
 
-Greedy fits overfit with depth. Unless `holdout` is 0, a slice of the rows takes no part in
-the fits and decides for every feature of every layer how far its mixture is shrunk to the
-identity, up to leaving the feature alone.
+Greedy fits overfit with depth. Unless `holdout` is 0, rows that a fit does not know decide for
+every feature of every layer how far its mixture is shrunk to a Gaussian, up to leaving the
+feature alone: of many rows a slice, of few every row in turn (see `rbig_nnx.fit.judges`).
 """
 
 import time
@@ -73,12 +73,14 @@ def warm_start(
       key: JAX key.
       context: the flow's context, [n, c], if it is conditional.
       weights: nonnegative weights of the rows, [n], array or list; None for equal ones.
-      rotation: "pca", "random", "ica" or "nongaussian". The last starts highest, on tables
-        of measurements by whole nats, and takes the most time, which grows with d²: two
-        seconds a layer for 64 features on two cores.
-      holdout: share of the rows, in [0, 1), that only judge the fits; at least one does,
-        and as many as there are components are fitted. The standardisers know both. 0 fits
-        every layer plainly to every row: no stop, no shrinkage, no smoothing.
+      rotation: "pca", "random", "ica", "nongaussian" or "auto". "nongaussian" starts
+        highest, on tables of measurements by whole nats, and takes the most time, which
+        grows with d²: two seconds a layer for 64 features on two cores. "auto" takes "pca"
+        where rows that are held out do not clearly prefer it.
+      holdout: share of the rows, in [0, 1), that only judge the fits. Where that is fewer
+        than 200 rows, all are fitted, and judge further fits that leave them out, in at most
+        five parts; the time is that of as many starts. The standardisers know every row. 0
+        fits every layer plainly to every row: no stop, no shrinkage, no smoothing.
       smoothing: standard deviation of a Gaussian kernel by which each feature is blurred
         before its mixture is fitted, in standard deviations. Sharper fits start higher
         and train to a lower held-out log density (`docs/design.md`).

@@ -71,6 +71,7 @@ def test_rounds_with_the_cores_far_apart_do_not_count(monkeypatch):
     assert len(times) < 40  # until the near ones were three in four it would take 50
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_an_accelerator_runs_on_a_cpu(tmp_path):
     settings = accelerator.Accelerator(
         quick=True, only=("log_prob",), out=tmp_path / "cpu"

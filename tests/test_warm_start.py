@@ -151,6 +151,7 @@ def test_report_adds_up_and_prints():
     assert "MixtureCDFCoupling" in text
 
 
+@pytest.mark.slow
 def test_holdout_stops_where_plain_fits_overfit():
     # 60 rows of pure noise: there is nothing to find.
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -159,6 +160,20 @@ def test_holdout_stops_where_plain_fits_overfit():
     plain, _ = rn.warm_start(flow, x, key=KEY, holdout=0.0)
     guarded, _ = rn.warm_start(flow, x, key=KEY, holdout=0.2)
     assert guarded.log_prob(fresh).mean() > plain.log_prob(fresh).mean() + 0.3
+
+
+@pytest.mark.parametrize("rotation", ["pca", "auto"])
+def test_a_start_from_fifty_rows_is_not_behind_a_gaussian(rotation):
+    d, gains = 8, []
+    mix = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(range(d), range(d)))).T
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x, fresh = rng.normal(size=(50, d)) @ mix, rng.normal(size=(4_000, d)) @ mix
+        flow = rn.diagonal_flow(d, 2, num_components=4, rngs=nnx.Rngs(0))
+        warm, _ = rn.warm_start(flow, x, key=jax.random.key(seed), rotation=rotation)
+        gaussian = scipy.stats.multivariate_normal(x.mean(0), np.cov(x.T, bias=True))
+        gains.append(np.mean(warm.log_prob(fresh)) - gaussian.logpdf(fresh).mean())
+    assert np.mean(gains) > -0.02, gains
 
 
 def test_a_whitened_flow_starts_at_the_gaussian_and_keeps_its_axes():
@@ -322,6 +337,7 @@ def test_of_sharded_rows_only_the_sample_moves():
     assert rows.fit.sharding == rows.judge.sharding == weights.sharding
 
 
+@pytest.mark.slow
 def test_a_sample_of_many_rows_gives_nearly_the_fit_of_all():
     x, fresh = data(3, 60_000), data(3, 20_000, seed=1)
 
@@ -337,6 +353,7 @@ def test_a_sample_of_many_rows_gives_nearly_the_fit_of_all():
     assert np.all(np.abs(loss) < 0.1)
 
 
+@pytest.mark.slow
 def test_duplicates_integers_and_outliers_give_finite_fits_and_gradients():
     rng = np.random.default_rng(0)
     x = np.stack(

@@ -156,6 +156,7 @@ def test_few_rows_stay_where_they_are():
         assert many.judge.sharding.spec == PartitionSpec("data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [4, 5, 20])
 def test_few_rows_are_fitted_under_every_key(n):
     x, flow = normal(n), flow_of()

@@ -30,7 +30,11 @@ def flow_of(param_dtype, num_blocks=1, build=rn.coupling_flow, **options):
 
 @pytest.mark.parametrize(
     ("of_flow", "of_rows", "num_blocks"),
-    [("float32", "float32", 9), ("float32", "float64", 9), ("float64", "float32", 1)],
+    [
+        pytest.param("float32", "float32", 9, marks=pytest.mark.slow),
+        ("float32", "float64", 9),
+        ("float64", "float32", 1),
+    ],
 )
 def test_the_wider_dtype_rules(of_flow, of_rows, num_blocks):
     flow, x = flow_of(of_flow, num_blocks), rows(of_rows)

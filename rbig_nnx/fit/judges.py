@@ -37,7 +37,7 @@ def _draws(key: Array, n: int, weights: Array | None) -> tuple[Array, Array]:
 
 @jax.jit
 def _ranks(draws: Array) -> Array:
-    count = jnp.arange(len(draws))
+    count = jnp.arange(len(draws), dtype=jnp.int32)
     return jnp.zeros(len(draws), jnp.int32).at[jnp.argsort(draws)].set(count)
 
 

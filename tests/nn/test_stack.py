@@ -31,7 +31,12 @@ def choose(way, monkeypatch):
     jax.clear_caches()  # programs of the other ways
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(
+    params=[
+        pytest.param(way, marks=pytest.mark.slow if way.startswith("few") else ())
+        for way in WAYS
+    ]
+)
 def way(request, monkeypatch):
     choose(request.param, monkeypatch)
     yield request.param

@@ -25,7 +25,7 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
     Example:
       >>> import numpy as np
       >>> from trainers import FlowOutlierDetector
-      >>> X = np.random.default_rng(0).normal(size=(300, 2))
+      >>> X = np.random.default_rng(0).normal(size=(200, 2))
       >>> X[0] = [9.0, -9.0]
       >>> detector = FlowOutlierDetector(
       ...     contamination=0.01, num_blocks=1, num_steps=1, random_state=0).fit(X)

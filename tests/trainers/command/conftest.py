@@ -12,7 +12,16 @@ from trainers.command import cli
 
 QUICK = (
     *("--num-blocks", "1", "--num-components", "2", "--hidden", "8"),
-    *("--rotation", "pca", "--train.num-steps", "20", "--train.eval-every", "10"),
+    *(
+        "--rotation",
+        "pca",
+        "--tails",
+        "False",
+        "--train.num-steps",
+        "20",
+        "--train.eval-every",
+        "10",
+    ),
 )
 
 

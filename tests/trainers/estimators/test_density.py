@@ -8,7 +8,14 @@ from sklearn.utils.estimator_checks import check_estimator
 from trainers import FlowDensity
 
 X = np.random.default_rng(0).normal(size=(300, 2)) * [1.0, 4.0] + [0.0, 10.0]
-SMALL = {"num_blocks": 1, "num_components": 2, "hidden": (4,), "num_steps": 2}
+SMALL = {
+    "num_blocks": 1,
+    "num_components": 2,
+    "hidden": (4,),
+    "num_steps": 2,
+    "rotation": "pca",
+    "tails": False,
+}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ SMALL = {
     "num_components": 4,
     "hidden": (8,),
     "num_steps": 50,
+    "rotation": "pca",
+    "tails": False,
     "random_state": 0,
 }
 RNG = np.random.default_rng(0)

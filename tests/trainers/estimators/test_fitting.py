@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from trainers.estimators.fitting import EncodedTable, start
+from trainers.estimators.settings import Architecture
+
+
+def encoded(columns):
+    rows = np.stack(columns, axis=1)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    return EncodedTable(rows=rows.astype(np.float32), log_det=np.zeros(len(rows)))
+
+
+@pytest.fixture(scope="module")
+def tables():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(3, 600))
+    return {
+        "normal": encoded(normal[:2]),
+        "heavy": encoded([normal[0], rng.standard_t(1.5, size=600)]),
+        "one": encoded(normal[2:]),
+    }
+
+
+def layers(table, **options):
+    settings = {"num_blocks": 1, "num_components": 4, "hidden": (4,), **options}
+    flow, report = start(table, Architecture(**settings), seed=0)
+    assert len(report.layers) == len(flow.layers)
+    return [type(layer).__name__ for layer in flow.layers]
+
+
+def test_heavy_tails_are_taken_off_where_the_start_gains(tables):
+    assert "TailTransform" in layers(tables["heavy"])
+    assert "TailTransform" not in layers(tables["normal"])
+
+
+def test_what_is_asked_for_is_built(tables):
+    found = layers(tables["heavy"], tails=False, whiten=False)
+    assert found[:2] == ["Standardize", "HouseholderRotation"]
+    found = layers(tables["normal"], tails=True)
+    assert found[:3] == ["Standardize", "TailTransform", "Whiten"]
+
+
+def test_one_column_has_nothing_to_whiten(tables):
+    assert "Whiten" not in layers(tables["one"], tails=False)
