@@ -19,6 +19,7 @@ from trainers.tables.schema import Schema
 from trainers.trainer import fit
 
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
+_GAIN = 0.005  # nats for which heavy tails are taken off
 _FEWEST = 8  # rows of which some can be held out
 
 
@@ -110,7 +111,7 @@ def start(
         return begin(tails=architecture.tails, **options)
     few = {} if len(train.rows) <= _TRIAL_ROWS else {"max_rows": _TRIAL_ROWS}
     trials = [begin(tails=tails, **options | few) for tails in (False, True)]
-    tails = trials[1][1].log_prob > trials[0][1].log_prob
+    tails = trials[1][1].log_prob > trials[0][1].log_prob + _GAIN
     return begin(tails=tails, **options) if few else trials[tails]
 
 

@@ -151,7 +151,8 @@ def make_optimizer(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             learning_rate(config, numbers),
-            weight_decay=numbers.weight_decay,
+            # No step takes more than all of a kernel: it would grow with a changing sign.
+            weight_decay=jnp.minimum(numbers.weight_decay, 1 / numbers.learning_rate),
             mask=is_kernel,
         ),
         _scaled_by_name(config.learning_rates),

@@ -12,6 +12,7 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.trainers.tiny import Tiny
 from trainers import TrainConfig, fit
+from trainers.run.step import make_optimizer
 
 X = (np.random.default_rng(0).normal(size=(96, 2)) ** 3).astype(np.float32)
 QUICK = TrainConfig(
@@ -127,3 +128,13 @@ def test_filters_train_what_they_name_and_nothing_else(trainable, pattern):
 
     result = fit(model, X, config=QUICK, trainable=trainable, loss_fn=loss)
     assert moved(model, result.model) == set(fnmatch.filter(by_name(model), pattern))
+
+
+def test_a_step_takes_at_most_all_of_a_kernel():
+    config = TrainConfig(learning_rate=3.0, schedule="constant", weight_decay=3.0)
+    params = {"kernel": jnp.full(2, 5.0), "bias": jnp.full(2, 5.0)}
+    optimizer = make_optimizer(config)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -params["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(updates["bias"], 0)
