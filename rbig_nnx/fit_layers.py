@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
-from rbig_nnx.fit.mixtures import Block, Place, for_each
+from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.rotation import covariances, fit_rotation
 from rbig_nnx.fit.tails import fit_tails
 from rbig_nnx.math import householder
@@ -112,7 +112,7 @@ def _covariances(place: Place) -> tuple[str, list[np.ndarray]]:
     Shrinkage adds as much to the least variance as to the largest, which few rows need and
     many do not bear.
     """
-    pairs = for_each(lambda b: covariances(b.x, b.rows.fit), place.blocks)
+    pairs = [covariances(b.x, b.rows.fit) for b in place.blocks]
     plain, shrunk = (
         [np.asarray(c, np.float64) for c in cs] for cs in zip(*pairs, strict=True)
     )
@@ -163,14 +163,10 @@ def _fit_rotations(place: Place) -> tuple[str, list[np.ndarray]]:
 
 def _axes(place: Place, method: str) -> list[np.ndarray]:
     """Each chain's axes, in the order of the first one's, whose features decide together."""
-
-    def fit(block):
-        weights = block.rows.fit
-        return np.asarray(
-            fit_rotation(block.x, method=method, key=block.key, weights=weights)
-        )
-
-    first, *others = for_each(fit, place.blocks)
+    first, *others = (
+        np.asarray(fit_rotation(b.x, method=method, key=b.key, weights=b.rows.fit))
+        for b in place.blocks
+    )
     outputs = np.asarray(place.blocks[0].x) @ first
     axes = [first]
     for block, q in zip(place.blocks[1:], others, strict=True):

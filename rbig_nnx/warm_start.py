@@ -26,7 +26,7 @@ from jaxtyping import Array
 
 from rbig_nnx.fit.checks import check_rows, check_weights
 from rbig_nnx.fit.judges import Rows, sample, split
-from rbig_nnx.fit.mixtures import Block, Options, Place, for_each, kind_of
+from rbig_nnx.fit.mixtures import Block, Options, Place, kind_of
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_layers import fit_layer, fit_standardize
 from rbig_nnx.math.arrays import Numbers, float_array
@@ -166,14 +166,14 @@ def warm_start(
         done = layer is first and isinstance(layer, Standardize)
         # The first chain fits the layer; those that are judged, copies.
         copies = [layer, *(nnx.clone(layer) for _ in chains[1:])]
-
-        def fit_and_push(number, done=done, copies=copies, place=place, chains=chains):
-            copy, block = copies[number], place.blocks[number]
-            action = "mean and scale" if done else fit_layer(copy, block)
-            return action, _push(copy, chains[number], block, context)
-
-        results = for_each(fit_and_push, range(len(chains)))
-        action, chains = results[0][0], [state for _, state in results]
+        actions = [
+            "mean and scale" if done else fit_layer(copy, block)
+            for copy, block in zip(copies, place.blocks, strict=True)
+        ]
+        chains = [
+            _push(copy, state, block, context)
+            for copy, state, block in zip(copies, chains, place.blocks, strict=True)
+        ]
         before, log_prob = log_prob, _log_prob(chains, parts)
         if not np.isfinite(log_prob):
             raise ValueError(
@@ -187,7 +187,7 @@ def warm_start(
                 name=type(layer).__name__,
                 log_prob=log_prob,
                 negentropy=log_prob - before,
-                action=action,
+                action=actions[0],
                 seconds=time.perf_counter() - start,
             )
         )

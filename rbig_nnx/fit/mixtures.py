@@ -5,9 +5,7 @@ The rows go through the flow in chains, which differ in who is fitted and who ju
 """
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -36,13 +34,6 @@ class Options(NamedTuple):
     smoothing: float
     backend: str
     holds_out: bool
-
-
-def for_each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """The first alone, which compiles; then the others beside each other."""
-    first = function(items[0])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [first, *pool.map(function, items[1:])]
 
 
 class Mixtures(NamedTuple):
@@ -156,10 +147,10 @@ def _fit_mixtures(
     if place.options.holds_out and place.options.backend != "sklearn":
         strengths = _SHRINKAGES
 
-    def fit(block):
-        return _fit_chain(block, strengths, num_components, family, anchor_weight)
-
-    fits = for_each(fit, place.blocks)
+    fits = [
+        _fit_chain(block, strengths, num_components, family, anchor_weight)
+        for block in place.blocks
+    ]
     if not place.options.holds_out:
         mixtures = [Mixtures(_on_host(f, 0), np.zeros(f.means.shape[1])) for f in fits]
         return mixtures, (np.zeros(0), np.zeros(0))

@@ -17,7 +17,7 @@ def polls(tmp_path_factory) -> Fitted:
     """Of dates as month/day/year, given another such date."""
     folder = tmp_path_factory.mktemp("polls")
     file, run = folder / "polls.csv", folder / "run"
-    rows = zip(DAYS.tolist(), (DAYS + 7).tolist(), strict=True)
+    rows = zip(DAYS.tolist(), (DAYS + np.timedelta64(7, "D")).tolist(), strict=True)
     lines = (f"{told(a)},{told(b)},{i % 7}.5" for i, (a, b) in enumerate(rows))
     file.write_text("\n".join(["held,told,share", *lines]) + "\n")
     ended = command("fit", file, "--workdir", run, "--given", "told", *QUICK)
