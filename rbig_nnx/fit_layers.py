@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
+from rbig_nnx.fit.judges import judged
 from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.rotation import covariances, fit_rotation
 from rbig_nnx.fit.tails import fit_tails
@@ -89,12 +90,15 @@ def _moments(x: Array, weights: Array) -> tuple[Array, Array]:
 
 @fit_layer.register
 def _(layer: TailTransform, block: Block) -> str:
-    def fit():
-        rows, judged = block.rows, block.place.options.holds_out
-        return fit_tails(block.x, rows.every, block.key, judged=judged)
+    place = block.place
 
-    # Like the standardiser it knows every row, so it is the same in all chains.
-    params, kept = block.place.once("tails", fit)
+    def fit():
+        every, holds_out = block.rows.every, place.options.holds_out
+        return fit_tails(block.x, every, block.key, judged=holds_out)
+
+    # Like the standardiser it knows every row: next to the data all chains have one fit.
+    alike = np.array_equal(block.x, place.blocks[0].x)
+    params, kept = place.once("tails", fit) if alike else fit()
     layer.set_tails(params)
     return f"{int(kept.sum())} of {kept.size} features"
 
@@ -119,7 +123,8 @@ def _covariances(place: Place) -> tuple[str, list[np.ndarray]]:
     if not place.options.holds_out:
         return "white", plain
     scores = [
-        sum(_gaussian(b, b.own(cs)) for b in place.judged) for cs in (plain, shrunk)
+        sum(_gaussian(b, b.own(cs)) for b in judged(place.blocks))
+        for cs in (plain, shrunk)
     ]
     return ("white, shrunk", shrunk) if scores[1] > scores[0] else ("white", plain)
 
@@ -150,9 +155,10 @@ def _fit_rotations(place: Place) -> tuple[str, list[np.ndarray]]:
     method = place.options.rotation
     if method != "auto":
         return method, _axes(place, method)
-    plain, sharp = (_axes(place, method) for method in AUTO)
-    if place.following is None or place.blocks[0].x.shape[1] < 2:
+    plain = _axes(place, AUTO[0])
+    if place.following is None or len(plain[0]) < 2:
         return AUTO[0], plain
+    sharp = _axes(place, AUTO[1])
     found, weights = zip(*(_score(place, axes) for axes in (plain, sharp)), strict=True)
     shares = weights[0] / np.sum(weights[0])
     gains = np.where(shares > 0, found[1] - found[0], 0)

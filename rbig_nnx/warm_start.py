@@ -25,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.fit.checks import check_rows, check_weights
-from rbig_nnx.fit.judges import Rows, sample, split
+from rbig_nnx.fit.judges import Rows, judged, sample, split
 from rbig_nnx.fit.mixtures import Block, Options, Place, kind_of
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_layers import fit_layer, fit_standardize
@@ -261,20 +261,19 @@ def _check(
 
 
 def _log_prob(chains: list[_State], parts: list[Rows]) -> float:
-    """Mean log density of the rows that judge, or of all, if the flow ended here."""
-    if len(parts) > 1:
-        chains, parts = chains[1:], parts[1:]
-    weights = [r.judge if float(r.judge.sum()) else r.fit for r in parts]
-    means = [_mean_log_prob(*pair) for pair in zip(chains, weights, strict=True)]
-    return float(np.average(means, weights=[float(w.sum()) for w in weights]))
+    """Mean log density of the rows that judge if the flow ended here."""
+    pairs = zip(judged(chains), judged(parts), strict=True)
+    sums = [_sum_of_log_prob(state, rows.judge) for state, rows in pairs]
+    total, count = np.sum(sums, axis=0)
+    return float(total / count)
 
 
 @jax.jit
-def _mean_log_prob(state: _State, weights: Array) -> Array:
+def _sum_of_log_prob(state: _State, weights: Array) -> tuple[Array, Array]:
     x, log_det = state
     per_row = log_det - 0.5 * jnp.sum(x * x, axis=-1) - x.shape[-1] * LOG_SQRT_2PI
     # Not a product with zero weights: a row that judges nothing may be infinite.
-    return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights) / jnp.sum(weights)
+    return jnp.sum(jnp.where(weights > 0, per_row, 0) * weights), jnp.sum(weights)
 
 
 def _push(layer: Any, state: _State, block: Block, context: Array | None) -> _State:

@@ -1,7 +1,8 @@
 """Who is fitted and who judges, and of many rows who takes part at all."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from rbig_nnx.fit.sample import everywhere, generator, on_host, row_numbers, row_taker
+
+T = TypeVar("T")
 
 _FEW_JUDGES = 200  # where a slice has fewer rows, every row judges in turn
 _FOLDS = 5  # at most, if all rows but one fold are enough to be fitted
@@ -18,7 +21,7 @@ class Rows(NamedTuple):
     """Weights of the rows that are fitted and of those that judge, each [n]."""
 
     fit: Array
-    judge: Array
+    judge: Array  # without a holdout, the same
 
     @property
     def every(self) -> Array:
@@ -62,23 +65,34 @@ def split(
       weights: of the rows, [n], or None.
       holdout: share that judges; 0 for nobody.
       needed: least number of rows that are fitted; fewer than there are of positive weight.
+
+    Returns:
+      One chain, of rows that are fitted and others that judge; or, without a holdout, the
+      same ones; or that of all rows and those that are judged.
     """
     # By weights, not by slices: rows that are sharded over devices stay where they are.
     weights, draws = _draws(key, x.shape[0], weights)
     num = int(jnp.sum(jnp.isfinite(draws)))
-    parts = [_parted(weights, jnp.zeros(len(weights), bool))]
-    if holdout * num >= _FEW_JUDGES:
+    if not holdout:
+        parts = [Rows(weights, weights)]
+    elif holdout * num >= _FEW_JUDGES and (1 - holdout) * num >= 2 * needed:
         parts = [_parted(weights, draws < holdout)]
-    elif holdout:
+    else:
         # Never so many in turn that fewer than `needed` are left.
         folds = min(_FOLDS, max(round(1 / holdout), 2))
         folds = min(max(folds, -(-num // (num - needed))), num)
         ranks = _ranks(draws)
-        parts += [_parted(weights, ranks % folds == fold) for fold in range(folds)]
+        # In the first chain, that of no rank, nobody judges.
+        parts = [_parted(weights, ranks % folds == fold) for fold in range(-1, folds)]
     if isinstance(x.sharding, NamedSharding) and x.sharding.spec:
         axis = PartitionSpec(x.sharding.spec[0])
         parts = jax.device_put(parts, NamedSharding(x.sharding.mesh, axis))
     return parts
+
+
+def judged(chains: Sequence[T]) -> Sequence[T]:
+    """Those in which somebody judges: all but the first, or the only one."""
+    return chains[1:] or chains
 
 
 def sample(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rbig_nnx.fit import gmm
-from rbig_nnx.fit.judges import Rows
+from rbig_nnx.fit.judges import Rows, judged
 from rbig_nnx.fit.sketch import gaussian, sketch
 from rbig_nnx.math import mixture
 from rbig_nnx.math.blocks import in_blocks
@@ -104,11 +104,6 @@ class Place:
         self.blocks = [Block(x, rows, self) for x, rows in zip(xs, parts, strict=True)]
         self._known: dict[Any, Any] = {}
 
-    @property
-    def judged(self) -> list[Block]:
-        """Of the chains that are judged: all but the first, or this alone."""
-        return self.blocks[1:] or self.blocks
-
     def once(self, name: Any, work: Callable[[], Any]) -> Any:
         """The result of `work`, which is done for the first chain and serves all."""
         if name not in self._known:
@@ -155,7 +150,7 @@ def _fit_mixtures(
         mixtures = [Mixtures(_on_host(f, 0), np.zeros(f.means.shape[1])) for f in fits]
         return mixtures, (np.zeros(0), np.zeros(0))
     found, weights = [], []
-    for block in place.judged:
+    for block in judged(place.blocks):
         x, weight = _held_out(block.x, block.rows.judge)
         densities = _log_densities(block.own(fits), x, family, anchor_weight)
         found.append(np.asarray(densities))

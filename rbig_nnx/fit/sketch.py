@@ -153,8 +153,8 @@ def _normal_cells(num: int) -> tuple[np.ndarray, np.ndarray]:
 def gaussian(data: Sketch, num_rows: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale of the Gaussian of each column, [d] each.
 
-    0 and 1 where two more numbers would not pay: where all rows together gain less than a
-    nat by others (Akaike, 1974, counts one for each parameter of the pair and half a nat).
+    0 and 1 where all rows together gain no more than a nat by others, which is what two
+    parameters gain on rows of N(0, 1) by chance.
     """
     total = np.sum(data.masses, axis=-1)
     share = data.masses / total[:, None]

@@ -40,10 +40,7 @@ _EPOCHS = 300  # of a run under a budget, at most
 _PATIENCE = 0.25  # of a run without a gain end it: its averages turn once
 # Where there are so many rows and seconds, larger batches buy more than more steps.
 _MANY_ROWS, _MANY_SECONDS, _LARGE_BATCH = 200_000, 120.0, 2_048
-_WEAK, _LONG = (
-    0.03,
-    10_000,
-)  # the first decay where there are many rows and so many steps
+_WEAK, _LONG = 0.03, 10_000  # the first decay, of many rows and so many steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
