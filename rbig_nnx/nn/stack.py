@@ -6,7 +6,7 @@ becomes the body of one `jax.lax.scan`, which keeps little but the blocks' input
 A few blocks on few rows are written out instead: that compiles and runs faster. The blocks of
 `ScannedBlocks` are stored stacked and always scanned, so that neither the compiled program
 nor the optimiser's grows with their number. On CPUs many rows go through a block at a time.
-Within `keep_activations` more rows count as few.
+On accelerators, and within `keep_activations`, more rows count as few.
 """
 
 import contextlib
@@ -31,20 +31,25 @@ from rbig_nnx.math.blocks import in_blocks
 # a program is asked of the system again at every call, and clearing its pages costs more than
 # is spared.
 FEW_BLOCKS = 8
-_few_values = contextvars.ContextVar("few_values", default=6_000_000)
+_few_values: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "few_values", default=None
+)
 _BLOCK_VALUES = 4_000_000
+_BYTES_A_VALUE = 6  # of what a training step keeps, measured
 
 
 @contextlib.contextmanager
-def keep_activations(num_values: int = 100_000_000) -> Iterator[None]:
+def keep_activations(num_values: int | None = None) -> Iterator[None]:
     """Flows traced within keep more for their backward pass, instead of computing it twice.
 
     For programs that take many steps: on CPUs they ask the system for memory once, and a
     step of 4,096 rows takes about 0.7 of the time. `trainers.fit` does it. It concerns up to
-    eight equal blocks; outside, the limit is 6 million values.
+    eight equal blocks; outside, the limit is 6 million values on CPUs and half of the memory
+    on accelerators, where computing twice costs a quarter of a step of many rows.
 
     Args:
-      num_values: up to how many values to keep, about; each takes some six bytes.
+      num_values: up to how many values to keep, about; each takes some six bytes. None:
+        100 million, or on accelerators half of the memory.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -62,6 +67,8 @@ def keep_activations(num_values: int = 100_000_000) -> Iterator[None]:
       >>> losses.shape
       (3,)
     """
+    if num_values is None:
+        num_values = max(100_000_000, _few_here())
     token = _few_values.set(num_values)
     try:
         yield
@@ -71,7 +78,18 @@ def keep_activations(num_values: int = 100_000_000) -> Iterator[None]:
 
 def few_values() -> int:
     """Up to how many values count as few here; a part of every cached trace's key."""
-    return _few_values.get()
+    asked = _few_values.get()
+    return _few_here() if asked is None else asked
+
+
+@functools.cache
+def _few_here() -> int:
+    """On this machine, if nobody asked."""
+    few = 6_000_000
+    if jax.default_backend() == "cpu":
+        return few
+    memory = jax.local_devices()[0].memory_stats() or {}
+    return max(few, memory.get("bytes_limit", 0) // 2 // _BYTES_A_VALUE)
 
 
 def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
