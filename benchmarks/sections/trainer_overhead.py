@@ -29,6 +29,7 @@ from trainers.rows.memory import EpochOrder
 from trainers.rows.resident import ResidentRows
 from trainers.run.loop import Loop
 from trainers.run.program import Program
+from trainers.run.progress import show_progress
 from trainers.run.step import make_optimizer, negative_log_prob
 
 
@@ -142,9 +143,14 @@ def _trainer(flow, x, config) -> Callable[[], tuple[float, float]]:
             trainable=nnx.Param,
         )
         loop = Loop(program, config, validated=False)
-        return _timed(
-            functools.partial(loop.train, workdir=None, writer=None, callback=None)
+        train = functools.partial(
+            loop.train,
+            workdir=None,
+            writer=None,
+            callback=None,
+            progress=show_progress(enabled=False),
         )
+        return _timed(train)
 
     return run
 
