@@ -3,6 +3,8 @@
 # make test-all  the same with the slow tests
 # make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)
 # make bench-check   their ratios against the committed ones, at small sizes
+# make bench-density      densities side by side at equal seconds and steps (hours; it goes
+#                         on where it stopped); ARGS=--quick minutes; ARGS=--draw the docs
 # make bench-gpu-wheels   fetch what the next one needs besides jax, into .accelerator
 # make bench-gpu          the benchmark of an accelerator; needs jax with CUDA, no network
 # make clean     remove the environment, the caches and the runs
@@ -16,7 +18,8 @@ STAMP := $(VENV)/.installed
 LOCK = constraints/$$($(BIN)/python -c 'import sys; \
   print("py311" if sys.version_info < (3, 12) else "py313")').txt
 
-.PHONY: demo setup check test test-all bench bench-check bench-gpu bench-gpu-wheels clean
+.PHONY: demo setup check test test-all bench bench-check bench-density bench-gpu \
+  bench-gpu-wheels clean
 
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
@@ -39,6 +42,9 @@ bench: $(STAMP) $(VENV)/.bench
 
 bench-check: $(STAMP) $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick --check
+
+bench-density: $(STAMP) $(VENV)/.bench
+	$(BIN)/python -m benchmarks.density $(ARGS)
 
 PACK := .accelerator
 
