@@ -28,6 +28,7 @@ def orthogonality_error(flow):
     )
 
 
+@pytest.mark.slow
 def test_plain_pca_warm_start_of_the_reference_configuration():
     moons = Moons()
     flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))
@@ -36,6 +37,7 @@ def test_plain_pca_warm_start_of_the_reference_configuration():
     assert warm.log_prob(moons.sample(50_000, random_state=1)).mean() >= -1.93
 
 
+@pytest.mark.slow
 def test_density_integrates_to_one_before_and_after_training():
     moons = Moons()
     flow = rn.coupling_flow(2, 4, rngs=nnx.Rngs(0))

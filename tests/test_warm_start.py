@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import rbig_nnx as rn
 from rbig_nnx import fit_layers
 from rbig_nnx.fit import checks, gmm, judges, rotation, sample, sketch
+from tests.slow import slow
 
 KEY = jax.random.key(1)
 
@@ -55,6 +56,7 @@ def test_output_kernels_are_exactly_zero_and_the_input_model_is_untouched():
     assert len(report.layers) == len(flow.layers)
 
 
+@pytest.mark.slow
 def test_scanned_blocks_are_fitted_like_a_list():
     x, (listed, scanned) = data(3), (coupling_flow(3, scan_blocks=s) for s in (0, 1))
     (warm, report), (scanned_warm, scanned_report) = (
@@ -100,9 +102,7 @@ def mixtures_by_feature(flow):
     return np.stack(blocks)
 
 
-@pytest.mark.parametrize(
-    "num_features", [2, 7, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 16))]
-)
+@pytest.mark.parametrize("num_features", [2, *map(slow, (3, 7, 16))])
 def test_coupling_and_diagonal_flow_agree(num_features):
     x = data(num_features)
     coupling, _ = rn.warm_start(coupling_flow(num_features), x, key=KEY, holdout=0.0)
@@ -232,7 +232,7 @@ def spread(x):
 
 
 # Few rows are sorted, many binned; the rotation looks at a part of the last ones.
-@pytest.mark.parametrize(("n", "rotation"), [(800, "pca"), (40_000, "ica")])
+@pytest.mark.parametrize(("n", "rotation"), [(800, "pca"), slow(40_000, "ica")])
 @pytest.mark.parametrize("max_rows", [262_144, 500], ids=["all rows", "a sample"])
 def test_rows_sharded_over_devices_give_the_single_device_fit(n, rotation, max_rows):
     layers = [

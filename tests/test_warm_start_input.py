@@ -87,6 +87,7 @@ def test_a_column_below_float32_is_refused():
         warm(normal() * [1, 1e-42])
 
 
+@pytest.mark.slow
 def test_a_value_of_one_row_only_is_fitted_under_every_key():
     x, context = normal(), np.eye(3)[np.arange(300) % 2]
     x[:, 1], context[0] = np.arange(300) == 0, [0, 0, 1]

@@ -8,10 +8,13 @@ import scipy.stats
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.slow import slow
 from tests.test_warm_start import KEY, coupling_flow, data
 
 
-@pytest.mark.parametrize("rotation", ["pca", "random", "ica", "nongaussian", "auto"])
+@pytest.mark.parametrize(
+    "rotation", ["pca", slow("random"), slow("ica"), slow("nongaussian"), "auto"]
+)
 def test_rotations_are_orthogonal_and_the_fit_is_better_than_a_gaussian(rotation):
     x, fresh = data(3), data(3, seed=1)
     warm, report = rn.warm_start(coupling_flow(3), x, key=KEY, rotation=rotation)
@@ -36,6 +39,7 @@ def test_holdout_stops_where_plain_fits_overfit():
     assert guarded.log_prob(fresh).mean() > plain.log_prob(fresh).mean() + 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotation", ["pca", "auto"])
 def test_a_start_from_fifty_rows_is_not_behind_a_gaussian(rotation):
     d, gains = 8, []

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.slow import slow
 
 pytestmark = pytest.mark.x64
 KEY = jax.random.key(0)
@@ -31,8 +32,8 @@ def flow_of(param_dtype, num_blocks=1, build=rn.coupling_flow, **options):
 @pytest.mark.parametrize(
     ("of_flow", "of_rows", "num_blocks"),
     [
-        pytest.param("float32", "float32", 9, marks=pytest.mark.slow),
-        ("float32", "float64", 9),
+        slow("float32", "float32", 9),
+        slow("float32", "float64", 9),
         ("float64", "float32", 1),
     ],
 )
@@ -58,7 +59,7 @@ def test_precisions_agree():
         np.testing.assert_allclose(narrow.log_prob(x), found, atol=1e-6)
 
 
-@pytest.mark.parametrize("of_flow", ["float32", "float64"])
+@pytest.mark.parametrize("of_flow", [slow("float32"), "float64"])
 def test_warm_start_and_training(of_flow):
     x, context = rows("float64"), rows("float64", 1, d=1)
     flow = flow_of(of_flow, context_features=1)
@@ -79,6 +80,7 @@ def test_warm_start_and_training(of_flow):
     assert {a.dtype for a in jax.tree.leaves(flow)} == dtypes
 
 
+@pytest.mark.slow
 def test_the_warm_start_draws_the_same_numbers():
     x = rows("float32")
     with jax.enable_x64(False):

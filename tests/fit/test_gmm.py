@@ -10,6 +10,7 @@ from rbig_nnx.fit import em, gmm, sketch
 from rbig_nnx.fit.starts import starts
 from rbig_nnx.math.mixture import log_pdf
 from rbig_nnx.math.params import MixtureParams
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 
@@ -62,9 +63,7 @@ def _sklearn_best(x: np.ndarray, num_components: int, seeds: int) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize(
-    "n", [3000, pytest.param(50_000, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("n", [slow(3_000), slow(50_000)], ids=str)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_likelihood_reaches_the_best_of_three_of_scikit_learn(n):
     names, x = _ten_shapes(n)
@@ -275,6 +274,7 @@ def test_prior_weight_shrinks_to_the_identity(family):
     assert values[-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_fits_under_several_priors_are_as_good_as_one_by_one():
     names, x = _ten_shapes(3000)
     data = sketch.sketch(x, None, KEY)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rbig_nnx.math import householder
+from tests.slow import slow
 
 
 def orthogonal(seed, d):
@@ -63,7 +64,7 @@ def test_gradients_are_finite_with_a_zero_vector():
     assert np.all(np.isfinite(grad))
 
 
-@pytest.mark.parametrize("num_features", [2, 5, 70])
+@pytest.mark.parametrize("num_features", [2, 5, slow(70)])
 def test_matrix_and_its_gradient_are_those_of_reflections_in_turn(num_features):
     rng = np.random.default_rng(0)
     vectors, weights = rng.normal(size=(2, num_features, num_features))

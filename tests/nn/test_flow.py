@@ -10,6 +10,7 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.contracts import check_bijector
 from tests.nn.users import Doubled
+from tests.slow import slow
 
 
 def flow_of(num_features, context_features=0, **options):
@@ -80,7 +81,7 @@ def test_there_is_a_density_for_each_context():
 
 
 @pytest.mark.parametrize(
-    ("shape", "full"), [((), (4,)), (10, (10, 4)), ((2, 4), (2, 4, 4))]
+    ("shape", "full"), [slow((), (4,)), (10, (10, 4)), slow((2, 4), (2, 4, 4))]
 )
 def test_samples_lead_the_contexts(shape, full):
     flow, key = small_conditional_flow(), jax.random.key(0)
@@ -154,7 +155,7 @@ def test_samples_have_the_shape_and_the_density():
     np.testing.assert_array_equal(flow.sample(jax.random.key(0), 200), x)
 
 
-@pytest.mark.parametrize("num_features", [1, 2, 5])
+@pytest.mark.parametrize("num_features", [slow(1), 2, slow(5)])
 def test_every_parameter_gets_a_gradient(num_features):
     flow = flow_of(num_features)
     x = jax.random.normal(jax.random.key(1), (64, num_features))

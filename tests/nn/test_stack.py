@@ -11,6 +11,7 @@ import rbig_nnx as rn
 from rbig_nnx.nn.stack import runs_of
 from tests.contracts import check_bijector
 from tests.nn.users import Doubled
+from tests.slow import slow
 
 
 def few(values):
@@ -33,7 +34,8 @@ def choose(way, monkeypatch):
 
 @pytest.fixture(
     params=[
-        pytest.param(way, marks=pytest.mark.slow if way.startswith("few") else ())
+        # The flows of other tests are written out.
+        way if way == "scanned" else slow(way)
         for way in WAYS
     ]
 )
@@ -89,7 +91,7 @@ def conditioned_rows():
 
 @pytest.mark.parametrize(
     "way",
-    ["scanned", pytest.param("few rows at a time", marks=pytest.mark.slow)],
+    ["scanned", slow("few rows at a time")],
 )
 def test_blocks_have_the_gradients_of_those_written_out(way, monkeypatch):
     flow = rn.coupling_flow(4, 3, **CONDITIONED, rngs=nnx.Rngs(0))

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.slow import slow
 from tests.trainers.layouts import SPLIT, mesh_of
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit, load_flow, restore, save
@@ -139,9 +140,9 @@ def stopped(tmp_path_factory):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        *(("8 data", after) for after in LAYOUTS),
+        *(slow("8 data", after) for after in LAYOUTS),
         ("4 data x 2 model", "4 data x 2 model"),
-        ("4 data x 2 model", "one"),
+        slow("4 data x 2 model", "one"),
         ("pmap on 8", "2 data"),
     ],
 )

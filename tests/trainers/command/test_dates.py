@@ -25,6 +25,7 @@ def polls(tmp_path_factory) -> Fitted:
     return Fitted(run, file, ended)
 
 
+@pytest.mark.slow
 def test_one_row_of_the_fitted_file_is_scored(polls, tmp_path):
     lines = polls.file.read_text().splitlines()
     one, renamed = tmp_path / "one.csv", tmp_path / "renamed.csv"

@@ -106,6 +106,7 @@ def test_a_fit_that_was_stopped_goes_on_without_another_warm_start(
     assert (run / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_what_a_budget_allows_is_found_once(tmp_path, monkeypatch):
     file, run = tmp_path / "rows.csv", tmp_path / "run"
     file.write_text("\n".join(mixed_lines(seed=2)) + "\n")
@@ -165,6 +166,7 @@ def test_the_folder_is_checked_before_the_file_is_read(mixed, tmp_path):
     assert "--workdir must be a folder that you may write to" in ended.err
 
 
+@pytest.mark.slow
 def test_a_conditional_fit(conditional):
     assert "columns that are given" in conditional.ended.out
     report = json.loads((conditional.run / "report.json").read_text())

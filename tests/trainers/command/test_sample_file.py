@@ -25,6 +25,7 @@ def test_rows_come_as_those_of_the_fit(mixed, tmp_path):
     assert len(frame) == 200
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_rows_whatever_the_parts(
     bare, tmp_path, monkeypatch
 ):

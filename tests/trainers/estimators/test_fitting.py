@@ -29,6 +29,7 @@ def layers(table, **options):
     return [type(layer).__name__ for layer in flow.layers]
 
 
+@pytest.mark.slow
 def test_heavy_tails_are_taken_off_where_the_start_gains(tables):
     assert "TailTransform" in layers(tables["heavy"])
     assert "TailTransform" not in layers(tables["normal"])
