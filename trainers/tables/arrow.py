@@ -40,6 +40,18 @@ def holds(kind: Any) -> bool:
     return is_numeric(types, kind) or (any(c(kind) for c in checks) and not interval)
 
 
+def is_whole(column: Any, least: float) -> bool:
+    """Whether float64 holds integers only, and one of this size."""
+    arrow = import_pyarrow()
+    if not arrow.types.is_floating(column.type):
+        return False
+    pc = arrow.compute
+    top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
+    if top is None or top < least:
+        return False
+    return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
+
+
 def frame_of_arrow(table: Any, name: str) -> Frame:
     """A table of pyarrow as a `Frame`; every type must be one that it can hold."""
     bad = [f"{f.name} ({f.type})" for f in table.schema if not holds(f.type)]

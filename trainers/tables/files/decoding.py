@@ -1,11 +1,16 @@
 """From bytes to lines of text: the encoding, and what is no part of the table."""
 
 import codecs
+import dataclasses
 import io
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from trainers.tables.checks import InputError, printable
+
+BLANKS = "blanks"  # the separator that is any run of blanks
+_CHUNK_BYTES = 2**20
 
 
 def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # noqa: FBT001
@@ -74,12 +79,15 @@ class Lines:
     Args:
       comment: lines that start so become blank, which leaves the numbers of the others.
       blanks: runs of blanks become one.
+      hollow: lines that hold only these become blank too.
     """
 
-    def __init__(self, comment: str | None, *, blanks: bool):
+    def __init__(self, comment: str | None, *, blanks: bool, hollow: str = ""):
         sign = re.escape((comment or "").encode())
         self._comment = re.compile(rb"(?m)^[ \t]*" + sign + rb".*$") if sign else None
         self._blanks = blanks
+        signs = hollow.encode()
+        self._hollow = re.compile(rb"(?m)^[%b]+(?=\r?$)" % signs) if signs else None
         self._rest = b""
 
     def __call__(self, chunk: Any) -> bytes:
@@ -89,13 +97,39 @@ class Lines:
         data, self._rest = data[:end], data[end:]
         if self._comment:
             data = self._comment.sub(b"", data)
+        if self._hollow:
+            data = self._hollow.sub(b"", data)
         if self._blanks:
             data = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", data)
             data = re.sub(rb"[ \t]+", b" ", data)
         return data
 
 
-def line_of(stream: Any, text: str) -> str:
+def unreadable(
+    error: Exception, name: str, encoding: str, stream: Callable[[], Any]
+) -> InputError:
+    """What pyarrow could not read, in a line."""
+    text = str(error)
+    if "Expected" in text and "columns, got" in text:
+        wanted, _, rest = text.partition("Expected ")[2].partition(" columns, got ")
+        got, _, row = rest.partition(": ")
+        line = _line_of(stream(), row)
+        return InputError(
+            f"{name} must have {wanted} cells in every line, as most have; {line} has"
+            f" {got}: {printable(row, 60)!r}. Mend it, or set --sep or --header."
+        )
+    if isinstance(error, UnicodeError) or "decode" in text or "UTF8" in text:
+        return InputError(
+            f"{name} is not in {encoding} throughout:"
+            f" {printable(text)}. Name another --encoding."
+        )
+    return InputError(
+        f"{name} cannot be read as a table: {printable(text)}. Check --sep and"
+        " --header, or write the file again."
+    )
+
+
+def _line_of(stream: Any, text: str) -> str:
     """The first line that is this text, in words."""
     wanted = text.rstrip("\r\n")
     with stream, io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
@@ -103,3 +137,78 @@ def line_of(stream: Any, text: str) -> str:
             if line.rstrip("\r\n") == wanted:
                 return f"line {number:,}"
     return "a line"
+
+
+def looked_over(look: Any, stream: Callable[[], Any], name: str) -> Any:
+    """The dialect with what only all of the text shows: blank lines, and quotes.
+
+    Raises:
+      InputError: a cell in quotes that never ends, or ends where no other begins.
+    """
+    blanks = " " if look.sep == "\t" else r" \t"
+    quoted, hollow = _marks(stream(), look.quote, blanks)
+    if hollow:
+        lines = "line" if hollow == 1 else "lines"
+        notes = (*look.notes, f"{hollow} {lines} of blanks left out")
+        look = dataclasses.replace(look, blanks=blanks, notes=notes)
+    if quoted:
+        with io.TextIOWrapper(stream(), "utf-8", "replace") as lines:
+            notes = (*look.notes, *_check_quotes(lines, look, name))
+        look = dataclasses.replace(look, notes=notes)
+    return look
+
+
+def _marks(stream: Any, quote: str, blanks: str) -> tuple[bool, int]:
+    """Whether a text has quotes, and how many of its lines hold only blanks."""
+    hollow = re.compile(rb"\n[%b]+(?=\r?\n)" % blanks.encode())
+    quoted, count, rest = False, 0, b""
+    with stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            data = rest + chunk
+            quoted = quoted or quote.encode() in chunk
+            rest = data[data.rfind(b"\n") :]
+            count += len(hollow.findall(data))
+    return quoted, count + len(hollow.findall(rest + b"\n"))
+
+
+def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
+    """Notes on cells over several lines that look like rows."""
+    quote, width = look.quote, len(look.names)
+    sep = " " if look.sep == BLANKS else look.sep
+    inner, bare = f"(?:[^{quote}]|{quote}{quote})*+", f"[^{re.escape(sep)}]*+"
+    cell = f"(?:{quote}{inner}{quote}{bare}|(?!{quote}){bare})"
+    opens = re.compile(f"(?:{cell}{re.escape(sep)})*+{quote}{inner}$")
+    closes = re.compile(f"({inner}){quote}(.*)$")
+    notes, first, seps, start = [], 0, 0, ""
+    for number, line in enumerate(lines, 1):
+        if not first and quote not in line:
+            continue
+        text = line.rstrip("\r\n")
+        text = text.replace(f"\\{quote}", "") if look.escape else text
+        if first:
+            end = closes.match(text)
+            seps += (end[1] if end else text).count(sep)
+            if not end:
+                continue
+            if end[2].strip() and not end[2].lstrip().startswith(sep):
+                raise _unclosed(
+                    name, quote, first, start, f"the next is in line {number:,}"
+                )
+            if width > 1 and seps >= (width - 1) * (number - first):
+                notes.append(
+                    f"the quote {quote} in line {first:,} closes in line {number:,}: what is"
+                    " between is one cell, though it looks like rows"
+                )
+            first, text = 0, f"{quote}{quote}{end[2]}"
+        if opens.match(text):
+            first, seps, start = number, 0, text
+    if first:
+        raise _unclosed(name, quote, first, start, "none follows")
+    return notes
+
+
+def _unclosed(name: str, quote: str, line: int, text: str, why: str) -> InputError:
+    return InputError(
+        f"{name} must close every quote {quote}; that of line {line:,},"
+        f" {printable(text, 60)!r}, does not close: {why}. Mend the line."
+    )

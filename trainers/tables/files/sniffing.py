@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from trainers.tables.checks import InputError, printable
 from trainers.tables.files import cells, header
-from trainers.tables.files.decoding import decoded
+from trainers.tables.files.decoding import BLANKS, decoded
 
-BLANKS = "blanks"  # the separator that is any run of blanks
 _SEPARATORS = (",", ";", "\t", "|")
 _SPOKEN = {
     "tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|",
@@ -40,6 +39,7 @@ class Dialect:
       comment: lines among the rows that start so are left out.
       missing: words that stand for no value, by column, as far as the lines show.
       padded: columns with integers that start with zeros.
+      blanks: lines of these signs only are blank.
       bytes_a_row: on average.
       notes: what was guessed, one line each, with the option that overrides it.
     """
@@ -57,6 +57,7 @@ class Dialect:
     comment: str | None = None
     missing: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     padded: tuple[str, ...] = ()
+    blanks: str = ""
     bytes_a_row: float = 0
     notes: tuple[str, ...] = ()
 

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainers.tables.arrow import frame_of_arrow, import_pyarrow
+from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_whole
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files import cells, words
-from trainers.tables.files.decoding import Lines, line_of, single_byte
+from trainers.tables.files.decoding import Lines, looked_over, single_byte, unreadable
 from trainers.tables.files.sniffing import BLANKS, Dialect, sniff
 from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
@@ -54,6 +54,7 @@ class TextFile:
 
     def whole(self, names: Sequence[str], limit: int | None = None) -> Frame:
         """The columns of these names, in this order; at most so many rows."""
+        self._look_over()
         if limit is not None:
             batches = self._batches(names, limit)
             table = next(batches, None)
@@ -72,7 +73,7 @@ class TextFile:
         again = [
             n
             for n in names
-            if _is_whole(table.column(n), 0 if n in integers else _EXACT)
+            if is_whole(table.column(n), 0 if n in integers else _EXACT)
         ]
         if again:  # as text, for what float64 would round, and +5
             types = dict.fromkeys(again, arrow.string())
@@ -84,6 +85,7 @@ class TextFile:
 
     def parts(self, names: Sequence[str], rows: int) -> Iterator[Frame]:
         """The same, so many rows at a time; the first ones choose the types."""
+        self._look_over()
         rules: dict[str, words.Rule] = {}
         notes: tuple[str, ...] = ()
         first = 0
@@ -103,6 +105,13 @@ class TextFile:
         if self.source.compression:
             size *= 3  # numbers in text, about
         return round(size / max(self.dialect.bytes_a_row, 1.0))
+
+    def _look_over(self):
+        """What its first lines do not show: lines of blanks, and quotes that stay open."""
+        try:
+            self._use(looked_over(self.dialect, self._stream, self.source.name))
+        except (import_pyarrow().ArrowException, OSError, UnicodeError):
+            pass  # the reader says what is wrong
 
     def _settled(self, table: Any) -> tuple[Frame, dict[str, words.Rule]]:
         """Columns of text in their types, with notes on what was guessed."""
@@ -210,7 +219,9 @@ class TextFile:
                 return self._table_of_bytes(names, types)
             if "Empty CSV" in str(error):
                 return self._none(names)
-            raise self._unreadable(error) from error
+            raise unreadable(
+                error, self.source.name, self.dialect.encoding, self._stream
+            ) from error
 
     def _table_of_bytes(self, names: Sequence[str], types: Any = None) -> Any:
         """The table in another encoding: beyond the first lines it is not UTF-8."""
@@ -248,7 +259,9 @@ class TextFile:
                     count += len(batch)
         except (arrow.ArrowException, OSError, UnicodeError) as error:
             if "Empty CSV" not in str(error):
-                raise self._unreadable(error) from error
+                raise unreadable(
+                    error, self.source.name, self.dialect.encoding, self._stream
+                ) from error
         if count:
             yield arrow.Table.from_batches(held)
 
@@ -257,8 +270,8 @@ class TextFile:
         stream = self.source.stream()
         if look.encoding != "utf-8":
             stream = arrow.transcoding_input_stream(stream, look.encoding, "utf-8")
-        if look.sep == BLANKS or look.comment:
-            lines = Lines(look.comment, blanks=look.sep == BLANKS)
+        if look.sep == BLANKS or look.comment or look.blanks:
+            lines = Lines(look.comment, blanks=look.sep == BLANKS, hollow=look.blanks)
             stream = arrow.TransformInputStream(stream, lines)
         return stream
 
@@ -288,27 +301,6 @@ class TextFile:
         )
         return read, parse, convert
 
-    def _unreadable(self, error: Exception) -> InputError:
-        text = str(error)
-        name = self.source.name
-        if "Expected" in text and "columns, got" in text:
-            wanted, _, rest = text.partition("Expected ")[2].partition(" columns, got ")
-            got, _, row = rest.partition(": ")
-            line = line_of(self._stream(), row)
-            return InputError(
-                f"{name} must have {wanted} cells in every line, as most have; {line} has"
-                f" {got}: {printable(row, 60)!r}. Mend it, or set --sep or --header."
-            )
-        if isinstance(error, UnicodeError) or "decode" in text or "UTF8" in text:
-            return InputError(
-                f"{name} is not in {self.dialect.encoding} throughout:"
-                f" {printable(text)}. Name another --encoding."
-            )
-        return InputError(
-            f"{name} cannot be read as a table: {printable(text)}. Check --sep and"
-            " --header, or write the file again."
-        )
-
 
 def _frame(columns: dict[str, Any], rules: dict[str, words.Rule], where: str) -> Frame:
     """Columns in their types, those of dates with the format that they came in."""
@@ -318,18 +310,6 @@ def _frame(columns: dict[str, Any], rules: dict[str, words.Rule], where: str) ->
         dataclasses.replace(c, date_format=looks.get(c.name, "")) for c in frame.columns
     )
     return dataclasses.replace(frame, columns=tuple(made))
-
-
-def _is_whole(column: Any, least: float) -> bool:
-    """Whether float64 holds integers only, and one of this size."""
-    arrow = import_pyarrow()
-    if not arrow.types.is_floating(column.type):
-        return False
-    pc = arrow.compute
-    top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
-    if top is None or top < least:
-        return False
-    return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
 
 
 def _another_way(error: Exception, options: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,14 @@ BAD = {
     ),
     "torn gzip": (b"\x1f\x8b\x08\0 ...", "no whole gzip file"),
     "torn zstd": (b"\x28\xb5\x2f\xfd\xff\xff", "no whole zstd file"),
+    "an open quote": (
+        'x,city\n9.5,Bern\n9.5,"Bern\n9.5,Bern\n',
+        r"""close every quote "; that of line 3, '9\.5,"Bern', does not.*none follows""",
+    ),
+    "an open quote above others": (
+        'x,city\n9.5,"Bern\n9.5,"a ""b"""\n9.5,Bern\n',
+        "that of line 2, .*the next is in line 3",
+    ),
     "a name of two lines": ('"a\nb",c\n1,2\n3\n', "2 cells in every line"),
 }
 

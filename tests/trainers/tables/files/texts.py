@@ -93,6 +93,14 @@ SEPARATORS = {
     "a cell of two lines": Text(
         'a,b\n"x\ny",2\nz,4\n', {"a": ["x\ny", "z"], "b": [2, 4]}
     ),
+    "quotes inside cells": Text(
+        'a,b\n5" pipe,2\n"6"" pipe",4\n', {"a": ['5" pipe', '6" pipe'], "b": [2, 4]}
+    ),
+    "a cell that looks like rows": Text(
+        'a,b\n1,"x\n2,y\n3,z"\n4,u\n',
+        {"a": [1, 4], "b": ["x\n2,y\n3,z", "u"]},
+        ('quote " in line 2 closes in line 4: .* looks like rows',),
+    ),
     "a separator ends each line": Text("a,b,\n1.5,2,\n3.5,4,\n", _AB),
     "a separator ends the rows": Text("a,b\n1.5,2,\n3.5,4,\n", _AB),
     "a separator ends the header": Text("a,b,\n1.5,2\n3.5,4\n", _AB),
@@ -100,6 +108,14 @@ SEPARATORS = {
     "lines of old Macs": Text("a,b\r1.5,2\r3.5,4\r", _AB),
     "no line end at the end": Text("a,b\n1.5,2\n3.5,4", _AB),
     "blank lines": Text("\na,b\n\n1.5,2\n\n3.5,4\n\n", _AB),
+    "lines of blanks": Text(
+        "a,b\n1.5,2\n  \n3.5,4\n \t", _AB, ("2 lines of blanks left out",)
+    ),
+    "lines of tabs between tabs": Text(
+        "a\tb\n1.5\t2\n\t\n3.5\t4\n",
+        {"a": [1.5, None, 3.5], "b": [2, None, 4]},
+        ("separator tab",),
+    ),
     "blank lines in one column": Text("a\n1\n\n3\n", {"a": [1, 3]}, ("blank lines",)),
 }
 
