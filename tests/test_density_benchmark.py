@@ -103,14 +103,16 @@ def test_the_pages_and_the_figure_are_made_of_the_json_alone(tmp_path, monkeypat
     document = {"environment": environment | {"note": "Shared."}, "rows": ROWS}
     (tmp_path / "density.json").write_text(json.dumps(document))
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- density:races -->\nold\n<!-- / -->\nb\n")
+    empty = "<!-- density:said -->\n<!-- / -->\n"
+    page.write_text(f"a\n<!-- density:races -->\nold\n<!-- / -->\nb\n{empty}c\n")
     monkeypatch.setattr(density, "PAGES", (page,))
     monkeypatch.setattr(density, "FIGURE", tmp_path / "figure.png")
     for _ in range(2):
         assert density.main(settings(tmp_path, draw=True)) == 0
     assert re.match(r"a\n<!-- density:races -->\n\| power, 100 rows", page.read_text())
     assert "old" not in page.read_text()
-    assert page.read_text().endswith("\n<!-- / -->\nb\n")
+    assert "\n<!-- / -->\nb\n<!-- density:said -->\nThe full" in page.read_text()
+    assert page.read_text().endswith("\n<!-- / -->\nc\n")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     table = (tmp_path / "density.md").read_text()
     assert "| spline | **3.00 ± 0.00** | +1.50 ± 0.00 |" in table
@@ -144,10 +146,8 @@ def test_the_forms_have_every_model_and_no_fit_twice():
     assert max(f.num_rows for f in plan.full() if f.table == "digits") == 1_000
 
 
-def test_numbers_of_which_there_are_none_are_left_out():
-    assert (
-        pages.blocks(
-            {"form": "full", "commit": "a", "device": "cpu", "cores": 1, "note": ""}, []
-        )["races"]
-        == ""
-    )
+def test_nothing_measured_makes_no_tables():
+    environment = {"form": "full", "commit": "a", "device": "cpu", "cores": 1}
+    said, *others = pages.blocks(environment | {"note": ""}, []).values()
+    assert said.startswith("The full form, commit a, cpu, 1 core. Held-out")
+    assert others == [""] * 3

@@ -9,8 +9,8 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -27,7 +27,6 @@ from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import settings_for
 from trainers.placement import compilation
 
-Clock = Callable[[], float]
 DEFAULTS = "FlowDensity"  # with nothing but its defaults
 GAUSSIAN, MIXTURE, KERNELS = "Gaussian", "Gaussian mixture", "kernel density"
 CHEAP = (GAUSSIAN, MIXTURE, KERNELS)
@@ -100,23 +99,17 @@ class Point(NamedTuple):
     test: float
 
 
-def _stopwatch(clock: str) -> Clock:
-    """The seconds since now."""
-    began = CLOCKS[clock]()
-    return lambda: CLOCKS[clock]() - began
-
-
 class _Curve:
     """A writer that keeps the evaluations of several runs."""
 
-    def __init__(self, clock: Clock):
+    def __init__(self, began: float):
         self.points: list[Point] = []
-        self._clock, self._before = clock, 0
+        self._began, self._before = began, 0
 
     def write_scalars(self, step, scalars):
         if step == 0 and self.points:
             self._before = self.points[-1].step
-        seconds = round(self._clock(), 2)
+        seconds = round(time.perf_counter() - self._began, 2)
         scores = (round(float(scalars[name]), 5) for name in ("valid", "test"))
         self.points.append(Point(seconds, self._before + step, *scores))
 
@@ -127,30 +120,36 @@ class _Curve:
 def run(fit: Fit) -> report.Row:
     """Fits and judges; the record."""
     sample = SOURCES[fit.table].draw(fit.num_rows, fit.num_test, fit.seed)
-    load = os.getloadavg()[0]
+    load, wall = os.getloadavg()[0], time.monotonic()
     if fit.seconds is not None:  # everyone compiles for himself
         jax.clear_caches()
         compilation.forget()
-    spent, wall = _stopwatch(fit.clock), _stopwatch("wall")
-    if fit.model in FLOWS:
-        found = _flow(fit, sample, spent, wall)
-    elif fit.model == DEFAULTS:
-        density = FlowDensity(random_state=fit.seed).fit(sample.rows)
-        found = {"log_prob": density.score(sample.test)}
-    elif fit.model == KERNELS:
-        found = {"log_prob": _kernel_density(fit, sample)}
-    else:
-        found = _mixture(fit, sample)
+    # Whoever looks at the clock, the trainer too, sees this one.
+    with mock.patch.object(time, "perf_counter", CLOCKS[fit.clock]):
+        began = time.perf_counter()
+        found = _fitted(fit, sample, began)
+        taken = time.perf_counter() - began
     return {
         **dataclasses.asdict(fit),
         **found,
-        "seconds_taken": round(spent(), 2),
-        "wall_seconds": round(wall(), 2),
+        "seconds_taken": round(taken, 2),
+        "wall_seconds": round(time.monotonic() - wall, 2),
         "truth": sample.truth,
         "d": sample.rows.shape[1],
         "num_judged": len(sample.test),
         "load": load,  # of the machine, when it began
     }
+
+
+def _fitted(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
+    if fit.model in FLOWS:
+        return _flow(fit, sample, began)
+    if fit.model == DEFAULTS:
+        density = FlowDensity(random_state=fit.seed).fit(sample.rows)
+        return {"log_prob": density.score(sample.test)}
+    if fit.model == KERNELS:
+        return {"log_prob": _kernel_density(fit, sample)}
+    return _mixture(fit, sample)
 
 
 def _parts(fit: Fit, sample: Sample) -> tuple[EncodedTable, EncodedTable, EncodedTable]:
@@ -164,7 +163,7 @@ def _parts(fit: Fit, sample: Sample) -> tuple[EncodedTable, EncodedTable, Encode
     return train, valid, test
 
 
-def _flow(fit: Fit, sample: Sample, spent: Clock, wall: Clock) -> dict[str, Any]:
+def _flow(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
     train, valid, test = _parts(fit, sample)
     decide = functools.partial(
         settings_for, len(train.rows), asked=fit.asked, seconds=fit.seconds
@@ -173,10 +172,10 @@ def _flow(fit: Fit, sample: Sample, spent: Clock, wall: Clock) -> dict[str, Any]
     flow = FLOWS[fit.model](train, settings.architecture, fit.seed)
     rows, options = (flow, train, valid), {"monitor": {"test": test}}
     if fit.seconds is not None:
-        left = (fit.seconds - spent()) * wall() / spent()
+        left = fit.seconds - (time.perf_counter() - began)
         total = steps_within(left, *rows, settings.train, **options)
         settings = decide(total_steps=total)
-    curve = _Curve(spent)
+    curve = _Curve(began)
     chosen = train_rungs(*rows, settings, writer=curve, **options)
     return {
         "log_prob": best_so_far(curve.points)[-1].test,

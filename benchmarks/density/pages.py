@@ -20,7 +20,7 @@ def blocks(environment: dict[str, Any], records: Sequence[Row]) -> dict[str, str
         "said": _said(environment),
         "races": "\n\n".join(map(_race, summary.races(records))),
         "seconds": "\n\n".join(map(_seconds, summary.races(records))),
-        "rows": _few_rows(summary.few_rows(records)),
+        "rows": _few_rows(found) if (found := summary.few_rows(records)) else "",
     }
 
 
@@ -34,9 +34,9 @@ def insert(path: pathlib.Path, blocks: dict[str, str]):
     """Writes each block between its markers, `<!-- density:races -->` and `<!-- / -->`."""
     text = path.read_text()
     for name, block in blocks.items():
-        begin, end = f"<!-- density:{name} -->\n", "\n<!-- / -->"
-        pattern = re.escape(begin) + ".*?" + re.escape(end)
-        new = f"{begin}{block}{end}"
+        begin, end = f"<!-- density:{name} -->", "<!-- / -->"
+        pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+        new = f"{begin}\n{block}\n{end}"
         text = re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
     path.write_text(text)
 
@@ -47,7 +47,7 @@ def _said(environment) -> str:
     return (
         f"The {environment['form']} form, commit {environment['commit']},"
         f" {environment['device']}, {cores} core{'s' * (cores > 1)}.{note} Held-out nats a row,"
-        " mean ± standard error over seeds; the best of a column is bold."
+        " mean ± standard error over seeds (of one seed without); a column's best is bold."
     )
 
 
@@ -58,7 +58,8 @@ def _race(group: Group) -> str:
         for name, unit in (("seconds", group.second), ("steps", "steps"))
         for limit in group.limits(name)
     ]
-    models = [*CHEAP, *FLOWS]
+    there = {r["model"] for r in group.records}
+    models = [m for m in (*CHEAP, *FLOWS) if m in there]
     columns = []
     for limit, _ in limits:
         found = [group.of(m) if m in CHEAP else group.of(m, **limit) for m in models]
