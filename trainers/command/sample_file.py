@@ -129,7 +129,7 @@ def _value(column: ColumnSchema, word: str) -> Column:
             value = np.array([_TRUTH[word.lower()]])
         elif dtype.kind in "mM":
             form = column.date_format
-            guessed = not form or dates.is_year_first(form)
+            guessed = not form or dates.is_unmistakable(form)
             date = None if guessed else dates.instant(word, form)
             value = np.array([word if date is None else date], dtype)
         else:

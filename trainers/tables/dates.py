@@ -11,6 +11,7 @@ from typing import Any
 
 from trainers.tables.arrow import import_pyarrow
 
+COMPACT = "%Y%m%d"  # whole numbers, which are dates where the user says so
 _FEW = 20  # words that show soon that a format does not fit
 _DATES = (
     "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d", "%Y/%m/%d",
@@ -33,8 +34,11 @@ _PATTERNS = {
     "%y": r"(?P<y>\d{2})", "%M": r"\d{2}", "%S": r"\d{2}", "%p": "[AaPp][Mm]",
     **{f"%{sign}": rf"(?P<{sign}>\d{{1,2}})" for sign in "dmHI"},
 }  # fmt: skip
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d(?:\.\d+)?)?(Z?)")
-_USUAL = (" ", True, "")  # as instants are written anyway
+_ISO = re.compile(
+    r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d(?:\.\d+)?)?(Z?|[+-]\d\d(?::?\d\d)?)"
+)
+_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$")
+_USUAL = "%Y-%m-%d %H:%M:%S", "%H:%M:%S"  # as instants and clocks are written anyway
 _BARE = "~"  # before what loses its leading zero
 
 
@@ -82,25 +86,50 @@ def as_written(words: Any, form: str) -> str:
     return form
 
 
-def iso_as_written(words: Any) -> str:
-    """The format of instants in ISO 8601; "" for the usual one, or where they differ."""
-    looks = set()
-    for word in words.drop_null().to_pylist():
-        match = _ISO.fullmatch(word)
-        looks.add(match and (match[1], bool(match[2]), match[3]))
-    look = looks.pop() if len(looks) == 1 else None
-    if look in (None, _USUAL):
-        return ""
-    between, seconds, zone = look
-    return f"%Y-%m-%d{between}%H:%M{':%S' if seconds else ''}{zone}"
+def iso_as_written(words: Any) -> tuple[str, list[str]]:
+    """The format of instants in ISO 8601, "" for the usual one, and their offsets."""
+    found = [_ISO.fullmatch(word) for word in words.drop_null().to_pylist()]
+    if not all(found):
+        return "", []
+    shapes = {(m[1], bool(m[2])) for m in found if m}
+    zones = sorted({m[3] for m in found if m})
+    between, seconds = shapes.pop() if len(shapes) == 1 else (" ", True)
+    zone = zones[0] if len(zones) == 1 else "Z"
+    return _unusual(f"%Y-%m-%d{between}%H:%M{':%S' * seconds}{zone}"), zones
+
+
+def clock_as_written(words: Any) -> str:
+    """The format of times of the day; "" for the usual one."""
+    cells = words.drop_null().to_pylist()
+    seconds = any(cell.count(":") == 2 for cell in cells)
+    short = any(cell[1] == ":" for cell in cells)
+    return _unusual(f"%{'-' * short}H:%M{':%S' * seconds}")
+
+
+def are_compact(numbers: Any) -> bool:
+    """Whether whole numbers look like dates written as 20200131."""
+    pc = import_pyarrow().compute
+    span = pc.min_max(numbers).as_py()
+    if span["min"] is None or not 19000101 <= span["min"] < span["max"] <= 21001231:
+        return False
+    words = pc.unique(numbers.drop_null()).cast(import_pyarrow().string())
+    return not parsed(words, COMPACT).null_count
 
 
 def written(dates: Any, form: str) -> Any:
-    """Dates or instants of pyarrow as text in a format."""
+    """Dates, instants or times of pyarrow as text in a format."""
     arrow = import_pyarrow()
     pc = arrow.compute
     if arrow.types.is_date(dates.type):
         dates = dates.cast(arrow.timestamp("s"))
+    elif arrow.types.is_time(dates.type):
+        whole = arrow.int32() if arrow.types.is_time32(dates.type) else arrow.int64()
+        instants = arrow.timestamp(dates.type.unit)
+        dates = dates.cast(whole).cast(arrow.int64()).cast(instants)
+    if offset := _OFFSET.search(form):
+        minutes = int(f"{offset[1]}1") * (60 * int(offset[2]) + int(offset[3] or 0))
+        shift = datetime.timedelta(minutes=minutes)
+        dates = pc.add(dates, arrow.scalar(shift, arrow.duration("s")))
     text = pc.strftime(dates, format=form.replace("%-", f"{_BARE}%"))
     return pc.replace_substring_regex(text, f"{_BARE}0?", "") if "%-" in form else text
 
@@ -115,18 +144,26 @@ def has_time(form: str) -> bool:
     return "%M" in form
 
 
-def is_year_first(form: str) -> bool:
-    """Whether a format can be taken for no other."""
-    return form.startswith("%Y")
+def is_unmistakable(form: str) -> bool:
+    """Whether cells in a format can be taken for no other: they need not be known."""
+    if form == COMPACT:
+        return False
+    return form.startswith("%Y") or not re.search("%-?[de]", form)
 
 
 def spoken(form: str) -> str:
     """%d/%m/%Y as day/month/year."""
+    if form == COMPACT:
+        return "20200131"
     date = re.sub(r"[T ]?%H.*|[T ]?%I.*", "", _plain(form)) or _plain(form)
     date = re.sub(r"(?:%[HIMSp][: ]?)+", "", date)
     for sign, word in _SPOKEN.items():
         date = date.replace(sign, word)
     return date
+
+
+def _unusual(form: str) -> str:
+    return "" if form in _USUAL else form
 
 
 def _plain(form: str) -> str:
@@ -139,6 +176,8 @@ def _fields(words: Any, form: str) -> Any:
 
 @functools.cache
 def _pattern(form: str) -> str:
+    if form == COMPACT:
+        return r"^(?P<Y>\d{4})(?P<m>\d{2})(?P<d>\d{2})$"
     inner = re.sub(
         r"%\w|[. ]", lambda sign: _PATTERNS.get(sign[0], sign[0]), _plain(form)
     )

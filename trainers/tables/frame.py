@@ -27,8 +27,9 @@ class Column:
       source: the type to write back, in narwhals' words ("Int64", "Date", "Categorical",
         "Datetime(time_unit='us', time_zone='UTC')").
       levels: of a categorical type, in its own order.
-      date_format: of dates that came as text, as `trainers.tables.dates` has it; "" for the
-        usual one.
+      date_format: how cells of a text were written, where not as usual: of dates as
+        `trainers.tables.dates` has it, of truth values "True|False", of words that would
+        be numbers "words".
     """
 
     name: str

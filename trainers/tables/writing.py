@@ -15,6 +15,7 @@ import numpy as np
 from trainers.tables import dates
 from trainers.tables.arrow import arrow_of_frame, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.files import cells
 from trainers.tables.files.outputs import TEXT, check_output, kind_of, replacing
 from trainers.tables.frame import Frame
 
@@ -265,15 +266,20 @@ def _spoken(frame: Frame) -> Any:
     columns = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         form = frame[field.name].date_format
-        if form and types.is_temporal(field.type):
+        if types.is_duration(field.type):
+            column = _clock(column)
+        kind = column.type
+        if form and (
+            types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind)
+        ):
             column = dates.written(column, form)
+        elif form and types.is_boolean(kind):
+            column = arrow.compute.if_else(column, *form.split(cells.OR))
         elif types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
         elif types.is_timestamp(field.type):
             zone = field.type.tz
             column = _coarsest(column, functools.partial(arrow.timestamp, tz=zone))
-        elif types.is_duration(field.type):
-            column = _clock(column)
         columns[field.name] = column
     return arrow.table(columns)
 

@@ -20,6 +20,11 @@ FORMATS = {
     "%Y-%-m-%-d": ("2024-1-31", "2024-12-1"),
     "%Y-%m-%dT%H:%M": ("2024-01-31T10:00", "2024-02-01T11:30"),
     "%Y-%m-%dT%H:%M:%SZ": ("2024-01-31T10:00:00Z", "2024-02-01T11:30:30Z"),
+    "%Y-%m-%dT%H:%M:%S+01:00": (
+        "2024-03-01T05:25:00+01:00",
+        "2024-03-01T00:25:30+01:00",
+    ),
+    "%Y-%m-%d %H:%M-0330": ("2024-03-01 05:25-0330", "2024-03-01 23:25-0330"),
     "": ("2024-01-31", "2024-02-01"),
 }
 
@@ -42,6 +47,54 @@ def test_dates_are_written_as_they_were_read(tmp_path, form):
     write_frame(out, frame.take([1, 0]))
     found = [line.split(",")[0].strip('"') for line in out.read_text().splitlines()]
     assert found == ["d", *FORMATS[form][::-1]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("11:51", "02:24"),
+        ("9:30", "10:45"),
+        ("9:30:10", "10:45:00"),
+        ("09:30:00", "10:45:00"),
+        ("True", "False"),
+        ("TRUE", "FALSE"),
+        ("true", "false"),
+    ],
+)
+def test_clocks_and_truth_are_written_as_they_were_read(tmp_path, words):
+    path, out = write(tmp_path, *words), tmp_path / "out.csv"
+    frame = read_frame(path)
+    assert frame["d"].values.dtype.kind in "mb"
+    write_frame(out, frame)
+    found = [line.split(",")[0].strip('"') for line in out.read_text().splitlines()]
+    assert found == ["d", *words]
+    again = read_frame(path, date_formats={"d": frame["d"].date_format})
+    np.testing.assert_array_equal(again["d"].values, frame["d"].values)
+
+
+def test_instants_of_several_offsets_are_told(tmp_path):
+    path = write(tmp_path, "2024-03-01T05:25:00+01:00", "2024-04-01T05:25:00+02:00")
+    frame = read_frame(path)
+    assert frame["d"].date_format == "%Y-%m-%dT%H:%M:%SZ"
+    assert "`d`: offsets +01:00, +02:00 are read, and written, as UTC" in frame.notes
+
+
+def test_whole_numbers_are_dates_where_that_is_known(tmp_path):
+    path, out = write(tmp_path, "20200229", "20191231"), tmp_path / "out.csv"
+    frame = read_frame(path)
+    assert frame["d"].source == "Int64"
+    assert any("`d` looks like dates as 20200131" in note for note in frame.notes)
+    known = {"d": "%Y%m%d"}
+    for frame in (
+        read_frame(path, date_formats=known),
+        *frames_of(path, date_formats=known),
+    ):
+        assert frame["d"].values.astype(str).tolist() == ["2020-02-29", "2019-12-31"]
+    write_frame(out, frame)
+    assert out.read_text().splitlines()[1] == '"20200229",0'
+    for other in ("1583020800", "20200230", "2020111"):
+        path = write(tmp_path, other, other)
+        assert read_frame(path, date_formats=known)["d"].source == "Int64"
 
 
 def test_a_known_format_is_not_guessed_again(tmp_path):

@@ -21,6 +21,8 @@ MISSING = (
     ),
     *("#NA", "NaT", "null", "NULL", "Null", "None", "?", "-", "--", "."),
 )
+WORDS = "words"  # in place of a format of dates: the column is left as words
+OR = "|"  # between the words for true and false, in that place
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 
 _DIGITS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"

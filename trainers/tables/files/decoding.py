@@ -1,10 +1,12 @@
 """From bytes to lines of text: the encoding, and what is no part of the table."""
 
 import codecs
+import csv
 import dataclasses
 import io
+import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trainers.tables.checks import InputError, printable
@@ -129,6 +131,26 @@ def unreadable(
     )
 
 
+def cells_at(
+    look: Any, stream: Any, rows: Mapping[str, int]
+) -> dict[str, tuple[int, str]]:
+    """The line and the text of one cell of some columns, each in a row (from 0) of its own."""
+    found, last = {}, max(rows.values(), default=-1)
+    with stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as lines:
+        reader = csv.reader(
+            itertools.islice(lines, look.skip, None),
+            delimiter=" " if look.sep == BLANKS else look.sep,
+            quotechar=look.quote,
+            escapechar="\\" if look.escape else None,
+        )
+        records = (r for r in reader if len(r) > 1 or (r and r[0].strip()))
+        for row, record in enumerate(itertools.islice(records, last + 1)):
+            for name in (n for n, wanted in rows.items() if wanted == row):
+                cell = record[look.names.index(name)].strip()
+                found[name] = look.skip + reader.line_num, cell
+    return found
+
+
 def _line_of(stream: Any, text: str) -> str:
     """The first line that is this text, in words."""
     wanted = text.rstrip("\r\n")
@@ -190,7 +212,7 @@ def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
             seps += (end[1] if end else text).count(sep)
             if not end:
                 continue
-            if end[2].strip() and not end[2].lstrip().startswith(sep):
+            if not f"{end[2].strip(' ')}{sep}".startswith(sep):
                 raise _unclosed(
                     name, quote, first, start, f"the next is in line {number:,}"
                 )

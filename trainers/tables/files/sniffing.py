@@ -233,10 +233,10 @@ def _header_line(line: int | str | None) -> int | None:
         return None
     if text in spoken:
         return spoken[text]
-    if not text.isdigit():
+    if not text.isdigit() or not int(text):
         raise InputError(
-            "--header must be none, or the number of the line (from 1) that names the"
-            f" columns, got {printable(line)!r}."
+            "--header must be none, or the number of the line, counted from 1, that names"
+            f" the columns, got {printable(line)!r}."
         )
     return int(text)
 

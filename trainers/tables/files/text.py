@@ -4,10 +4,17 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trainers.tables import dates
 from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_whole
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files import cells, words
-from trainers.tables.files.decoding import Lines, looked_over, single_byte, unreadable
+from trainers.tables.files.decoding import (
+    Lines,
+    cells_at,
+    looked_over,
+    single_byte,
+    unreadable,
+)
 from trainers.tables.files.sniffing import BLANKS, Dialect, sniff
 from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
@@ -37,7 +44,9 @@ class TextFile:
         **options: Any,
     ):
         self.source = source
-        self._date_formats = date_formats or {}
+        self._date_formats = {
+            n: form for n, form in (date_formats or {}).items() if form
+        }
         sample, complete = source.sample()
         look = sniff(
             sample, complete=complete, name=source.name, tabs=source.tabs, **options
@@ -99,6 +108,10 @@ class TextFile:
             yield dataclasses.replace(frame, notes=notes)
             first += table.num_rows
 
+    def cells(self, rows: Mapping[str, int]) -> dict[str, tuple[int, str]]:
+        """The line and the text of one cell a column, each in a row (from 0) of its own."""
+        return cells_at(self.dialect, self._stream(), rows)
+
     def about_rows(self) -> int:
         """A guess from the size of the file."""
         size = self.source.path.stat().st_size
@@ -137,16 +150,18 @@ class TextFile:
             notes.append(
                 f"counted as missing: {shown(said)} (--drop leaves a column out)"
             )
-        padded = [
-            name
-            for name in self.dialect.padded
-            if name in columns and arrow.types.is_integer(columns[name].type)
-        ]
-        if padded:
+        whole = [n for n, c in columns.items() if arrow.types.is_integer(c.type)]
+        if padded := [name for name in self.dialect.padded if name in whole]:
             notes.append(
-                f"leading zeros of {printable(shown(padded))} are not kept (--drop leaves a"
-                " column out)"
+                f"leading zeros of {printable(shown(padded))} are not kept (--kinds"
+                f" {printable(padded[0])}=categorical keeps them)"
             )
+        notes += [
+            f"`{name}` looks like dates as 20200131, and is read as numbers (--kinds"
+            f" {name}=date)"
+            for name in whole
+            if dates.are_compact(columns[name])
+        ]
         frame = _frame(columns, rules, self.source.name)
         return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
 
@@ -184,19 +199,20 @@ class TextFile:
     def _likely(self, names: Sequence[str]) -> dict[str, Any]:
         """Types of columns of numbers: pyarrow keeps all text of those it must guess.
 
-        And text where it would guess instants, for how those are written.
+        And text where it matters how cells are written, as of instants.
         """
         arrow = import_pyarrow()
+        known = dict.fromkeys(self._date_formats, arrow.string())
         if len(names) > _LIKELY_COLUMNS:
-            return {}
+            return known
         try:
             first = next(self._batches(names, _LIKELY_ROWS), self._none(names))
         except InputError:
-            return {}  # what is wrong may have another way, and is found again
+            return known  # what is wrong may have another way, and is found again
         kinds = {"integer": arrow.int64(), "number": arrow.float64()}
-        kinds["instant"] = arrow.string()
+        kinds |= dict.fromkeys(("instant", "clock", "boolean"), arrow.string())
         rules = self._settled(first)[1]
-        return {n: kinds[r.kind] for n, r in rules.items() if r.kind in kinds}
+        return {n: kinds[r.kind] for n, r in rules.items() if r.kind in kinds} | known
 
     def _none(self, names: Sequence[str]) -> Any:
         arrow = import_pyarrow()

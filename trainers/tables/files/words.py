@@ -5,7 +5,7 @@ from typing import Any
 
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
-from trainers.tables.checks import printable
+from trainers.tables.checks import printable, shown
 from trainers.tables.files import cells
 
 _MOSTLY_NUMBERS = 0.9  # of the cells: the others are holes, if they are few words
@@ -23,7 +23,7 @@ class Rule:
         for a column without a value.
       decimal: point or comma.
       form: of dates, as `dates` reads and writes them; None for ISO 8601.
-      look: of dates and instants: the format to write them in; "" for the usual one.
+      look: how cells are written, as `Column.date_format`.
       holes: words that count as missing beside those of `cells.MISSING`.
     """
 
@@ -54,7 +54,7 @@ def settle(
       name: of the column, for the notes.
       decimal: point or comma.
       other: comma or point, where all cells may be numbers with that one instead.
-      known: the format of dates, where it is not to be guessed; years in front are read too.
+      known: `Column.date_format`, where it is not to be guessed.
 
     Returns:
       The column, the rule that was found, and notes.
@@ -63,6 +63,10 @@ def settle(
     text = _without_holes(column)
     if text.null_count == len(text):
         return arrow.nulls(len(column), arrow.float64()), Rule("empty"), []
+    if known == cells.WORDS:
+        return text, Rule("words", decimal, look=known), []
+    if known == dates.COMPACT and (as_dates := _as_dates(*_encoded(text), name, known)):
+        return as_dates
     few = text[:_FEW].drop_null()
     for kind in ("integer", "number"):
         rule = Rule(kind, decimal)
@@ -79,12 +83,11 @@ def settle(
             grouped = kind == "number" and _any_group(words, decimal)
             group = "." if decimal == "," else ","
             note = f"`{name}`: '{group}' groups the digits of numbers (--decimal)"
-            if kind == "instant":
-                rule = dataclasses.replace(rule, look=dates.iso_as_written(words))
-            return found.take(indices), rule, [note] * grouped
-    if as_dates := _as_dates(words, name, known):
-        found, rule, notes = as_dates
-        return found.take(indices), rule, notes
+            look, said = _look(words, kind, name)
+            rule = dataclasses.replace(rule, look=look)
+            return found.take(indices), rule, [note] * grouped + said
+    if as_dates := _as_dates(indices, words, name, known):
+        return as_dates
     if other is not None:
         rule = Rule("number", other)
         found = _convert(words, rule)
@@ -99,28 +102,53 @@ def settle(
     )
 
 
-def _as_dates(words: Any, name: str, known: str) -> tuple[Any, Rule, list[str]] | None:
+def _look(words: Any, kind: str, name: str) -> tuple[str, list[str]]:
+    """How words of a kind are written, "" for as usual, and notes."""
+    if kind == "clock":
+        return dates.clock_as_written(words), []
+    if kind == "boolean":
+        pairs = [
+            f"{t}{cells.OR}{f}" for t, f in zip(cells.TRUE, cells.FALSE, strict=True)
+        ]
+        held = set(words.drop_null().to_pylist())
+        fits = (pair for pair in pairs[1:] if held <= set(pair.split(cells.OR)))
+        return next(fits, ""), []
+    if kind != "instant":
+        return "", []
+    look, zones = dates.iso_as_written(words)
+    note = f"`{name}`: offsets {shown(zones)} are read, and written, as UTC"
+    return look, [note] * (len(zones) > 1)
+
+
+def _as_dates(
+    indices: Any, words: Any, name: str, known: str
+) -> tuple[Any, Rule, list[str]] | None:
     """Words that are dates, or may be in more than one way; None for others."""
-    if known and not dates.is_year_first(known):
+    if known and not dates.is_unmistakable(known):
         found = dates.parsed(words, known)
         said = dates.spoken(known)
         if not found.null_count:
-            return found, _rule_of(known), [f"`{name}`: dates as {said}, as in the fit"]
+            known_from = "" if known == dates.COMPACT else ", as in the fit"
+            note = f"`{name}`: dates as {said}{known_from}"
+            return found.take(indices), _rule_of(known), [note]
+        if known == dates.COMPACT:
+            return None
         bad = words.filter(import_pyarrow().compute.is_null(found))[0].as_py()
         note = f"`{name}`: {printable(bad, 30)!r} is no date as {said}, as in the fit"
-        return words, Rule("words"), [note]
+        return words.take(indices), Rule("words"), [note]
     forms = dates.found(words)
     if len(forms) == 1:
         ((form, found),) = forms.items()
         rule = _rule_of(dates.as_written(words, form))
-        return found, rule, [f"`{name}`: dates as {dates.spoken(form)}"]
+        note = f"`{name}`: dates as {dates.spoken(form)}"
+        return found.take(indices), rule, [note]
     if not forms:
         return None
     note = (
         f"`{name}` holds dates as {' or '.join(map(dates.spoken, forms))}, and is left as"
         " words: write them as year-month-day"
     )
-    return words, Rule("words"), [note]
+    return words.take(indices), Rule("words"), [note]
 
 
 def _rule_of(form: str) -> Rule:
@@ -149,9 +177,9 @@ def _mostly_numbers(
     rule = Rule("number", decimal, holes=tuple(others))
     if integers is not None and whole_only:
         rule, column = dataclasses.replace(rule, kind="integer"), integers.take(indices)
-    shown = ", ".join(f"'{printable(word, 30)}'" for word in others)
+    told = ", ".join(f"'{printable(word, 30)}'" for word in others)
     note = (
-        f"`{name}`: {shown} ({whole - held:,} of {whole:,} cells) is no number and counts"
+        f"`{name}`: {told} ({whole - held:,} of {whole:,} cells) is no number and counts"
         f" as missing (--drop {name} leaves the column out)"
     )
     return column, rule, [note]

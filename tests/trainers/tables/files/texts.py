@@ -319,6 +319,7 @@ KINDS = {
     "instants with a zone": Text(
         "t,b\n2024-01-05T10:00:00Z,1\n2024-01-06T10:00:00+02:00,5\n",
         {"t": ["2024-01-05T10:00:00", "2024-01-06T08:00:00"], "b": [1, 5]},
+        (r"`t`: offsets \+02:00, Z are read, and written, as UTC",),
         sources=("Datetime(time_unit='s', time_zone='UTC')", "Int64"),
     ),
     "times of the day": Text(
