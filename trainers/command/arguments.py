@@ -11,6 +11,7 @@ import difflib
 import io
 import pathlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,12 @@ def in_typed_words(message: str, command: type | None) -> str:
         return option(f"no_{name}") if value == "False" else known[name]
 
     said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
+    said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
     return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
+
+
+def _kinds_typed(match: re.Match) -> str:
+    return f"--kinds {shlex.quote(f'{match[1]}={match[2]}')}"
 
 
 def _kind(commands: Any, args: Sequence[str]) -> type | None:

@@ -1,5 +1,6 @@
 """`score`: log p of each row of a file, by parts, so that any file fits in memory."""
 
+import collections
 import contextlib
 import dataclasses
 import tempfile
@@ -11,7 +12,8 @@ from rich.table import Table
 
 from trainers.command.output import Printer
 from trainers.command.steps import verdict
-from trainers.command.steps.entrance import file_options, with_missing
+from trainers.command.steps.entrance import file_options
+from trainers.command.steps.holes import no_cell, with_missing
 from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
@@ -64,17 +66,21 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
         **settings.reading(),
     )
     tally = _Tally(settings.outliers)
+    unmatched, rounded = set(settings.na), collections.Counter[str]()
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
         writer = None
         total = file.about_rows()
         for frame in frames:
-            frame = _renamed(with_missing(frame, na)[0], opened, settings)
+            frame, _, absent = with_missing(frame, na)
+            unmatched &= absent
+            frame = _renamed(frame, opened, settings)
             rows, context = opened.matched(frame, file=source.name)
             if not tally.num_rows:
                 for note in dict.fromkeys((*frame.notes, *notes, *extra)):
-                    printer.line(note)
+                    printer.result(note)
                 progress.phase("scoring", total=max(total, len(frame)))
+            rounded.update(_off_whole(opened, frame))
             log_prob = _log_prob(opened, rows, context)
             tally.add(log_prob)
             if settings.out is not None and settings.outliers:
@@ -88,6 +94,12 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             for first, log_prob in _parts(spool):
                 flags = np.isin(first + np.arange(len(log_prob)), tally.lowest)
                 writer.write(_scores(log_prob, opened.quantile(log_prob), flags))
+    for value in sorted(unmatched):
+        printer.result(no_cell(value))
+    for name, count in rounded.items():
+        printer.result(
+            f"{name}: {count:,} values are no whole numbers, as in the fit, and are rounded"
+        )
     _tell(tally, opened, printer)
 
 
@@ -161,6 +173,16 @@ def _renamed(frame: Frame, opened: Run, settings: Any) -> Frame:
     pairs = zip(frame.columns, names, strict=True)
     columns = (dataclasses.replace(column, name=name) for column, name in pairs)
     return dataclasses.replace(frame, columns=tuple(columns), is_named=True)
+
+
+def _off_whole(opened: Run, frame: Frame) -> dict[str, int]:
+    """How many values are not whole, in columns that the fit had whole."""
+    counts = {}
+    for c in opened.model.schema.kept:
+        values = frame[c.name].values[~frame[c.name].gone]
+        if np.dtype(c.dtype).kind in "iu" and values.dtype.kind == "f":
+            counts[c.name] = int((values != np.rint(values)).sum())
+    return {name: count for name, count in counts.items() if count}
 
 
 def _log_prob(opened: Run, rows: Frame, context: Frame | None) -> np.ndarray:

@@ -1,5 +1,8 @@
 """The settings of the jobs. Without JAX, so that a command line is read at once."""
 
+# What follows the table may be None in `Training`; a comment behind a field is its help.
+# pyright: reportIncompatibleVariableOverride=false
+
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -76,7 +79,8 @@ _FLOW = ("num_blocks", "num_components", "hidden", "rotation", "tails", "whiten"
 class Job:
     """What every job can be told."""
 
-    quiet: Switch = False  # show no progress, and of the result the essence only
+    # show no progress and no tables: what was decided about the data, and the result
+    quiet: Switch = False
     cache: bool = True  # keep compiled programs in the user's cache folder
 
 
@@ -84,17 +88,17 @@ class Job:
 class Training(TrainConfig):
     """How to train: `TrainConfig`, but what is left out follows the table."""
 
-    num_steps: Chosen = None  # optimiser updates of a run  # pyright: ignore
-    batch_size: Chosen = None  # rows a step, over all devices  # pyright: ignore
+    num_steps: Chosen = None  # optimiser updates of a run
+    batch_size: Chosen = None  # rows a step, over all devices
     # std of noise on x, in standard deviations of the rows
-    jitter: ChosenFloat = None  # pyright: ignore
+    jitter: ChosenFloat = None
     # per step; evaluated and returned are the averages
-    ema_decay: ChosenFloat = None  # pyright: ignore
+    ema_decay: ChosenFloat = None
     # on kernels; if left out, several while runs overfit and the valid rows gain
-    weight_decay: ChosenFloat = None  # pyright: ignore
-    eval_every: Chosen = None  # steps  # pyright: ignore
+    weight_decay: ChosenFloat = None
+    eval_every: Chosen = None  # steps
     # evaluations without a better validation score; 0 = never stop
-    patience: Chosen = None  # pyright: ignore
+    patience: Chosen = None
 
     def __post_init__(self):
         whole = TrainConfig(**self.asked())  # refuses what cannot be

@@ -2,28 +2,31 @@
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from trainers.command.arguments import in_typed_words
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile, Reading
+from trainers.command.steps.holes import no_cell, with_missing, without_holes
 from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.fitting import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
+from trainers.tables import dates
 from trainers.tables.checks import InputError, shown
+from trainers.tables.files import cells
 from trainers.tables.files.opening import open_table as open_file
-from trainers.tables.files.sources import Source
-from trainers.tables.frame import Column, Frame
+from trainers.tables.files.sources import Source, TableFile
+from trainers.tables.files.text import TextFile
+from trainers.tables.frame import Frame
 from trainers.tables.kinds import Levels, Spike
 from trainers.tables.reading import read_frame
 from trainers.tables.schema import Schema
 from trainers.tables.splits import split_rows
 
 _LEAST = (5, 1, 2)  # rows of each part
-_SHOWN = 12  # columns with missing values named in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,34 +79,42 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     Raises:
       InputError: one line, for a table that cannot be fitted as it is.
     """
+    file = open_file(source, **file_options(settings))[0]
     large = LargeFile(source, settings) if is_large(source, settings) else None
     frame = (
         dataclasses.replace(large.sample, notes=(large.note(source.name),))
         if large
         else read_frame(
-            source, columns=settings.columns, drop=settings.drop, **settings.reading()
+            source,
+            columns=settings.columns,
+            drop=settings.drop,
+            date_formats=_written(settings, file),
+            **settings.reading(),
         )
     )
-    frame, marked = with_missing(frame, settings.na)
-    notes = [*frame.notes, *marked]
-    given = names_in(settings.given, frame, "--given")
-    kinds = parsed_kinds(settings.kinds, frame)
+    frame, marked, unmatched = with_missing(frame, settings.na)
+    notes = [*frame.notes, *marked, *map(no_cell, unmatched)]
+    given = names_in(settings.given, frame.names, "--given")
+    kinds = parsed_kinds(settings.kinds, frame.names)
+    _check_dates(frame, kinds)
     missing = settings.missing
     if large and missing == "drop-rows":
         missing = "refuse"  # it would have to be done on the way
-    frame, dropped = _whole(source.name, frame, kinds, given, missing)
+    frame, dropped = _whole(
+        source.name, frame, kinds, given, missing, None if large else file
+    )
     notes += dropped
     given = [name for name in given if name in frame.names]
     schema, context = _schemas(frame, kinds, given, source.name)
     stream = None
-    file = open_file(source, **file_options(settings))[0]
     if large:
         stream, frame, numbers = large.split(schema)
     else:
         numbers = _split(frame, context, settings, source.name)
-    for note in notes:
-        printer.line(note)
+    for note in [*notes, *_left_out(schema, context)] if printer.quiet else notes:
+        printer.result(note)
     warnings = [*schema.notes, *(context.notes if context else ())]
+    warnings = [in_typed_words(warning, FitFile) for warning in warnings]
     printer.table(schema.table())
     if context is not None:
         table = context.table()
@@ -122,45 +133,26 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     return table
 
 
-def with_missing(frame: Frame, values: Sequence[str]) -> tuple[Frame, list[str]]:
-    """The frame where cells of some values count as missing, and a note on each column."""
-    if not values:
-        return frame, []
-    columns, notes = [], []
-    for column in frame.columns:
-        marked = np.zeros(len(column), bool)
-        for value in values:
-            marked |= _equals(column, value)
-        marked &= ~column.missing
-        if marked.any():
-            notes.append(
-                f"{column.name}: {marked.sum():,} cells count as missing (--na"
-                f" {' '.join(values)})"
-            )
-        columns.append(dataclasses.replace(column, missing=column.missing | marked))
-    return dataclasses.replace(frame, columns=tuple(columns)), notes
-
-
-def names_in(words: Sequence[str], frame: Frame, option: str) -> list[str]:
+def names_in(words: Sequence[str], names: Sequence[str], option: str) -> list[str]:
     """Names of columns, each alone or several with commas between.
 
     Raises:
       InputError: for a column that is not there.
     """
-    names = []
+    found = []
     for word in words:
-        alone = word in frame.names
-        names += [word] if alone else [part.strip() for part in word.split(",")]
-    absent = [name for name in names if name not in frame.names]
+        alone = word in names
+        found += [word] if alone else [part.strip() for part in word.split(",")]
+    absent = [name for name in found if name not in names]
     if absent:
         raise InputError(
-            f"{option} must name columns of the file, {shown(frame.names, 20)}; got"
+            f"{option} must name columns of the file, {shown(names, 20)}; got"
             f" {shown(absent)}."
         )
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(found))
 
 
-def parsed_kinds(words: Sequence[str], frame: Frame) -> dict[str, str]:
+def parsed_kinds(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """`price=positive,grade=categorical` as a mapping; names may hold commas.
 
     Raises:
@@ -175,7 +167,7 @@ def parsed_kinds(words: Sequence[str], frame: Frame) -> dict[str, str]:
         if not sign:
             name += ","
             continue
-        (found,) = names_in([name.strip()], frame, "--kinds") or [name]
+        (found,) = names_in([name.strip()], names, "--kinds") or [name]
         kinds[found], name = kind.strip(), ""
     if name:
         raise InputError(
@@ -185,38 +177,47 @@ def parsed_kinds(words: Sequence[str], frame: Frame) -> dict[str, str]:
     return kinds
 
 
+def _written(settings: FitFile, file: TableFile) -> dict[str, str]:
+    """How columns are read that would be numbers without --kinds."""
+    padded = file.dialect.padded if isinstance(file, TextFile) else ()
+    kinds = parsed_kinds(settings.kinds, file.names)
+    zeros = {n: cells.WORDS for n in padded if kinds.get(n) == "categorical"}
+    return zeros | {n: dates.COMPACT for n, kind in kinds.items() if kind == "date"}
+
+
+def _check_dates(frame: Frame, kinds: dict[str, str]):
+    """Raises where --kinds says date of what is none."""
+    for name in (n for n, kind in kinds.items() if kind == "date"):
+        column = frame[name]
+        if column.values.dtype.kind not in "mM" and not column.gone.all():
+            raise InputError(
+                f"--kinds {name}=date must be of dates, as 2020-01-31, 20200131, 31/01/2020"
+                f" or 31-Jan-2020; {name} holds {column.values[~column.gone][0]}. Write its"
+                " cells so, or leave the option out."
+            )
+
+
 def _whole(
-    name: str, frame: Frame, kinds: dict[str, str], given: Sequence[str], missing: str
+    name: str,
+    frame: Frame,
+    kinds: dict[str, str],
+    given: Sequence[str],
+    missing: str,
+    file: TableFile | None,
 ) -> tuple[Frame, list[str]]:
     """The frame without holes where they matter, and notes."""
-    counts = {c.name: int(c.gone.sum()) for c in frame.columns if c.gone.any()}
-    if not counts:
+    if not any(column.gone.any() for column in frame.columns):
         return frame, []
     schemas = _schemas(frame, kinds, given, name, whole=False)
     used = [c.name for schema in schemas if schema is not None for c in schema.kept]
-    holes = {column: n for column, n in counts.items() if column in used}
-    if not holes:
-        return frame, []
-    gone = np.any([frame[column].gone for column in holes], axis=0)
-    told = shown([f"{n:,} in {column}" for column, n in holes.items()], _SHOWN)
-    rows = f"{gone.sum():,} of {len(frame):,} rows"
-    if missing == "drop-columns":
-        kept = [column for column in frame.names if column not in holes]
-        note = f"left out, with missing values: {told} (--missing drop-columns)"
-        return frame.select(kept), [note]
-    drop = f"--drop {shlex.join(holes)}"
-    if gone.all():
-        raise InputError(
-            f"{name} has no row without missing values: {told}. Use --missing"
-            f" drop-columns, which is {drop}, or --drop those with the most."
-        )
-    if missing == "refuse":
-        raise InputError(
-            f"{name} has missing values in {rows}: {told}. Use --missing drop-rows, which"
-            f" leaves {(~gone).sum():,} rows, or --missing drop-columns, which is {drop}."
-        )
-    note = f"{rows} have missing values and are left out: {told} (--missing drop-rows)"
-    return frame.take(~gone), [note]
+    return without_holes(name, frame, used, missing, file)
+
+
+def _left_out(*schemas: Schema | None) -> list[str]:
+    """The line on the columns that are skipped, where no table of kinds shows them."""
+    columns = [c for schema in schemas if schema is not None for c in schema.columns]
+    told = [f"{c.name} ({c.why})" for c in columns if not c.kind.width]
+    return [f"skipped: {shown(told, len(told))}"] if told else []
 
 
 def _schemas(
@@ -280,15 +281,3 @@ def file_options(settings: Reading) -> dict[str, Any]:
     """The options of `opening.open_table`, which calls the header by its line."""
     options = settings.reading()
     return options | {"header_line": options.pop("header")}
-
-
-def _equals(column: Column, value: str) -> np.ndarray:
-    if column.values.dtype == object:
-        return np.array([word == value for word in column.values], bool)
-    try:
-        number = float(value)
-    except ValueError:
-        return np.zeros(len(column), bool)
-    if column.values.dtype.kind not in "iuf":
-        return np.zeros(len(column), bool)
-    return column.values == number

@@ -7,8 +7,8 @@ from trainers.command.steps.entrance import (
     names_in,
     open_table,
     parsed_kinds,
-    with_missing,
 )
+from trainers.command.steps.holes import with_missing
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of_columns
 from trainers.tables.files.sources import find
@@ -18,10 +18,10 @@ def frame(**columns):
     return frame_of_columns(columns)
 
 
-def opened(tmp_path, lines, **settings):
+def opened(tmp_path, lines, *, quiet=False, **settings):
     file = tmp_path / "rows.csv"
     file.write_text("\n".join(lines) + "\n")
-    return open_table(find(file), FitFile(**settings), Printer())
+    return open_table(find(file), FitFile(**settings), Printer(quiet=quiet))
 
 
 def numbers(n=100):
@@ -29,7 +29,7 @@ def numbers(n=100):
 
 
 def test_names_and_kinds_may_hold_commas():
-    table = frame(**{"a": [1.0], "b": [2.0], "a,b": [3.0], "x=y": [4.0]})
+    table = ["a", "b", "a,b", "x=y"]
     assert names_in(["a,b"], table, "--given") == ["a,b"]
     assert names_in(["b,a", "a"], table, "--given") == ["b", "a"]
     with pytest.raises(InputError, match=r"--given must name columns .*; got c"):
@@ -47,15 +47,61 @@ def test_names_and_kinds_may_hold_commas():
 
 def test_values_that_stand_for_missing_ones():
     table = frame(a=np.array([1.5, -9999, 2]), b=np.array([-9999, 3, 4]))
-    marked, notes = with_missing(table, ["-9999", "none"])
+    marked, notes, unmatched = with_missing(table, ["-9999", "none", "NA"])
     assert marked["a"].missing.tolist() == [False, True, False]
     assert marked["b"].missing.tolist() == [True, False, False]
-    assert notes[0] == "a: 1 cells count as missing (--na -9999 none)"
+    assert notes[0] == "a: 1 cells count as missing (--na -9999 none NA)"
+    assert unmatched == {"none"}  # NA is missing anyway
+    table = frame(d=np.array(["2024-01-31", "9999-12-31"], "datetime64[s]"))
+    marked, _, unmatched = with_missing(table, ["9999-12-31"])
+    assert marked["d"].missing.tolist() == [False, True]
+    assert not unmatched
+
+
+def test_a_value_of_na_that_no_cell_has_is_told(tmp_path, capsys):
+    opened(tmp_path, ["a,b", *numbers()], na=("-9998",), quiet=True)
+    assert capsys.readouterr().out == "--na -9998 matches no cell\n"
+
+
+def test_quiet_tells_what_was_decided_about_the_rows_and_columns(tmp_path, capsys):
+    rows = [x.replace(",", ";").replace(".", ",") for x in numbers()]
+    lines = ["a;b;c", *(f"{row};7" for row in rows), "1,5;;7"]
+    opened(tmp_path, lines, missing="drop-rows", quiet=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "separator ';' (--sep)",
+        "decimal comma (--decimal)",
+        "1 of 101 rows have missing values and are left out: 1 in b (--missing drop-rows)",
+        "skipped: c (always 7)",
+    ]
+
+
+def test_dates_as_whole_numbers_are_read_where_asked_for(tmp_path, capsys):
+    days = np.datetime64("2019-12-01") + np.arange(100)
+    lines = ["d,a", *(f"{str(d).replace('-', '')},{i % 7}" for i, d in enumerate(days))]
+    assert opened(tmp_path, lines).schema.column("d").kind_name == "integer"
+    assert "`d` looks like dates as 20200131" in capsys.readouterr().out
+    table = opened(tmp_path, lines, kinds=("d=date",))
+    assert table.schema.column("d").kind_name.startswith("date")
+    assert table.schema.column("d").date_format == "%Y%m%d"
+    with pytest.raises(
+        InputError, match=r"--kinds a=date must be of dates.* a holds 0\."
+    ):
+        opened(tmp_path, lines, kinds=("a=date",))
+
+
+def test_leading_zeros_of_categories_are_kept(tmp_path):
+    lines = ["zip,a", *(f"00{9 + i % 3:03},{i % 7}" for i in range(99))]
+    table = opened(tmp_path, lines, kinds=("zip=categorical",))
+    assert set(table.schema.column("zip").kind.levels) == {"00009", "00010", "00011"}
+    assert table.schema.column("zip").date_format == "words"  # for rows that are scored
 
 
 def test_holes_are_refused_with_the_counts_and_the_ways_out(tmp_path):
-    lines = ["a,b c", ",1.5", "2.5,", "3.5,", *numbers()]
-    words = r"3 of 103 rows: 1 in a, 2 in b c\. Use --missing drop-rows, which leaves 100 rows"
+    lines = ["a,b c", ",1.5", "2.5,x", "3.5,", *numbers()]
+    words = (
+        r"3 of 103 rows: 1 in a \(empty in line 2\), 2 in b c \('x' in line 3\)\."
+        " Use --missing drop-rows, which leaves 100 rows"
+    )
     with pytest.raises(InputError, match=words + ".*drop-columns, .* --drop a 'b c'"):
         opened(tmp_path, lines)
 
