@@ -2,6 +2,7 @@
 
 from rbig_nnx import bijectors as bijectors
 from rbig_nnx import information as information
+from rbig_nnx.math.blocks import keep_activations as keep_activations
 from rbig_nnx.math.params import MixtureParams as MixtureParams
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config
@@ -15,7 +16,6 @@ from rbig_nnx.nn.recipes import coupling_flow as coupling_flow
 from rbig_nnx.nn.recipes import diagonal_flow as diagonal_flow
 from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks as ScannedBlocks
-from rbig_nnx.nn.stack import keep_activations as keep_activations
 from rbig_nnx.nn.standardize import Standardize as Standardize
 from rbig_nnx.nn.standardize import Whiten as Whiten
 from rbig_nnx.nn.tails import TailTransform as TailTransform

@@ -22,7 +22,7 @@ from rbig_nnx.math.sums import in_float64
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
-from rbig_nnx.nn.standardize import Standardize, Whiten
+from rbig_nnx.nn.standardize import Standardize, Whiten, principal_axes
 from rbig_nnx.nn.tails import TailTransform
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
@@ -134,9 +134,9 @@ def _gaussian(block: Block, covariance: np.ndarray) -> float:
     weights = np.asarray(block.rows.judge, np.float64)
     x = np.asarray(block.x, np.float64)[weights > 0]
     weights = weights[weights > 0]
-    _, log_det = np.linalg.slogdet(covariance)
-    squares = np.sum(x * np.linalg.solve(covariance, x.T).T, axis=1)
-    return -float(weights @ (squares + log_det))
+    variances, axes = principal_axes(covariance)
+    squares = np.sum((x @ axes) ** 2 / variances, axis=1)
+    return -float(weights @ (squares + np.sum(np.log(variances))))
 
 
 @fit_layer.register

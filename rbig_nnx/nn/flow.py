@@ -17,9 +17,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
+from rbig_nnx.math.blocks import few_values
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of, few_values
+from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 
 

@@ -117,13 +117,9 @@ class Whiten(nnx.Module):
         self.log_det = Frozen(jnp.zeros((), param_dtype))
 
     def set_covariance(self, covariance: Float[Array, "d d"]) -> None:
-        """Writes the whitening of rows of this covariance.
-
-        Axes of less than a millionth of the largest variance count as so wide: their numbers
-        are rounding of the others'.
-        """
-        values, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
-        scales = np.sqrt(np.maximum(values, 1e-6 * values[-1]))
+        """Writes the whitening of rows of this covariance, along `principal_axes`."""
+        variances, axes = principal_axes(covariance)
+        scales = np.sqrt(variances)
         for variable, value in (
             (self.matrix, axes / scales @ axes.T),
             (self.inverse, axes * scales @ axes.T),
@@ -139,3 +135,13 @@ class Whiten(nnx.Module):
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
         return {"num_features": self.num_features}
+
+
+def principal_axes(covariance: Float[Array, "d d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Variances, ascending, and axes, float64, [d] and [d, d] (columns).
+
+    Axes of less than a millionth of the largest variance count as so wide: their numbers
+    are rounding of the others'. Of rows that are all alike, as wide as 1.
+    """
+    variances, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
+    return np.maximum(variances, 1e-6 * variances[-1] or 1.0), axes

@@ -138,3 +138,10 @@ def test_metadata_reaches_the_variables():
 def test_bad_arguments_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("x", [np.ones((5, 2)), np.c_[np.arange(5.0), np.arange(5.0)]])
+def test_whitening_of_rows_without_spread_is_finite(x):
+    layer = rn.Whiten(2)
+    layer.set_covariance(np.cov(x.T))
+    assert np.isfinite(layer.bijector().forward(jnp.asarray(x, jnp.float32))).all()

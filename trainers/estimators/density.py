@@ -344,7 +344,7 @@ class FlowDensity(
             return frame
         if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
             refuse_words(X)
-        X = validate_data(
-            self, X, reset=reset, dtype="numeric", ensure_min_samples=least
-        )
-        return frame_of(X)
+        masked = np.ma.isMaskedArray(X)  # scikit-learn would take what is masked
+        X = np.ma.filled(X.astype(float), np.nan) if masked else X
+        checks = {"dtype": "numeric", "ensure_min_samples": least}
+        return frame_of(validate_data(self, X, reset=reset, **checks))

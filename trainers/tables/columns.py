@@ -28,7 +28,8 @@ class ColumnSchema:
       why: the reason for the kind.
       low, high: seen; None for words.
       missing: how many values were missing or infinite.
-      unit, origin: of dates: NumPy's unit, and the instant from which days are counted.
+      unit, origin: of dates: NumPy's unit, and the instant from which days are counted;
+        of whole numbers beyond 2⁵³ the one from which the others are counted.
       date_format: of dates that came as text: how more of them are read, and written.
     """
 
@@ -84,6 +85,8 @@ class ColumnSchema:
         if self.unit:
             whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
             return np.float64(whole - self.origin) / _DAY[self.unit]
+        if self.origin:
+            return _from(self.origin, values)
         return values if values.dtype == object else np.float64(values)
 
     def column(self, values: np.ndarray) -> Column:
@@ -96,8 +99,14 @@ class ColumnSchema:
             )
         elif dtype.kind in "iu":
             info = np.iinfo(dtype)
-            values = np.clip(np.rint(np.float64(values)), info.min, info.max)
-            values = np.where(values >= float(info.max), info.max, values.astype(dtype))
+            low, high = info.min - self.origin, info.max - self.origin
+            values = np.clip(np.rint(np.float64(values)), float(low), float(high))
+            if self.origin:
+                whole = [self.origin + int(v) for v in values]
+                values = np.array([min(v, info.max) for v in whole], dtype)
+            else:
+                over = values >= float(info.max)
+                values = np.where(over, info.max, values.astype(dtype))
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
         return Column(
@@ -137,9 +146,29 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         whole = held.astype(f"{values.dtype.kind}8[{unit}]").astype(np.int64)
         origin = int(np.median(whole)) if len(whole) else 0
         schema = dataclasses.replace(schema, unit=unit, origin=origin)
+    elif held.dtype.kind in "iu" and len(held) and _needs_origin(held):
+        middle = np.sort(held)[len(held) // 2]
+        schema = dataclasses.replace(schema, origin=int(middle))
+        return schema, schema.numbers(column).astype(np.int64)
     elif values.dtype.kind in "biu" or values.dtype == object:
         return schema, values
     return schema, schema.numbers(column)
+
+
+def _needs_origin(x: np.ndarray) -> bool:
+    """Whether float64 tells the differences of whole numbers, but not the numbers."""
+    low, high = int(x.min()), int(x.max())
+    return max(-low, high) >= 2**53 > high - low
+
+
+def _from(origin: int, x: np.ndarray) -> np.ndarray:
+    """x − origin, float64, exact where the result is."""
+    if x.dtype.kind in "iu":
+        # Modulo 2⁶⁴, so right where it fits.
+        whole = (x.astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.int64)
+        far = np.abs(np.float64(x) - origin) >= 2**62
+        return np.where(far, np.float64(x) - origin, np.float64(whole))
+    return np.float64(x) - origin
 
 
 def without_copies(
@@ -157,11 +186,15 @@ def without_copies(
         x = c.numbers(frame[c.name])
         center, spread = x.mean(), x.std()
         z = (x - center) / spread
+        dtype = np.dtype(c.dtype)
+        # Exact in the type it came in.
+        eps = np.finfo(dtype).eps if dtype.kind == "f" else 0
+        atol = max(1e-9, 4 * eps * np.abs(x).max() / spread)
         for name, other, other_center, other_spread in seen:
             sign = np.sign(z[0] * other[0]) or 1.0
             # The first rows tell most columns apart.
-            alike = np.allclose(z[:20], sign * other[:20], rtol=0, atol=1e-9)
-            if alike and np.allclose(z, sign * other, rtol=0, atol=1e-9):
+            alike = np.allclose(z[:20], sign * other[:20], rtol=0, atol=atol)
+            if alike and np.allclose(z, sign * other, rtol=0, atol=atol):
                 factor = sign * spread / other_spread
                 offset = center - factor * other_center
                 copies[c.name] = Skipped(

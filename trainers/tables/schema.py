@@ -75,8 +75,8 @@ class Schema:
         Args:
           table: an array, a DataFrame, a `Frame` or a path; at least two rows.
           kinds: "auto", or a mapping of some columns' names (or numbers) to "continuous",
-            "positive", "bounded(lo, hi)", "rounded(step)", "integer", "categorical",
-            "boolean", "date" or "skipped".
+            "positive", "bounded(lo, hi)", "rounded(step)", "integer", "spike(value)",
+            "categorical", "boolean", "date" or "skipped".
           masses: False takes rounded columns as densities.
           given: whether it is a context: nothing is dequantised, constants are left out.
           whole: False lets missing values pass, which `encode` will not take.
@@ -102,7 +102,9 @@ class Schema:
                 found = declared(values, asked[column.name], **options)
             else:
                 found = find(values, given=given, **options)
-            columns.append(dataclasses.replace(schema, kind=found.kind, why=found.why))
+            counted = schema.origin and not schema.unit
+            why = f"{found.why}, from {schema.origin} on" if counted else found.why
+            columns.append(dataclasses.replace(schema, kind=found.kind, why=why))
             notes += [found.note] if found.note else []
         if whole:
             skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
@@ -337,13 +339,11 @@ def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
 
 
 def _dependences(columns: Iterable[ColumnSchema], frame: Frame) -> list[str]:
-    """What to say of columns that are linear functions of several others."""
+    """What to say of columns that are linear functions of others."""
     numeric = [c for c in columns if c.kind.width and c.dtype != "O"]
-    if len(numeric) < 3:
-        return []
     part = frame.take(dependence.rows_to_look_at(len(frame), len(numeric)))
     values = [np.float64(c.numbers(part[c.name])) for c in numeric]
-    return dependence.notes([c.name for c in numeric], np.stack(values, axis=1))
+    return dependence.notes([c.name for c in numeric], values)
 
 
 def _shown(value: Any) -> str:

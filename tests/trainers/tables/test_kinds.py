@@ -202,12 +202,75 @@ def test_a_part_decides_only_what_holds_for_all():
     assert not isinstance(find(y, where="x").kind, Skipped)
 
 
-def test_a_sentinel_is_named():
-    x = np.where(RNG.random(2_000) < 0.05, -9_999, NORMAL)
-    note = find(x, where="column 1").note
-    assert "column 1" in note
-    assert "-9999" in note
-    assert "--na -9999" in note
+AGES = RNG.integers(18, 80, 2_000)
+FAR = {
+    "reals": (np.where(RNG.random(2_000) < 0.05, -9_999, NORMAL), "-9999"),
+    "ages": (np.where(RNG.random(2_000) < 0.05, -9_999, AGES), "-9999"),
+    "digits": (np.where(RNG.random(2_000) < 0.1, 999, AGES % 10), "999"),
+    "one row": (np.where(np.arange(2_000) == 7, -9_999, NORMAL), "-9999"),
+    "repeated": (np.where(np.arange(2_000) < 3, 1e6, NORMAL), "1e+06"),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_value_that_stands_for_a_missing_one_is_named(name):
+    x, value = FAR[name]
+    found = find(x, where="column 1")
+    assert f"column 1: {value} in " in found.note
+    assert f"--na {value}" in found.note
+    if (
+        name != "one row"
+    ):  # samples hold it as often, and nothing between it and the rest
+        assert isinstance(found.kind, Spike)
+        drawn = found.kind.decode(RNG.normal(size=(1_000, found.kind.width)))
+        inner = drawn[drawn != found.kind.value]
+        assert x[x != found.kind.value].min() - 2 <= inner.min()
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        RNG.standard_cauchy(3_000),
+        np.where(np.arange(2_000) == 7, 1e6, NORMAL),
+        np.exp(3 * NORMAL).round(2),
+        AGES,
+        AGES % 2,
+        np.r_[AGES % 4, 40],
+    ],
+)
+def test_far_values_that_are_no_sentinels_are_not(x):
+    assert not find(x, where="x").note
+
+
+def test_zeros_among_heaps_are_a_spike():
+    money = np.round(np.exp(8 + NORMAL), 3)
+    money[:400] = np.round(money[:400], -3)
+    money[RNG.random(2_000) < 0.13] = 0
+    for found in (
+        find(money, where="x"),
+        declared(money[money < 5_000], "spike(0)", where="x"),
+    ):
+        assert isinstance(found.kind, Spike)
+        assert found.kind.value == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("rounded(0)", "a step above 0"),
+        ("rounded(-1)", "a step above 0"),
+        ("boolean", "two values; x holds 2,000"),
+        ("spike", "must name a value that x holds"),
+        ("spike(3)", "must name a value that x holds"),
+    ],
+)
+def test_kinds_that_cannot_be_are_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        declared(NORMAL, words, where="x")
+
+
+def test_few_rows_above_zero_need_not_all_be():
+    assert isinstance(find(np.array([0.1, 0.5, 2.0]), where="x").kind, Continuous)
 
 
 def test_numbers_as_words_are_refused():

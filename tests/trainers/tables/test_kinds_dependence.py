@@ -1,4 +1,4 @@
-"""Columns that are linear functions of several others are named, and no others."""
+"""Columns that are linear functions of others are named, and no others."""
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,14 @@ TABLES = {
     "shares of one": {
         f"p{i}": share for i, share in enumerate(RNG.dirichlet([2, 3, 4, 5], N).T)
     },
+    "shares to four digits": {
+        f"p{i}": s for i, s in enumerate(RNG.dirichlet([2, 3, 4], N).T.round(4))
+    },
+    "degrees in two units": {
+        "celsius": (c := RNG.normal(15, 10, N)).round(3),
+        "fahrenheit": (1.8 * c + 32).round(3),
+    },
+    "six digits": {"x": X[:, 1].round(6), "y": (X[:, 1] / 3).round(6)},
     "a mean that is rounded": {
         "low": (X[:, 1] - np.exp(X[:, 0])).round(5),
         "high": (X[:, 1] + np.exp(X[:, 0])).round(5),

@@ -238,3 +238,29 @@ def test_rounded_values_come_back_as_they_were_written(spread):
     back = schema.decode_frame(schema.encode({"x": x}).rows)["x"].values
     assert len(np.unique(back)) > 5
     np.testing.assert_array_equal(back, back.round(1))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        np.int64(2**53 + 1),
+        np.int64(9 * 10**18),
+        np.int64(-9 * 10**18),
+        np.uint64(2**63),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 300])
+def test_whole_numbers_that_float64_does_not_hold_keep_their_differences(origin, step):
+    k = step * RNG.integers(0, 1_000, N).astype(origin.dtype)
+    far, near = ({"k": k + o, "x": RNG.normal(size=N)} for o in (origin, 0))
+    near["x"] = far["x"]
+    ours, plain = Schema.of(far), Schema.of(near)
+    rows, log_det = ours.encode(far)
+    expected = plain.encode(near)
+    np.testing.assert_allclose(rows, expected.rows, atol=1e-6)
+    np.testing.assert_allclose(log_det, expected.log_det, atol=1e-9)
+    back = ours.decode_frame(rows)["k"].values
+    assert back.dtype == origin.dtype
+    np.testing.assert_array_equal(back, far["k"])
+    again = Schema.from_config(json.loads(json.dumps(ours.to_config())))
+    np.testing.assert_array_equal(again.encode(far).rows, rows)

@@ -19,12 +19,12 @@ from trainers.tables.kinds.grids import (
 )
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
-from trainers.tables.kinds.remarks import remarked
+from trainers.tables.kinds.remarks import far_values, remarked
 from trainers.tables.kinds.words import counted, of_words, sorted_levels
 
 NAMES = (
     "continuous", "positive", "bounded(lo, hi)", "rounded(step)", "integer",
-    "categorical", "boolean", "date", "skipped",
+    "spike(value)", "categorical", "boolean", "date", "skipped",
 )  # fmt: skip
 _NATURAL = ((0, 24), (0, 360), (-180, 180), (-90, 90))  # and [0, 10^k], [-10^k, 10^k]
 _MAX_CELLS = 128  # of a grid whose cells each get their frequency
@@ -32,7 +32,9 @@ _MAX_SPARSE_CELLS = 20_000  # of a grid of which most cells are empty
 _MAX_VALUES = 30  # on no such grid, that are levels
 _TIES = 0.05  # share of repeated values from which a column is on a grid
 _SPIKE = 0.02  # share of the rows from which one value is a spike
+_EDGE_SPIKE = 0.05  # likewise, of the least value among heaps
 _MAX_SPIKES = 2
+_FEWEST_POSITIVE = 10  # rows, of which fewer may be above 0 by chance
 _LOOKED_AT = 50_000  # values that decide, of more, if the kind then holds them all
 
 
@@ -112,12 +114,23 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
     if name == "skipped":
         return Found(Skipped(reason=why), why)
     if name in ("categorical", "boolean"):
-        return Found(counted(x, sorted_levels(x), name), why)
+        levels = sorted_levels(x)
+        if name == "boolean" and len(levels) > 2:
+            raise InputError(
+                f"`kinds` asks for boolean, which has two values; {where} holds"
+                f" {len(levels):,}. Use categorical, or leave the kind out."
+            )
+        return Found(counted(x, levels, name), why)
     if x.dtype == object:
         raise _words_for(name, x[0], where)
     if name in ("rounded", "integer", "date"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
+        if not 0 < step < np.inf:
+            raise InputError(
+                f"`kinds` must give a step above 0, as in rounded(0.1); got {words!r} for"
+                f" {where}."
+            )
         if name != "integer" and not numbers:
             step = step_of(levels)
         if step is None:
@@ -128,6 +141,8 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
         found = _on_grid(snapped, levels, step, name, why, mass=mass)
         return remarked(found, x, where)
     y = np.float64(x)
+    if name == "spike":
+        return _asked_spike(x, numbers, words, where=where, mass=mass)
     if name == "continuous":
         return Found(Continuous(scale=Scale.of(y)), why)
     if name == "positive":
@@ -148,6 +163,19 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
             f" {y.max():g}. Widen the bounds, or leave those rows out."
         )
     return Found(_bounded(y, low, high), why)
+
+
+def _asked_spike(x, numbers, words, *, where: str, mass: bool) -> Found:
+    rest = x[x != numbers[0]] if len(numbers) == 1 else x
+    if len(rest) == len(x) or len(np.unique(rest)) < 2:
+        raise InputError(
+            f"`kinds` must name a value that {where} holds beside at least two others, as in"
+            f" spike(0); got {words!r}."
+        )
+    found = _of_numbers(
+        rest, np.unique(rest), where=where, mass=mass, spikes=_MAX_SPIKES
+    )
+    return _spiked(x, numbers[0], found)
 
 
 def _words_for(name: str, word: Any, where: str) -> InputError:
@@ -171,7 +199,7 @@ def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
 
 
 def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
-    spike = _spike(x, where, mass=mass, spikes=spikes)
+    spike = _spike(x, where=where, mass=mass, spikes=spikes)
     if spike is not None:
         return spike
     n, ties = len(x), 1 - len(levels) / len(x)
@@ -209,7 +237,7 @@ def _real(x: np.ndarray) -> Found:
         close = a <= low <= a + 0.02 * width and b - 0.02 * width <= high <= b
         if len(y) >= 50 and close and _is_full(y):
             return Found(_bounded(y, a, b), f"fills [{a:g}, {b:g}]")
-    if low >= 0:
+    if low >= 0 and len(y) >= _FEWEST_POSITIVE:
         middle = np.sort(y)[len(y) // 100 : len(y) - len(y) // 100]
         floor = 0.0 if low > 0 else -float(middle[middle > 0].min()) / 2
         log = np.log(middle - floor)
@@ -286,31 +314,31 @@ def _cells(x, low: float, step: float, cells: int, name: str) -> Levels:
     )
 
 
-def _spike(x: np.ndarray, where: str, *, mass: bool, spikes: int) -> Found | None:
-    """One value that many rows share while the others hardly repeat."""
+def _spike(x: np.ndarray, *, where: str, mass: bool, spikes: int) -> Found | None:
+    """One value that many rows share while the others hardly repeat, or far from them."""
     values, counts = np.unique(x, return_counts=True)
-    if len(values) <= 30 or spikes >= _MAX_SPIKES:
+    if len(values) < 2 or spikes >= _MAX_SPIKES:
         return None
     order = np.argsort(counts)
     most, value = counts[order[-1]], values[order[-1]]
-    rest = x[x != value]
-    others = np.float64(rest)
-    distance = min(abs(value - others.min()), abs(value - others.max()))
-    outside = not others.min() <= value <= others.max()
-    far = outside and distance > 2 * np.ptp(np.quantile(others, (0.01, 0.99)))
-    note = ""
-    if far and most >= 3:
-        note = (
-            f"{where}: {text(value)} in {most} rows lies far from all other values; if it"
-            f" stands for a missing value, say so (--na {text(value)}, or leave those"
-            " rows out)."
-        )
-    lonely = most >= 10 and most >= 10 * counts[order[-2]]
-    if not lonely or (most < _SPIKE * len(x) and not (far and most >= 10)):
+    # Zeros of money stand out among heaps less than others do among values that are unlike.
+    times = 3 if value == values[0] and most >= _EDGE_SPIKE * len(x) else 10
+    lonely = len(values) > 30 and most >= max(
+        10, times * counts[order[-2]], _SPIKE * len(x)
+    )
+    far = {v: n for v, n in far_values(x).items() if n > 1}
+    if not lonely and not far:
         return None
+    value = value if lonely else max(far, key=far.get)
+    rest = x[x != value]
     found = _of_numbers(
         rest, np.unique(rest), where=where, mass=mass, spikes=spikes + 1
     )
-    kind = Spike(value=float(value), share=float(most / len(x)), rest=found.kind)
-    why = f"{text(value)} in {most / len(x):.0%} of the rows, beside {found.why}"
-    return Found(kind, why, note or found.note)
+    return _spiked(x, value, found)
+
+
+def _spiked(x: np.ndarray, value: float, found: Found) -> Found:
+    share = float(np.mean(x == value))
+    kind = Spike(value=float(value), share=share, rest=found.kind)
+    why = f"{text(value)} in {share:.0%} of the rows, beside {found.why}"
+    return Found(kind, why, found.note)

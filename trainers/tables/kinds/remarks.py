@@ -7,23 +7,27 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.kinds.base import Kind
-from trainers.tables.kinds.found import Found, name_in, option
+from trainers.tables.kinds.found import Found, name_in, option, text
 from trainers.tables.kinds.grids import coarser
 from trainers.tables.kinds.levels import Levels, Spike
 from trainers.tables.kinds.numbers import Grid, Integer
 
 _LOOSE = 1e-3  # of a step: float noise, not off the grid
 _LOOKED_AT = 50_000  # values, of more, for a coarser grid
+_MAX_FAR = 3  # values at either end that may stand for missing ones
+_FEWEST_OTHERS = 5  # values beside them
+_REPEATED = 3  # rows that show that a far value is one
+_NINES = re.compile(r"-?9{2,}(\.9+)?").fullmatch
 _FEWEST = 20  # rows, of which fewer may well be all different
 _NAMES = re.compile(r"(no|nr|id|ids|number|num|index|key|code)$", re.IGNORECASE)
 
 
 def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     """With what there is to say of values x [n] in a column of numbers."""
-    kind = found.kind
+    kind, why = found.kind, found.why
+    note = _far(x, where) or found.note
     if isinstance(kind, Spike):
         kind, x = kind.rest, x[x != kind.value]
-    why, note = found.why, found.note
     off = _off_grid(kind, x)
     if off:
         rounds = "values off the grid are" if off > 1 else "value off the grid is"
@@ -33,6 +37,43 @@ def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     elif isinstance(kind, Grid) and not note:
         note = _heaped(kind, x, where)
     return dataclasses.replace(found, why=why, note=note)
+
+
+def far_values(x: np.ndarray) -> dict[Any, int]:
+    """Values that may stand for missing ones, and in how many rows each of them is.
+
+    At most three, beyond a gap of twice the range of nearly all others; each in three rows
+    or more, or written like one: -99, -9999, 999.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    if len(values) < _FEWEST_OTHERS or values.dtype == bool:
+        return {}
+    found: dict[Any, int] = {}
+    for flip in (1, -1):
+        ordered, rows = flip * np.float64(values)[::flip], counts[::flip]
+        for k in range(1, min(_MAX_FAR, len(values) - _FEWEST_OTHERS + 1) + 1):
+            inner = np.float64(x[flip * np.float64(x) >= ordered[k]])
+            width = np.ptp(np.quantile(inner, (0.01, 0.99)))
+            if 2 * len(inner) > len(x) and ordered[k] - ordered[k - 1] > 2 * width:
+                outer = zip(values[::flip][:k].tolist(), rows[:k].tolist(), strict=True)
+                found |= {v: n for v, n in outer if n >= _REPEATED or _NINES(text(v))}
+    return found
+
+
+def _far(x: np.ndarray, where: str) -> str:
+    """A note on values that may stand for missing ones."""
+    found = far_values(x)
+    if not found:
+        return ""
+    told = " and ".join(f"{text(v)} in {n} rows" for v, n in found.items())
+    told = told.replace(" in 1 rows", " in 1 row")
+    options = " ".join(f"--na {text(v)}" for v in found)
+    one = len(found) == 1
+    return (
+        f"{where}: {told} {'lies' if one else 'lie'} far from all other values; if"
+        f" {'it stands for a missing value' if one else 'they stand for missing values'}, say"
+        f" so ({options}, or leave those rows out)."
+    )
 
 
 def _off_grid(kind: Kind, x: np.ndarray) -> int:
