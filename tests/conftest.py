@@ -16,7 +16,7 @@ def pytest_configure(config):
     """Shares compiled programs between the workers, and with the next run."""
     folder = config.rootpath / ".pytest_cache" / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture

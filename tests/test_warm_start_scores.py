@@ -54,6 +54,7 @@ def test_a_start_from_fifty_rows_is_not_behind_a_gaussian(rotation):
     assert np.mean(gains) > -0.02, gains
 
 
+@pytest.mark.slow
 def test_a_whitened_flow_starts_at_the_gaussian_and_keeps_its_axes():
     # Normal rows, to which the mixtures find nothing to add.
     rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def flow_of(param_dtype, num_blocks=1, build=rn.coupling_flow, **options):
     return build(2, num_blocks, **options, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_flow", "of_rows", "num_blocks"),
     [

@@ -128,6 +128,7 @@ def test_scanned_blocks_are_the_blocks_in_a_list(way):
         )
 
 
+@pytest.mark.slow
 def test_scanned_blocks_are_a_bijection(nnx_mode):
     rngs = nnx.Rngs(0)
     blocks = rn.ScannedBlocks(

@@ -143,7 +143,7 @@ def stopped(tmp_path_factory):
         *(slow("8 data", after) for after in LAYOUTS),
         ("4 data x 2 model", "4 data x 2 model"),
         slow("4 data x 2 model", "one"),
-        ("pmap on 8", "2 data"),
+        slow("pmap on 8", "2 data"),
     ],
 )
 def test_a_run_goes_on_in_another_layout(stopped, tmp_path, before, after):

@@ -142,6 +142,7 @@ def test_a_context_is_given_and_not_modelled():
         model.score_samples(zero)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_and_what_is_extrapolated_is_said():
     random = np.random.default_rng(0)
     table = pd.DataFrame(
@@ -228,6 +229,7 @@ def test_bad_tables_are_refused_by_column(x, message):
         FlowDensity(**SMALL).fit(x)
 
 
+@pytest.mark.slow
 def test_a_sentinel_is_warned_of_by_column():
     x = RNG.normal(size=(600, 2))
     x[:40, 1] = -9_999

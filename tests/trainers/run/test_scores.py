@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.slow import slow
 from tests.trainers.layouts import LAYOUTS, QUICK, VALID, X
 from tests.trainers.tiny import Tiny
 from trainers import fit, restore
@@ -33,7 +34,7 @@ def with_wild(rows, number):
 
 
 @pytest.mark.parametrize("layout", [None, *LAYOUTS])
-@pytest.mark.parametrize("number", [3, 4_711])
+@pytest.mark.parametrize("number", [3, slow(4_711)])
 def test_a_score_that_is_nan_names_the_set_and_the_row(layout, number):
     options = {"loss_fn": loss(jnp.nan), "config": QUICK}
     options |= LAYOUTS[layout]() if layout else {}

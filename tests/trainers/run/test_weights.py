@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.slow import slow
 from tests.trainers.layouts import LAYOUTS, QUICK, VALID, X, assert_same_run
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit
@@ -72,7 +73,9 @@ def test_a_step_is_unbiased():
     np.testing.assert_allclose(result.history["train"][0], -wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS, "in parts"])
+@pytest.mark.parametrize(
+    "layout", [slow("8 data"), "4 data x 2 model", slow("pmap on 8"), "in parts"]
+)
 def test_every_layout_gives_the_losses_of_one_device(layout):
     options = {"weights": COUNTS, "weights_valid": np.arange(len(VALID))}
     one = fit(Tiny(), X, VALID, config=QUICK, **options)
