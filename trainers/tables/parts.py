@@ -9,7 +9,7 @@ import numpy as np
 
 from trainers.tables.arrow import import_pyarrow, is_numeric
 from trainers.tables.files.arrays import NpyRows, frame_of_rows
-from trainers.tables.files.opening import counting, open_table, without_rows
+from trainers.tables.files.opening import open_table, without_rows
 from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import Source, TableFile
 from trainers.tables.frame import Frame
@@ -246,8 +246,6 @@ def _frames(
     for frame in file.parts(names, rows):
         if not len(frame):
             continue
-        if empty:
-            notes = (*notes, *counting(frame, file))
         empty = False
         notes_here = (*frame.notes, *notes)
         yield dataclasses.replace(frame, notes=notes_here, is_named=file.is_named)

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from trainers.tables.files.opening import counting, open_table, without_rows
+from trainers.tables.files.opening import open_table, without_rows
 from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
 
@@ -69,6 +69,6 @@ def read_frame(
         raise without_rows(file, names)
     return dataclasses.replace(
         frame,
-        notes=(*frame.notes, *notes, *counting(frame, file)),
+        notes=(*frame.notes, *notes),
         is_named=file.is_named,
     )

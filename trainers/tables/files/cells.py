@@ -1,6 +1,9 @@
 """What the text of a cell may be: a number, a date, nothing, or a word."""
 
 import re
+from typing import Any
+
+from trainers.tables.arrow import import_pyarrow
 
 # What pandas takes for missing, and what files of instruments and of UCI have. "none" is a
 # level of too many columns to be among them.
@@ -28,11 +31,17 @@ TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 _DIGITS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBER = rf"^[+-]?(?:{_DIGITS}|inf|Inf|INF|infinity|Infinity|INFINITY)$"
 INTEGER = r"^[+-]?\d+$"
-# Groups of three digits, behind a decimal point and behind a decimal comma.
+_BLANK = "[ \u00a0\u2009\u202f]"  # also those that do not break, and the thin ones
+_GROUPING = {".": (",", "'", _BLANK), ",": (r"\.", "'", _BLANK)}  # by the decimal sign
 GROUPS = {
-    ".": r"^[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?$",
-    ",": r"^[+-]?[1-9]\d{0,2}(?:[.' ]\d{3})+(?:,\d*)?$",
+    point: r"^[+-]?[1-9]\d{0,2}(?:"
+    + "|".join(rf"(?:{sign}\d{{3}})+" for sign in signs)
+    + rf")(?:[{point}]\d*)?$"
+    for point, signs in _GROUPING.items()
 }
+# What stands for a sign or an exponent elsewhere, and what it becomes.
+_MINUS = "^\u2212", "-"
+_FORTRAN = r"^([+-]?\d*[.,]\d*)[dD]([+-]?\d+)$", r"\1E\2"
 _LONGEST_NUMBER = 100  # characters; of a longer text the patterns would take long
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?"
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})?"
@@ -53,6 +62,19 @@ _SURE = {
     )
     for point, group in ((".", ","), (",", "."))
 }
+# What is no number or date here, but was meant as one.
+_LOOKED_AT, _FEW_LEVELS = 200, 20  # words; more that end alike have a unit
+_FIGURE = r"[+\-\u2212]?[\d.,' \u00a0\u202f]*\d"
+_NEGATIVE = re.compile(rf"(?:{_FIGURE}|\({_FIGURE}\))$")
+_DRESSED = re.compile(
+    rf"[+\-\u2212]?([^\W\d]{{0,3}}|[^\w\s()]?)\s?{_FIGURE}\s?([^\d\s()]{{0,4}})"
+)
+_MONEY = re.compile(r"[%\u2030$\u20ac\u00a3\u00a5\u20b9]|EUR|USD|GBP|CHF|JPY")
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+_DATE_LIKE = re.compile(
+    rf"(?:{_MONTH} (?:\d{{1,2}},? )?\d{{4}}|(?:\d{{1,2}}\.? )?{_MONTH}[ -]\d{{2,4}}"
+    rf"|\d{{4}}[-/]\d{{2}}|\d{{4}}[- ]?[QW]\d{{1,2}}|\d{{8}}T\d{{4,6}}Z?)(?:[T ]{_CLOCK})?$"
+)
 _EITHER = {point: re.compile(rf"[+-]?\d{{1,3}}[{point}]\d{{3}}$") for point in ".,"}
 
 
@@ -72,6 +94,8 @@ def kind(cell: str, decimal: str = ".") -> str:
 
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Whether it is a number, with or without groups of three digits."""
+    for form, usual in (_MINUS, _FORTRAN):
+        cell = re.sub(form, usual, cell)
     if _GROUPS[decimal].match(cell):
         return True
     if decimal == ",":
@@ -93,3 +117,115 @@ def decimal_of(cells: list[str], sep: str) -> str:
         # 1,234 alone, where commas do not separate cells: a comma in most such files.
         found = {p: sum(bool(_EITHER[p].match(c)) for c in cells) for p in ".,"}
     return "," if found[","] > found["."] else "."
+
+
+def notation(words: Any, kind: str, decimal: str) -> list[str]:
+    """What is told of how words, which are all of a kind, write numbers."""
+    pc = import_pyarrow().compute
+    if kind not in ("integer", "number"):
+        return []
+    plain = _plain(words)
+    held = plain.filter(pc.match_substring_regex(plain, GROUPS[decimal]))
+    found = {
+        f"'{sign.strip(chr(92))}'" if sign != _BLANK else "a blank": (held, sign)
+        for sign in _GROUPING[decimal]
+    }
+    said = [
+        f"{sign} groups the digits of numbers (--decimal)"
+        for sign, (cells, form) in found.items()
+        if pc.any(pc.match_substring_regex(cells, form)).as_py()
+    ]
+    for (form, _), name in ((_MINUS, "'\u2212' is read as minus"),
+                            (_FORTRAN, "D is read as E, before exponents")):  # fmt: skip
+        if pc.any(pc.match_substring_regex(words, form)).as_py():
+            said.append(name)
+    return said
+
+
+def looks_like(words: Any) -> str:
+    """What words may have been meant as, and the way to have them so; "" for words."""
+    held = words.drop_null().to_pylist()[:_LOOKED_AT]
+    if not held or max(map(len, held)) > _LONGEST_NUMBER:
+        return ""
+    left = "and is left as words:"
+    if all(map(_DATE_LIKE.match, held)):
+        return f"dates, as {held[0]!r}, {left} write them as year-month-day"
+    if all(map(_NEGATIVE.match, held)) and any(word[0] == "(" for word in held):
+        example = next(word for word in held if word[0] == "(")
+        return f"numbers, as {example!r}, {left} write - before negative ones"
+    found = [_DRESSED.fullmatch(word) for word in held]
+    signs = {m[1] + m[2] for m in found if m} - {""}
+    if not all(found) or len(signs) != 1:
+        return ""
+    (sign,) = signs
+    unit = len(held) > _FEW_LEVELS and not any(m and m[1] for m in found)
+    if not unit and not _MONEY.fullmatch(sign):
+        return ""  # Q1, Q2, ...: names
+    return (
+        f"numbers with {sign!r}, as {held[0]!r}, {left} leave {sign!r} out in the file"
+    )
+
+
+def integers(words: Any) -> Any:
+    """Whole numbers, null where a word is none."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    words = _plain(words)
+    whole = pc.match_substring_regex(words, INTEGER)
+    none = arrow.scalar(None, arrow.string())
+    bare = pc.if_else(whole, pc.replace_substring_regex(words, r"^\+", ""), none)
+    try:
+        return bare.cast(arrow.int64())
+    except arrow.ArrowInvalid:
+        return bare.cast(arrow.uint64())
+
+
+def numbers(words: Any, decimal: str) -> Any:
+    """Numbers, null where a word is none."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    words = _plain(words)
+    grouped = pc.match_substring_regex(words, GROUPS[decimal])
+    if pc.any(grouped).as_py():
+        signs = "|".join(_GROUPING[decimal])
+        bare = pc.replace_substring_regex(words, signs, "")
+        words = pc.if_else(grouped, bare, words)
+    if decimal == ",":
+        pointed = pc.and_(pc.match_substring(words, "."), pc.invert(grouped))
+        words = pc.replace_substring(pc.if_else(pointed, "", words), ",", ".")
+    right = pc.match_substring_regex(words, NUMBER)
+    none = arrow.scalar(None, arrow.string())
+    return pc.if_else(right, words, none).cast(arrow.float64())
+
+
+def _plain(words: Any) -> Any:
+    """With the usual signs of numbers."""
+    for form, usual in (_MINUS, _FORTRAN):
+        words = import_pyarrow().compute.replace_substring_regex(words, form, usual)
+    return words
+
+
+def instants(words: Any) -> Any:
+    """ISO 8601, in the coarsest unit that holds them, with a zone where all have one."""
+    arrow = import_pyarrow()
+    for zone in (None, "UTC"):
+        for unit in ("s", "ms", "us", "ns"):
+            try:
+                return words.cast(arrow.timestamp(unit, zone))
+            except arrow.ArrowInvalid:
+                continue
+    return None
+
+
+def clock(words: Any) -> Any:
+    """Times of the day, as the time since midnight."""
+    arrow = import_pyarrow()
+    padded = arrow.compute.replace_substring_regex(words, r"^(\d):", r"0\1:")
+    instants = arrow.compute.binary_join_element_wise("1970-01-01", padded, " ")
+    for unit in ("s", "ms", "us"):
+        try:
+            since = instants.cast(arrow.timestamp(unit)).cast(arrow.int64())
+        except arrow.ArrowInvalid:
+            continue
+        return since.cast(arrow.duration(unit))
+    return None

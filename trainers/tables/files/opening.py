@@ -4,16 +4,11 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.arrays import ArrayFile
 from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import TableFile, find
 from trainers.tables.files.text import TextFile
-from trainers.tables.frame import Frame
-
-_LEAST_COUNTED = 3  # rows: fewer may count by chance
 
 
 def open_table(
@@ -45,24 +40,6 @@ def without_rows(file: TableFile, names: Sequence[str]) -> InputError:
     return InputError(
         f"`path` must be a file with rows and columns, got {file.source.name} with 0 rows"
         f" of {len(names)} columns."
-    )
-
-
-def counting(frame: Frame, file: TableFile) -> tuple[str, ...]:
-    """A note for each column that counts the rows; it may be an index or a feature."""
-    rows = np.arange(len(frame))
-    counting = [
-        c.name
-        for c in frame.columns
-        if c.values.dtype.kind in "iu"
-        and len(rows) >= _LEAST_COUNTED
-        and c.name not in file.index
-        and not c.missing.any()
-        and np.array_equal(c.values - c.values[0], rows)
-    ]
-    return tuple(
-        f"column {printable(name)} only counts the rows (--drop {printable(name)})"
-        for name in counting
     )
 
 

@@ -80,12 +80,10 @@ def settle(
             continue
         found = _convert(words, rule)
         if found is not None and not found.null_count:
-            grouped = kind == "number" and _any_group(words, decimal)
-            group = "." if decimal == "," else ","
-            note = f"`{name}`: '{group}' groups the digits of numbers (--decimal)"
+            notes = [f"`{name}`: {how}" for how in cells.notation(words, kind, decimal)]
             look, said = _look(words, kind, name)
             rule = dataclasses.replace(rule, look=look)
-            return found.take(indices), rule, [note] * grouped + said
+            return found.take(indices), rule, notes + said
     if as_dates := _as_dates(indices, words, name, known):
         return as_dates
     if other is not None:
@@ -95,11 +93,11 @@ def settle(
             said = "comma" if other == "," else "point"
             note = f"`{name}`: decimal {said}, unlike other columns (--decimal)"
             return found.take(indices), rule, [note]
-    return _mostly_numbers(indices, words, name, decimal) or (
-        words.take(indices),
-        Rule("words", decimal),
-        [],
-    )
+    if found := _mostly_numbers(indices, words, name, decimal):
+        return found
+    look = cells.looks_like(words)
+    note = f"`{name}` looks like {look}"
+    return words.take(indices), Rule("words", decimal), [note] * bool(look)
 
 
 def _look(words: Any, kind: str, name: str) -> tuple[str, list[str]]:
@@ -271,78 +269,19 @@ def _convert(words: Any, rule: Rule) -> Any:
     try:
         match rule.kind:
             case "integer":
-                return _integers(words)
+                return cells.integers(words)
             case "number":
-                return _numbers(words, rule.decimal)
+                return cells.numbers(words, rule.decimal)
             case "boolean":
                 true = pc.is_in(words, arrow.array(cells.TRUE))
                 false = pc.is_in(words, arrow.array(cells.FALSE))
                 return pc.if_else(pc.or_(true, false), true, None)
             case "clock":
-                return _clock(words)
+                return cells.clock(words)
         if rule.form is not None:
             return dates.parsed(words, rule.form)
         if rule.kind == "date":
             return words.cast(arrow.date32())
-        return _instants(words)
+        return cells.instants(words)
     except arrow.ArrowInvalid:
         return None
-
-
-def _integers(words: Any) -> Any:
-    arrow = import_pyarrow()
-    pc = arrow.compute
-    whole = pc.match_substring_regex(words, cells.INTEGER)
-    none = arrow.scalar(None, arrow.string())
-    bare = pc.if_else(whole, pc.replace_substring_regex(words, r"^\+", ""), none)
-    try:
-        return bare.cast(arrow.int64())
-    except arrow.ArrowInvalid:
-        return bare.cast(arrow.uint64())
-
-
-def _any_group(words: Any, decimal: str) -> bool:
-    pc = import_pyarrow().compute
-    return pc.any(pc.match_substring_regex(words, cells.GROUPS[decimal])).as_py()
-
-
-def _numbers(words: Any, decimal: str) -> Any:
-    arrow = import_pyarrow()
-    pc = arrow.compute
-    grouped = pc.match_substring_regex(words, cells.GROUPS[decimal])
-    if decimal == ",":
-        bare = pc.replace_substring_regex(words, r"[.' ]", "")
-        pointed = pc.match_substring(words, ".")
-        words = pc.if_else(grouped, bare, pc.if_else(pointed, "", words))
-        words = pc.replace_substring(words, ",", ".")
-    elif pc.any(grouped).as_py():
-        words = pc.if_else(grouped, pc.replace_substring(words, ",", ""), words)
-    numbers = pc.match_substring_regex(words, cells.NUMBER)
-    none = arrow.scalar(None, arrow.string())
-    return pc.if_else(numbers, words, none).cast(arrow.float64())
-
-
-def _instants(words: Any) -> Any:
-    """ISO 8601, in the coarsest unit that holds them, with a zone where all have one."""
-    arrow = import_pyarrow()
-    for zone in (None, "UTC"):
-        for unit in ("s", "ms", "us", "ns"):
-            try:
-                return words.cast(arrow.timestamp(unit, zone))
-            except arrow.ArrowInvalid:
-                continue
-    return None
-
-
-def _clock(words: Any) -> Any:
-    """Times of the day, as the time since midnight."""
-    arrow = import_pyarrow()
-    padded = arrow.compute.replace_substring_regex(words, r"^(\d):", r"0\1:")
-    instants = arrow.compute.binary_join_element_wise("1970-01-01", padded, " ")
-    for unit in ("s", "ms", "us"):
-        try:
-            since = instants.cast(arrow.timestamp(unit)).cast(arrow.int64())
-        except arrow.ArrowInvalid:
-            continue
-        return since.cast(arrow.duration(unit))
-    return None

@@ -255,12 +255,60 @@ INDEXES = {
     "a column that counts is kept": Text(
         "id,a\n7,2\n8,2\n9,5\n",
         {"id": [7, 8, 9], "a": [2, 2, 5]},
-        (r"column id only counts the rows \(--drop id\)",),
     ),
 }
 
 _MANY = "".join(f"{i},{i / 4}\n" for i in range(1, 60))
 KINDS = {
+    "digits in groups of blanks": Text(
+        "a;b\n5 829 981;1\u202f234.5\n8 326 534;2\u00a0345\n",
+        {"a": [5829981.0, 8326534.0], "b": [1234.5, 2345.0]},
+        (
+            "separator",
+            "`a`: a blank groups the digits",
+            "`b`: a blank groups the digits",
+        ),
+    ),
+    "signs of other programs": Text(
+        "a,b,c\n\u22120.5,\u22125,1.5D+03\n1.5,6,-.25d-1\n",
+        {"a": [-0.5, 1.5], "b": [-5, 6], "c": [1500.0, -0.025]},
+        ("`a`: '\u2212' is read as minus", "`b`: '\u2212'", "`c`: D is read as E"),
+    ),
+    "numbers in dress": Text(
+        'a,b,c,d,e\n41.2%,-$3,EUR 12,(0.5),1\n5%,"$1,180.64",EUR 1.5,2,7\n',
+        {
+            "a": ["41.2%", "5%"],
+            "b": ["-$3", "$1,180.64"],
+            "c": ["EUR 12", "EUR 1.5"],
+            "d": ["(0.5)", "2"],
+            "e": [1, 7],
+        },
+        (
+            "`a` looks like numbers with '%', as '41.2%', and is left as words: leave '%'",
+            r"`b` looks like numbers with '\$'",
+            "`c` looks like numbers with 'EUR'",
+            r"`d` looks like numbers, as '\(0.5\)', .* write - before negative ones",
+        ),
+    ),
+    "names with digits": Text(
+        "a,b,c\nQ1,12a,1\nQ2,7a,7\n",
+        {"a": ["Q1", "Q2"], "b": ["12a", "7a"], "c": [1, 7]},
+    ),
+    "dates in words that are not read": Text(
+        "a;b;c;d\nJan 1 2000;2019-05;2019Q1;1\nMarch 30, 2020;2020-12;2020Q4;7\n",
+        {
+            "a": ["Jan 1 2000", "March 30, 2020"],
+            "b": ["2019-05", "2020-12"],
+            "c": ["2019Q1", "2020Q4"],
+            "d": [1, 7],
+        },
+        (
+            "separator",
+            "`a` looks like dates, as 'Jan 1 2000', and is left as words: write them as",
+            "`b` looks like dates, as '2019-05'",
+            "`c` looks like dates, as '2019Q1'",
+        ),
+    ),
     "integers stay": Text(
         "a,b\n1,-9223372036854775808\n,9223372036854775807\n",
         {"a": [1, None], "b": [-(2**63), 2**63 - 1]},
