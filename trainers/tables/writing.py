@@ -146,8 +146,7 @@ class _Text(contextlib.AbstractContextManager):
         options = pyarrow_csv.WriteOptions(
             include_header=False,
             delimiter=self._sep,
-            # A line without anything would be no row.
-            null_string="NA" if len(frame.columns) == 1 else "",
+            null_string="NA",  # a line without anything would be no row
         )
         buffer = io.BytesIO()
         pyarrow_csv.write_csv(_spoken(frame), buffer, options)

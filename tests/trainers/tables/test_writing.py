@@ -72,7 +72,7 @@ def test_text_as_people_read_it(tmp_path):
     assert (tmp_path / "x.csv").read_text() == (
         "integer,float,truth,class,word,day,instant,clock,counts\n"
         '1,0.1,true,"x","a, ""b""",2024-01-31 00:00:00,2024-01-31 10:00:00.500,00:01:00,1\n'
-        '2,1e+22,false,"z",,2024-02-29 00:00:00,,01:00:00,\n'
+        '2,1e+22,false,"z",NA,2024-02-29 00:00:00,NA,01:00:00,NA\n'
         '4611686018427387904,-5e-324,true,"x","ü\nv",1969-12-31 00:00:00,'
         "2024-01-01 00:00:00.000,23:59:59,3\n"
     )
