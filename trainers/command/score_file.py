@@ -80,7 +80,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
                 for note in dict.fromkeys((*frame.notes, *notes, *extra)):
                     printer.result(note)
                 progress.phase("scoring", total=max(total, len(frame)))
-            rounded.update(_off_whole(opened, frame))
+            rounded.update(_off_whole(opened, rows))
             log_prob = _log_prob(opened, rows, context)
             tally.add(log_prob)
             if settings.out is not None and settings.outliers:
@@ -98,7 +98,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
         printer.result(no_cell(value))
     for name, count in rounded.items():
         printer.result(
-            f"{name}: {count:,} values are no whole numbers, as in the fit, and are rounded"
+            f"{name}: {count:,} between the whole numbers that the fit had, rounded to them"
         )
     _tell(tally, opened, printer)
 
@@ -175,11 +175,11 @@ def _renamed(frame: Frame, opened: Run, settings: Any) -> Frame:
     return dataclasses.replace(frame, columns=tuple(columns), is_named=True)
 
 
-def _off_whole(opened: Run, frame: Frame) -> dict[str, int]:
+def _off_whole(opened: Run, rows: Frame) -> dict[str, int]:
     """How many values are not whole, in columns that the fit had whole."""
     counts = {}
     for c in opened.model.schema.kept:
-        values = frame[c.name].values[~frame[c.name].gone]
+        values = rows[c.name].values[~rows[c.name].gone]
         if np.dtype(c.dtype).kind in "iu" and values.dtype.kind == "f":
             counts[c.name] = int((values != np.rint(values)).sum())
     return {name: count for name, count in counts.items() if count}

@@ -65,6 +65,23 @@ def test_rows_with_holes_have_an_empty_score(mixed, tmp_path):
     assert scores.values[4] == -np.inf
 
 
+def test_what_becomes_of_the_rows_is_told_also_if_quiet(mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_file, "_ROWS", 100)
+    lines = mixed_lines()
+    lines[5] = "1.5,red,3.4,2024-02-01"
+    file = tmp_path / "new.csv"
+    file.write_text("\n".join(lines) + "\n")
+    ended = command("score", mixed.run, file, "--quiet", "--na", "-9998", "1.5")
+    assert ended.code == 0, ended.err
+    assert "--na -9998 matches no cell" in ended.out
+    assert "--na 1.5" not in ended.out
+    assert "count: 1 between the whole numbers that the fit had" in ended.out
+    file.write_text("\n".join(lines).replace("red", '"red', 1) + "\n")
+    ended = command("score", mixed.run, file, "--quiet")
+    assert (ended.code, ended.out) == (2, "")
+    assert "must close every quote" in ended.err
+
+
 def test_columns_are_matched_by_name_and_others_are_told(mixed, tmp_path):
     rows = [line.split(",") for line in mixed_lines()]
     turned = [",".join([row[3], f"{i}x", *row[:3]]) for i, row in enumerate(rows)]
