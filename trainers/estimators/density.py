@@ -33,7 +33,7 @@ from trainers.estimators.fitting import EncodedTable, split, start
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.rungs import Chosen, steps_within, train_rungs
 from trainers.estimators.settings import DECIDED, seconds_of, settings_for
-from trainers.estimators.table_flow import NUM_DRAWS, TableFlow
+from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
@@ -277,13 +277,13 @@ class FlowDensity(
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """The estimator that `save` wrote, or one around what `rbig-nnx fit` wrote.
+        """The estimator that `save` wrote, or one around the folder of `rbig-nnx fit`.
 
         Raises:
           CheckpointError: a checkpoint that is missing, damaged, or of something else.
         """
         table = TableFlow.load(path)
-        about = read_about(path).get("estimator")
+        about = read_about(checkpoint_in(path)).get("estimator")
         if about is not None and about["estimator"] != cls.__name__:
             raise CheckpointError(
                 f"`path` must hold a {cls.__name__}; {path} holds a {about['estimator']}."

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -25,6 +26,7 @@ from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
 
+FLOW = "flow"  # the checkpoint in the folder of a command's fit
 NUM_DRAWS = 16  # of the noise of discrete columns, to average over
 _SIZES = (1_024, 16_384)  # rows a call: two programs serve every number of rows
 
@@ -128,11 +130,12 @@ class TableFlow:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Reads back what `save` wrote.
+        """Reads back what `save` wrote, or `rbig-nnx fit` into its folder.
 
         Raises:
           CheckpointError: a checkpoint that is missing, damaged, or without a table.
         """
+        path = checkpoint_in(path)
         kept = read_about(path).get("table")
         if kept is None:
             raise CheckpointError(
@@ -236,3 +239,9 @@ _log_prob = _on_flow(lambda flow, *rows: flow.log_prob(*rows))
 _forward = _on_flow(lambda flow, *rows: flow.forward_and_log_det(*rows)[0])
 _inverse = _on_flow(lambda flow, *rows: flow.inverse_and_log_det(*rows)[0])
 _normal = jax.jit(jax.random.normal, static_argnums=1)
+
+
+def checkpoint_in(path: str | os.PathLike) -> pathlib.Path:
+    """The checkpoint itself, or the one in the folder of a command's fit."""
+    inside = pathlib.Path(path, FLOW)
+    return inside if inside.is_dir() else pathlib.Path(path)

@@ -1,6 +1,9 @@
 import json
 
+import numpy as np
+
 from tests.trainers.command.conftest import command
+from trainers import FlowDensity
 
 
 def test_a_report_is_readable(mixed):
@@ -33,3 +36,10 @@ def test_what_a_run_is(mixed, conditional):
         assert words in ended.out
     assert "columns that are given" in command("info", conditional.run).out
     assert command("info", mixed.run.parent).code == 2
+
+
+def test_a_run_is_an_estimator_in_python(bare):
+    x = np.load(bare.file)
+    model = FlowDensity.load(bare.run)
+    assert model.n_features_in_ == 2
+    assert np.isfinite(model.score_samples(x)).all()

@@ -14,11 +14,11 @@ import numpy as np
 from trainers.checkpoints.identity import digest
 from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
-from trainers.estimators.table_flow import TableFlow
+from trainers.estimators.table_flow import FLOW, TableFlow
 from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Frame
 
-REPORT, FLOW = "report.json", "flow"
+REPORT = "report.json"
 _KEY = "fit"  # of what is kept with the flow
 # Probabilities at which log p of the training rows is remembered.
 _AT = np.unique(np.concatenate([np.linspace(0, 1, 101), np.geomspace(1e-4, 0.5, 60)]))
