@@ -38,7 +38,7 @@ class TrainConfig:
     patience: int = 10  # evaluations without a better validation score; 0 = never stop
     max_bad_steps: int = 20  # non-finite steps in a row that end the run
     steps_per_dispatch: int = 50  # steps a call to the device
-    checkpoint_every: int = 1_000  # steps between writes to `workdir`
+    checkpoint_every: int = 1_000  # steps between writes to disk
     max_to_keep: int = 2  # newest checkpoints that stay; each holds last and best model
     seed: int = 0  # order of the rows, noise, and the loss function's key
 

@@ -58,6 +58,7 @@ def parse(commands: Any, args: Sequence[str], *, prog: str, **options: Any) -> A
     """
     said = io.StringIO()
     kind = _kind(commands, args)
+    args = _joined(args, kind) if kind else args
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(commands, args=list(args), prog=prog, **options)
@@ -126,7 +127,30 @@ def in_typed_words(message: str, command: type | None) -> str:
 
     said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
     said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
+    said = re.sub(r"`(rbig-nnx[^`]*)`", r"\1", said)
     return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
+
+
+def _joined(args: Sequence[str], kind: type) -> list[str]:
+    """The line with all values of an option behind its first place: --drop a --drop b."""
+    fields = dataclasses.fields(kind)
+    several = {option(f.name) for f in fields if isinstance(f.default, tuple)}
+    runs: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    run = runs[0]
+    for word in args:
+        name, sign, value = word.partition("=")
+        if not word.startswith("--"):
+            run.append(word)
+        elif name not in several:
+            run = [word]
+            runs.append(run)
+        else:
+            if name not in first:
+                runs.append(first.setdefault(name, [name]))
+            run = first[name]
+            run += [value] * bool(sign)
+    return [word for run in runs for word in run]
 
 
 def _kinds_typed(match: re.Match) -> str:

@@ -86,7 +86,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(TrainConfig):
-    """How to train: `TrainConfig`, but what is left out follows the table."""
+    """How to train; what is left out follows the table."""
 
     num_steps: Chosen = None  # optimiser updates of a run
     batch_size: Chosen = None  # rows a step, over all devices

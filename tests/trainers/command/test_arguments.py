@@ -53,6 +53,19 @@ def test_arguments_of_python_become_options():
     )
     assert said == "--train.num-steps and --no-resume, `train`, `odd` of FILE"
     assert in_typed_words("`workdir` (--workdir) is", cli.Fit) == "--workdir is"
+    said = in_typed_words("or kinds={'c': 'skipped'}, kinds={\"a'b\": 'date'}", cli.Fit)
+    assert said == """or --kinds c=skipped, --kinds 'a'"'"'b=date'"""
+
+
+def test_an_option_of_several_values_may_come_again():
+    line = (
+        "fit x.csv --na -99 --seed 1 --na=999 x --drop a --hidden 8 --hidden 9 --drop b"
+    )
+    settings = parse_with_file(cli.COMMANDS, line.split(), prog="rbig-nnx")
+    assert settings.na == ("-99", "999", "x")
+    assert settings.drop == ("a", "b")
+    assert settings.hidden == (8, 9)
+    assert settings.seed == 1
 
 
 def parsed(tmp_path, text, *args):

@@ -23,6 +23,8 @@ def test_every_command_has_an_example_and_says_its_defaults(name, capsys):
     assert end.value.code == 0
     said = capsys.readouterr().out
     assert f"Example: rbig-nnx {name}" in said
+    assert "pyright" not in said
+    assert "`" not in said
     if name in ("fit", "sample", "demo", "information"):
         assert "(default:" in said
 
