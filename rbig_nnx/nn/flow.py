@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of, few_values
+from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 
 
@@ -98,9 +98,7 @@ class GaussianizationFlow(nnx.Module):
         """The map data → latent, given the context [..., c]."""
         if context is not None:
             context = float_array(context, "context")
-            if self.standardize_context is not None:
-                context = self.standardize_context.bijector().forward(context)
-        return LayerStack(self.layers, context)
+        return LayerStack(self.layers, context, self.standardize_context)
 
     def distribution(self, context: Numbers | None = None) -> distrax.Transformed:
         """The density over data as a Distrax distribution.
@@ -119,15 +117,15 @@ class GaussianizationFlow(nnx.Module):
         self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
-        args = self._check("x", x, context)
-        return _apply(self, *args, "forward_and_log_det", few_values())
+        x, context = self._check("x", x, context)
+        return self.bijector(context).forward_and_log_det(x)
 
     def inverse_and_log_det(
         self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
-        args = self._check("z", z, context)
-        return _apply(self, *args, "inverse_and_log_det", few_values())
+        z, context = self._check("z", z, context)
+        return self.bijector(context).inverse_and_log_det(z)
 
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
@@ -199,12 +197,6 @@ class GaussianizationFlow(nnx.Module):
     def _check_context(self, context: Any) -> Array | None:
         spreads = functools.partial(_spreads, self.standardize_context)
         return check_context(self, context, spreads)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _apply(flow, x, context, direction, _few_values):
-    # One compiled program per structure: eager calls would re-trace the scan every time.
-    return getattr(flow.bijector(context), direction)(x)
 
 
 def _log_normal(z: Array) -> Array:
@@ -313,7 +305,7 @@ def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
       6
     """
     return tuple(
-        float(jnp.max(jnp.abs(layer.conditioner.out.kernel[...])))
+        float(jnp.max(jnp.abs(layer.conditioner.output("kernel")[...])))
         for _, flow in find_flows(model)
         for outer in flow.layers
         for block in blocks_of(outer)

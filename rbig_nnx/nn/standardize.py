@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
-from rbig_nnx.nn.frozen import Frozen
+from rbig_nnx.nn.layer import Frozen, Layer
 
 _BOUND = 1e18  # standard deviations
 
@@ -33,7 +33,7 @@ class _Bounded(distrax.Bijector):
         return y, jnp.zeros_like(y)
 
 
-class Standardize(nnx.Module):
+class Standardize(Layer):
     """y = (x − mean) / exp(log_scale), fixed; the identity until `warm_start` fits it.
 
     Args:
@@ -76,7 +76,7 @@ class Standardize(nnx.Module):
         return {"num_features": self.num_features}
 
 
-class Whiten(nnx.Module):
+class Whiten(Layer):
     """y = x W with a fixed symmetric W; the identity until `warm_start` fits it.
 
     Fitted, W = C^(−1/2), the whitening that moves the features least (Kessy, Lewin and

@@ -19,15 +19,18 @@ def few(values):
 
 # How equal blocks are applied, whatever their size.
 WAYS = {
-    "written out": {"_few_values": few(10**9)},
-    "scanned": {"_few_values": few(0)},
-    "few rows at a time": {"_few_values": few(0), "_BLOCK_VALUES": 100},
+    "written out": {"activations._few_values": few(10**9)},
+    "scanned": {"activations._few_values": few(0)},
+    "few rows at a time": {
+        "activations._few_values": few(0),
+        "stack._BLOCK_VALUES": 100,
+    },
 }
 
 
 def choose(way, monkeypatch):
     for name, value in WAYS[way].items():
-        monkeypatch.setattr(f"rbig_nnx.nn.stack.{name}", value)
+        monkeypatch.setattr(f"rbig_nnx.nn.{name}", value)
     jax.clear_caches()  # programs of the other ways
 
 
