@@ -32,10 +32,10 @@ from rbig_nnx.fit_layers import fit_layer, fit_standardize
 from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
-from rbig_nnx.nn.changes import calling, through, writes_nothing
+from rbig_nnx.nn.base.changes import calling, through, writes_nothing
+from rbig_nnx.nn.base.layer import as_bijector
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
-from rbig_nnx.nn.layer import as_bijector
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize

@@ -18,8 +18,8 @@ from rbig_nnx.math.params import (
     MixtureParams,
     check_options,
 )
+from rbig_nnx.nn.base.layer import Layer
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
-from rbig_nnx.nn.layer import Layer
 from rbig_nnx.nn.marginal import identity_bias, no_scale_limit
 from rbig_nnx.nn.network import jax_nn_name
 

@@ -16,7 +16,7 @@ from rbig_nnx.math.params import (
     check_options,
     identity_params,
 )
-from rbig_nnx.nn.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 
 def identity_bias(num_features: int, num_components: int, family: Family) -> Array:

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Householder
-from rbig_nnx.nn.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _NORMAL = nnx.initializers.normal(1.0)
 

@@ -24,15 +24,15 @@ from jaxtyping import Array
 from rbig_nnx.math import components
 from rbig_nnx.math.arrays import dtype_of, float_array
 from rbig_nnx.math.blocks import in_blocks
-from rbig_nnx.nn.activations import few_values
-from rbig_nnx.nn.changes import (
+from rbig_nnx.nn.base.activations import few_values
+from rbig_nnx.nn.base.changes import (
     calling,
     has_shared_variables,
     through,
     write,
     writes_nothing,
 )
-from rbig_nnx.nn.layer import Layer, as_bijector
+from rbig_nnx.nn.base.layer import Layer, as_bijector
 
 # Up to which blocks are written out, and rows are not split. Beyond, on CPUs, the memory of
 # a program is asked of the system again at every call, and clearing its pages costs more than

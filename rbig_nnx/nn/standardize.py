@@ -9,12 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
-from rbig_nnx.nn.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _BOUND = 1e18  # standard deviations
 
 
-class _Bounded(distrax.Bijector):
+class Bounded(distrax.Bijector):
     """The identity up to ±1e18; what lies beyond, infinity too, has no density.
 
     There the squares in the layers that follow would overflow, and make NaN of it.
@@ -69,7 +69,7 @@ class Standardize(Layer):
         rescale = distrax.ScalarAffine(
             shift=jnp.zeros_like(self.mean[...]), log_scale=-self.log_scale[...]
         )
-        return distrax.Block(distrax.Chain([_Bounded(), rescale, centre]), 1)
+        return distrax.Block(distrax.Chain([Bounded(), rescale, centre]), 1)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from rbig_nnx.bijectors import TailGaussianization
 from rbig_nnx.math.tails import TailParams
-from rbig_nnx.nn.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 
 class TailTransform(Layer):

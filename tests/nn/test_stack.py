@@ -19,10 +19,10 @@ def few(values):
 
 # How equal blocks are applied, whatever their size.
 WAYS = {
-    "written out": {"activations._few_values": few(10**9)},
-    "scanned": {"activations._few_values": few(0)},
+    "written out": {"base.activations._few_values": few(10**9)},
+    "scanned": {"base.activations._few_values": few(0)},
     "few rows at a time": {
-        "activations._few_values": few(0),
+        "base.activations._few_values": few(0),
         "stack._BLOCK_VALUES": 100,
     },
 }

@@ -35,7 +35,7 @@ class Layer(nnx.Module):
         self, x: Float[Array, "*b d"], context: Array | None = None
     ) -> tuple[Float[Array, "*b d"], Float[Array, "*b"]]:
         """y = f(x) and log|det J(f)(x)| in nats, data to latent."""
-        return self.bijector(context).forward_and_log_det(x)
+        return as_bijector(self, context).forward_and_log_det(x)
 
 
 def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
@@ -47,6 +47,9 @@ def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
     if isinstance(layer, distrax.Bijector):
         return layer
     if callable(getattr(layer, "bijector", None)):
+        if hasattr(layer, "_nnx_tabulate_id"):
+            # `nnx.tabulate` wraps methods to print what they give, and cannot print this.
+            return type(layer).bijector.__wrapped__(layer, context)
         return layer.bijector(context)
     raise TypeError(
         "a layer must be a distrax.Bijector or have a method `bijector(context)` that"

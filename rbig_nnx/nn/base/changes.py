@@ -24,7 +24,7 @@ def calling(function: Callable, modules: Any, *args: Any) -> tuple[Any, nnx.Stat
     Example:
       >>> import jax
       >>> from flax import nnx
-      >>> from rbig_nnx.nn.changes import calling, write
+      >>> from rbig_nnx.nn.base.changes import calling, write
       >>> rngs = nnx.Rngs(0)
       >>> key, changed = jax.jit(lambda rngs: calling(lambda rngs: rngs(), rngs))(rngs)
       >>> write(rngs, changed)
