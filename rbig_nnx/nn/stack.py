@@ -87,7 +87,7 @@ def _apply_layers(
     # One dtype for all layers, as a scan wants it.
     x = x.astype(jnp.promote_types(x.dtype, dtype_of(layers)))
     if context is not None and standardize is not None:
-        context = standardize.bijector().forward(context)
+        context = as_bijector(standardize, None).forward(context)
     if context is not None and context.ndim > 1:
         batch = jnp.broadcast_shapes(x.shape[:-1], context.shape[:-1])
         x = jnp.broadcast_to(x, (*batch, x.shape[-1]))

@@ -51,7 +51,8 @@ def filled(model):
 
 
 def tabulated(model):
-    table = nnx.tabulate(model, X, C, console_kwargs={"force_terminal": False})
+    console = {"force_terminal": False, "width": 200}
+    table = nnx.tabulate(model, X, C, console_kwargs=console)
     assert "flow" in table
     assert "Conditioner" in table
     return model(X, C)
