@@ -2,15 +2,15 @@
 
 from rbig_nnx import bijectors as bijectors
 from rbig_nnx import information as information
-from rbig_nnx.math.blocks import keep_activations as keep_activations
 from rbig_nnx.math.params import MixtureParams as MixtureParams
+from rbig_nnx.nn.base.activations import keep_activations as keep_activations
+from rbig_nnx.nn.base.layer import Frozen as Frozen
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config
 from rbig_nnx.nn.config import to_config as to_config
 from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
 from rbig_nnx.nn.flow import output_kernel_magnitudes as output_kernel_magnitudes
-from rbig_nnx.nn.frozen import Frozen as Frozen
 from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
 from rbig_nnx.nn.recipes import coupling_flow as coupling_flow
 from rbig_nnx.nn.recipes import diagonal_flow as diagonal_flow

@@ -32,10 +32,12 @@ from rbig_nnx.fit_layers import fit_layer, fit_standardize
 from rbig_nnx.math.arrays import Numbers, float_array
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
+from rbig_nnx.nn.base.changes import calling, through, writes_nothing
+from rbig_nnx.nn.base.layer import as_bijector
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.stack import ScannedBlocks, as_bijector, blocks_of
+from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport, WarmStartReport
 
@@ -63,7 +65,8 @@ def warm_start(
     zero and its bias holds the fitted mixtures; standardisers hold mean and standard
     deviation, rotations the reflections of the fitted matrix. Layers of other types fit
     themselves if they have a method `warm_start` (see `Fittable`), and are passed through
-    otherwise. Fits depend on `key` only: same key, same bits.
+    otherwise. What layers and networks write to themselves on the way, such as statistics,
+    is kept. Fits depend on `key` only: same key, same bits.
 
     Args:
       model: a `GaussianizationFlow`, or any NNX module that contains exactly one.
@@ -125,8 +128,10 @@ def warm_start(
         raise ValueError(
             f"`holdout` must be a share of the rows in [0, 1); got {holdout}."
         )
-    if not smoothing >= 0:
-        raise ValueError(f"`smoothing` must be at least 0; got {smoothing}.")
+    if not 0 <= smoothing < np.inf:
+        raise ValueError(
+            f"`smoothing` must be at least 0, and finite; got {smoothing}."
+        )
     model = nnx.clone(model)
     flow = _only_flow(model)
     opened = [blocks_of(layer) for layer in flow.layers]
@@ -249,7 +254,7 @@ def _check(
             f" {needed} components. Fit on more data or build the flow with fewer"
             " components."
         )
-    if max_rows <= needed:
+    if not max_rows > needed:
         raise ValueError(
             f"`max_rows` must be more than `num_components`; got {max_rows} rows and"
             f" {needed} components. Leave it out."
@@ -278,10 +283,10 @@ def _sum_of_log_prob(state: _State, weights: Array) -> tuple[Array, Array]:
 
 def _push(layer: Any, state: _State, block: Block, context: Array | None) -> _State:
     """The layer's own forward; of a coupling, its part of the block's marginal map."""
-    if isinstance(layer, _MIXTURES):
+    if isinstance(layer, _MIXTURES) and writes_nothing(layer):
         moved = ~np.asarray(getattr(layer, "mask", [False] * state.x.shape[1]))
         return _take(state, block.mapped(layer), moved)
-    return _State(*_forward(layer, *state, context))
+    return _State(*through(_pushed, _forward, layer, *state, context))
 
 
 @jax.jit
@@ -291,11 +296,17 @@ def _take(state: _State, mapped: tuple[Array, Array], moved: Array) -> _State:
     return _State(jnp.where(moved, z, state.x), state.log_det + gained)
 
 
-@jax.jit
 def _forward(layer, x: Array, log_det: Array, context: Array | None):
-    # The layer is an argument: equal layers share one compiled program.
     def forward(x, log_det, context):
         y, gained = as_bijector(layer, context).forward_and_log_det(x)
         return y, log_det + gained
 
+    if not writes_nothing(layer):  # statistics are of all rows
+        return forward(x, log_det, context)
     return in_blocks(forward, x, log_det, context)
+
+
+@jax.jit
+def _pushed(layer, *rows):
+    # The layer is an argument: equal layers share one compiled program.
+    return calling(_forward, layer, *rows)

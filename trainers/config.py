@@ -63,6 +63,9 @@ class TrainConfig:
                 f" {self.learning_rate!r} and {self.clip_norm!r}. Use"
                 " `clip_norm=float('inf')` for no clipping."
             )
+        for name in ("learning_rate", *_SMALLEST):
+            if getattr(self, name) == float("inf"):
+                raise ValueError(f"`{name}` must be finite; got inf.")
         for name in ("ema_decay", "warmup_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

@@ -39,7 +39,10 @@ class MixtureParams(NamedTuple):
     def unpack(cls, flat: Float[Array, "*c p"], num_components: int) -> "MixtureParams":
         """Inverse of `pack`: [..., 3·K·m] to arrays [..., m, K]."""
         # With all axes reversed, as the map wants them: the transposes cancel there.
-        stacked = flat.T.reshape(3, num_components, -1, *flat.T.shape[1:])
+        width, *rows = flat.T.shape  # no -1 below: there may be no rows
+        stacked = flat.T.reshape(
+            3, num_components, width // (3 * num_components), *rows
+        )
         return cls(*(p[0].T for p in jax.lax.split(stacked, (1, 1, 1))))
 
     @jax.jit
@@ -55,15 +58,16 @@ class MixtureParams(NamedTuple):
         """
         reversed_axes = self.log_scales.T
         limit = max_log_scale.reshape(-1, *[1] * (reversed_axes.ndim - 2))
-        # Not `minimum`, whose derivative weighs ties.
-        limited = jnp.where(reversed_axes < limit, reversed_axes, limit)
+        # Not `minimum`, whose derivative weighs ties. What lies at the limit, as the widest
+        # does where a fit ends, may still become narrower.
+        limited = jnp.where(reversed_axes <= limit, reversed_axes, limit)
         limited = jnp.where(limited > _LEAST_LOG_SCALE, limited, _LEAST_LOG_SCALE)
         return self._replace(log_scales=limited.T)
 
 
 def check_options(num_components: int, family: str, anchor_weight: float) -> None:
     """Raises ValueError for arguments that make no mixture."""
-    if num_components < 1:
+    if not num_components >= 1:
         raise ValueError(
             f"`num_components` must be at least 1; got {num_components}. Try 8."
         )

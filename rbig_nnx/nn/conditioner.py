@@ -1,7 +1,6 @@
 """The network that reads the passive features and predicts mixtures."""
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rbig_nnx.nn.network import (
+    LECUN_NORMAL,
+    MLP,
+    OUTPUT_KERNEL_INIT,
+    Activated,
+    affine,
+    compute_dtype,
+    is_plain,
+    looked_at,
+    through,
+    zeros,
+)
+
 # In standard deviations of a Gaussianized feature: where a conditioner fades to its bias. A
 # point far outside the data meets the mixtures that were fitted to all rows, not what a
 # network extrapolates, and the tails of stacked layers do not compound.
@@ -19,77 +31,8 @@ FADE_AT = 4.0
 # thousand rows and 0 in the others has a 1 that lies at 32, and must be read.
 FADE_CONTEXT_AT = 32.0
 
-# One program for each shape: a first model is built in less time than by single operations.
-_jitted = functools.partial(jax.jit, static_argnums=(1, 2))
-LECUN_NORMAL = _jitted(nnx.initializers.lecun_normal())
-# A tenth of the usual standard deviation: stacked maps of untrained mixtures are otherwise
-# so steep in places that float32 cannot invert them.
-OUTPUT_KERNEL_INIT = _jitted(
-    nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
-)
 
-
-def _zeros(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    del key
-    return jnp.array(np.zeros(shape, dtype))  # from the host: nothing to compile
-
-
-class MLP(nnx.Module):
-    """Dense layers with an activation after each: [..., in] to [..., hidden[-1]].
-
-    Args:
-      in_features: width of the input.
-      hidden: widths of the layers, at least one.
-      activation: a function of `jax.nn`.
-      dtype: compute dtype; None promotes.
-      param_dtype: storage dtype.
-      kernel_init: initialiser of the kernels.
-      kernel_metadata: metadata of every kernel, for instance its sharding.
-      bias_metadata: metadata of every bias.
-      rngs: source of the initial kernels.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden: Sequence[int],
-        *,
-        activation: Callable[[Array], Array] = jax.nn.relu,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        kernel_init: nnx.Initializer = LECUN_NORMAL,
-        kernel_metadata: dict[str, Any] | None = None,
-        bias_metadata: dict[str, Any] | None = None,
-        rngs: nnx.Rngs,
-    ):
-        widths = (in_features, *hidden)
-        self.activation = activation
-        self.layers = nnx.List(
-            [
-                nnx.Linear(
-                    a,
-                    b,
-                    dtype=dtype,
-                    param_dtype=param_dtype,
-                    kernel_init=kernel_init,
-                    bias_init=_zeros,
-                    kernel_metadata=kernel_metadata or {},
-                    bias_metadata=bias_metadata or {},
-                    rngs=rngs,
-                )
-                for a, b in itertools.pairwise(widths)
-            ]
-        )
-
-    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        """The last layer's activations."""
-        features = x.T
-        for layer in self.layers:
-            features = self.activation(_affine(layer, features))
-        return features.T
-
-
-class Conditioner(nnx.Module):
+class Conditioner(Activated):
     """A trunk and an output layer: (passive features, context) to packed parameters.
 
     The trunk may be any NNX module from [..., in + context] to [..., h]; the output layer
@@ -138,7 +81,7 @@ class Conditioner(nnx.Module):
         param_dtype: Any = jnp.float32,
         kernel_init: nnx.Initializer = LECUN_NORMAL,
         output_kernel_init: nnx.Initializer = OUTPUT_KERNEL_INIT,
-        bias_init: nnx.Initializer = _zeros,
+        bias_init: nnx.Initializer = zeros,
         kernel_metadata: dict[str, Any] | None = None,
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
@@ -164,10 +107,8 @@ class Conditioner(nnx.Module):
                 total, hidden, activation=activation, kernel_init=kernel_init, **options
             )
         self.trunk = trunk
-        probe = jax.ShapeDtypeStruct((1, total), param_dtype)
-        width = jax.eval_shape(lambda x: trunk(x), probe).shape[-1]
         self.out = nnx.Linear(
-            width,
+            _width(trunk, total, param_dtype),
             out_features,
             kernel_init=output_kernel_init,
             bias_init=bias_init,
@@ -190,29 +131,77 @@ class Conditioner(nnx.Module):
     def _output(
         self, hidden: Float[Array, " h *b"], fade: Float[Array, "*b"], dtype: Any
     ) -> Array:
-        def affine(hidden, fade):
-            return _affine(self.out, hidden * fade, dtype)
+        if not is_plain(self.out):
+            return through(self.out, hidden * fade).astype(dtype)
 
-        if _compute_dtype(self.out, hidden) != dtype:
-            return affine(hidden, fade)
+        def plainly(hidden, fade):
+            return affine(self.out, hidden * fade, dtype)
+
+        if compute_dtype(self.out, hidden) != dtype:
+            return plainly(hidden, fade)
         one_product = functools.partial(
             _one_product, self.out.kernel[...], self.out.bias[...]
         )
-        return jax.lax.platform_dependent(hidden, fade, cpu=one_product, default=affine)
+        return jax.lax.platform_dependent(
+            hidden, fade, cpu=one_product, default=plainly
+        )
+
+    def output(self, name: str) -> nnx.Variable:
+        """The variable "kernel" or "bias" of the output layer.
+
+        Raises:
+          ValueError: if another layer took its place that has none.
+        """
+        found = getattr(self.out, name, None)
+        if isinstance(found, nnx.Variable):
+            return found
+        raise ValueError(
+            f"the output layer must hold a {name} to be read or fitted; got"
+            f" {type(self.out).__name__}, which holds none. Warm-start the flow first, then"
+            " exchange its layers."
+        )
 
     def make_constant(self, bias: Float[Array, " o"]) -> None:
         """Zeroes the output kernel and writes the bias: the output ignores the input.
 
         Raises:
-          ValueError: if the bias does not have the output's shape.
+          ValueError: if the bias does not have the output's shape, or the output layer is
+            one that adds to its bias where its kernel is zero.
         """
-        if bias.shape != self.out.bias.shape:
+        own = self.output("bias")
+        if bias.shape != own.shape:
+            raise ValueError(f"`bias` must have shape {own.shape}; got {bias.shape}.")
+        if not is_plain(self.out):
+            self._check_constant(bias)
+        _make_constant(self.output("kernel"), own, bias)
+
+    def _check_constant(self, bias: Float[Array, " o"]) -> None:
+        copy = nnx.clone(self)
+        kernel = copy.output("kernel")
+        _make_constant(kernel, copy.output("bias"), bias)
+        emitted = looked_at(copy.out, jnp.ones((1, kernel.shape[0]), kernel.dtype))[0]
+        if not np.allclose(emitted, bias, rtol=1e-2, atol=1e-2):
             raise ValueError(
-                f"`bias` must have shape {self.out.bias.shape}; got {bias.shape}."
+                "the output layer must emit its bias where its kernel is zero; got"
+                f" {type(self.out).__name__}, which adds to it. Warm-start the flow first,"
+                " then exchange its layers."
             )
-        kernel = self.out.kernel[...]
-        self.out.kernel[...] = _zeros(None, kernel.shape, kernel.dtype)
-        self.out.bias[...] = bias.astype(self.out.bias.dtype)
+
+
+def _make_constant(kernel: nnx.Variable, bias: nnx.Variable, value: Array) -> None:
+    kernel[...] = zeros(None, kernel.shape, kernel.dtype)
+    bias[...] = value.astype(bias.dtype)
+
+
+def _width(trunk: nnx.Module, in_features: int, dtype: Any) -> int:
+    """Of what the trunk gives. A copy is asked: it may count, draw or sow."""
+    graphdef, state = nnx.split(trunk)
+
+    def call(state, x):
+        return looked_at(nnx.merge(graphdef, state, copy=True), x)
+
+    x = jax.ShapeDtypeStruct((1, in_features), dtype)
+    return jax.eval_shape(call, state, x).shape[-1]
 
 
 def _fade(x: Float[Array, " p *b"], half_at: float) -> Float[Array, "*b"]:
@@ -222,26 +211,6 @@ def _fade(x: Float[Array, " p *b"], half_at: float) -> Float[Array, "*b"]:
     """
     ratio = jnp.minimum(jnp.abs(x) / half_at, 1e4)
     return 1 / (1 + jnp.sum(ratio**8, axis=0))
-
-
-def _compute_dtype(layer: nnx.Linear, x: Array) -> Any:
-    return layer.dtype or jnp.result_type(x, layer.kernel[...])
-
-
-def _affine(
-    layer: nnx.Linear, x: Float[Array, " i *b"], dtype: Any = None
-) -> Float[Array, " o *b"]:
-    """kernelᵀ x in the layer's compute dtype, plus the bias in `dtype`, unrounded.
-
-    Features lead, as in the mixtures that follow and in their cotangents: on CPUs a product
-    of mixed layouts has a third of the speed.
-    """
-    compute = _compute_dtype(layer, x)
-    kernel = layer.kernel[...].astype(compute)
-    product = jnp.tensordot(kernel.T, x.astype(compute), axes=1)
-    product = product.astype(dtype or compute)
-    bias = layer.bias[...].astype(product.dtype)
-    return product + bias.reshape(-1, *[1] * (x.ndim - 1))
 
 
 @jax.custom_jvp

@@ -7,6 +7,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Coupling, MixtureGaussianization
@@ -17,11 +18,13 @@ from rbig_nnx.math.params import (
     MixtureParams,
     check_options,
 )
+from rbig_nnx.nn.base.layer import Layer
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
 from rbig_nnx.nn.marginal import identity_bias, no_scale_limit
+from rbig_nnx.nn.network import jax_nn_name
 
 
-class MixtureCDFCoupling(nnx.Module):
+class MixtureCDFCoupling(Layer):
     """z_j = Φ⁻¹(F_j(x_j; conditioner(x[mask]))) for the features with mask False.
 
     Ho et al., Flow++, 2019 (logistic mixture-CDF couplings), with the normal quantile of
@@ -111,7 +114,7 @@ class MixtureCDFCoupling(nnx.Module):
 
     def mixture_params(self) -> MixtureParams:
         """The mixtures in the output bias, each array [moved features, K]."""
-        bias = self.conditioner.out.bias[...]
+        bias = self.conditioner.output("bias")[...]
         return MixtureParams.unpack(bias, self.num_components)
 
     def set_mixtures(self, params: MixtureParams) -> None:
@@ -124,24 +127,17 @@ class MixtureCDFCoupling(nnx.Module):
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The coupling at the current parameters, given the context."""
-
-        def params(passive: Array) -> MixtureParams:
-            flat = self.conditioner(passive, context)
-            params = MixtureParams.unpack(flat, self.num_components)
-            return params.limited(self.max_log_scale[...])
-
-        return Coupling(self.mask, params, self._gaussianization)
+        predict = Partial(_predict, self, context)
+        return Coupling(self.mask, predict, self._gaussianization())
 
     def marginal_bijector(self) -> distrax.Bijector:
         """The map of the mixtures in the bias: `bijector` where the output kernel is zero."""
-        return Coupling(
-            self.mask, lambda _: self.mixture_params(), self._gaussianization
-        )
+        always = Partial(_always, self.mixture_params())
+        return Coupling(self.mask, always, self._gaussianization())
 
-    def _gaussianization(self, params: MixtureParams) -> distrax.Bijector:
-        return MixtureGaussianization(
-            params, family=self.family, anchor_weight=self.anchor_weight
-        )
+    def _gaussianization(self) -> Partial:
+        options = {"family": self.family, "anchor_weight": self.anchor_weight}
+        return Partial(MixtureGaussianization, **options)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able.
@@ -150,13 +146,13 @@ class MixtureCDFCoupling(nnx.Module):
           ValueError: if the trunk or the activation is the user's own.
         """
         conditioner = self.conditioner
-        name = getattr(conditioner.activation, "__name__", "")
+        name = jax_nn_name(conditioner.activation)
         if conditioner.hidden is None:
             raise ValueError(
                 f"a trunk of type {type(conditioner.trunk).__name__} cannot be described"
                 " as JSON; build the model in code and restore its parameters."
             )
-        if getattr(jax.nn, name, None) is not conditioner.activation:
+        if name is None:
             raise ValueError(
                 f"`activation` must be a function of jax.nn to be described; got"
                 f" {conditioner.activation!r}."
@@ -173,3 +169,17 @@ class MixtureCDFCoupling(nnx.Module):
             "activation": name,
             "dtype": None if dtype is None else jnp.dtype(dtype).name,
         }
+
+
+# Functions of the module, and not closures: so that the bijectors are pytrees.
+def _predict(
+    layer: MixtureCDFCoupling, context: Array | None, passive: Array
+) -> MixtureParams:
+    flat = layer.conditioner(passive, context)
+    params = MixtureParams.unpack(flat, layer.num_components)
+    return params.limited(layer.max_log_scale[...])
+
+
+def _always(params: MixtureParams, passive: Array) -> MixtureParams:
+    del passive
+    return params

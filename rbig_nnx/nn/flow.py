@@ -16,12 +16,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
-from rbig_nnx.math.blocks import few_values
 from rbig_nnx.math.probit import LOG_SQRT_2PI
+from rbig_nnx.nn.base.layer import Layer, as_bijector
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of
-from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.standardize import Bounded, Standardize
 
 
 class GaussianizationFlow(nnx.Module):
@@ -99,12 +100,16 @@ class GaussianizationFlow(nnx.Module):
         """The map data → latent, given the context [..., c]."""
         if context is not None:
             context = float_array(context, "context")
-            if self.standardize_context is not None:
-                context = self.standardize_context.bijector().forward(context)
-        return LayerStack(self.layers, context)
+        first, layers = self.layers[0], list(self.layers)
+        if isinstance(first, Layer) and not isinstance(first, Standardize):
+            layers = [distrax.Block(Bounded(), 1), *layers]
+        return LayerStack(layers, context, self.standardize_context)
 
     def distribution(self, context: Numbers | None = None) -> distrax.Transformed:
         """The density over data as a Distrax distribution.
+
+        A pytree, which goes in and out of `jax.jit`, `vmap` and `scan`. A second call of the
+        same shapes is not traced again.
 
         Args:
           context: [..., c] if the flow is conditional: one density for each, so that the
@@ -113,22 +118,27 @@ class GaussianizationFlow(nnx.Module):
         context = self._check_context(context)
         batch = () if context is None else context.shape[:-1]
         zeros = jnp.zeros((*batch, self.num_features), dtype_of(self.layers))
-        base = distrax.MultivariateNormalDiag(zeros, jnp.ones_like(zeros))
-        return distrax.Transformed(base, distrax.Inverse(self.bijector(context)))
+        return Density(self.bijector(context), zeros)
+
+    def __call__(
+        self, x: Numbers, context: Numbers | None = None
+    ) -> Float[Array, "*b"]:
+        """log p(x) in nats, as `log_prob`: a flow among modules that are called."""
+        return self.log_prob(x, context)
 
     def forward_and_log_det(
         self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
-        args = self._check("x", x, context)
-        return _apply(self, *args, "forward_and_log_det", few_values())
+        x, context = self._check("x", x, context)
+        return as_bijector(self, context).forward_and_log_det(x)
 
     def inverse_and_log_det(
         self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
-        args = self._check("z", z, context)
-        return _apply(self, *args, "inverse_and_log_det", few_values())
+        z, context = self._check("z", z, context)
+        return as_bijector(self, context).inverse_and_log_det(z)
 
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
@@ -200,12 +210,6 @@ class GaussianizationFlow(nnx.Module):
     def _check_context(self, context: Any) -> Array | None:
         spreads = functools.partial(_spreads, self.standardize_context)
         return check_context(self, context, spreads)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _apply(flow, x, context, direction, _few_values):
-    # One compiled program per structure: eager calls would re-trace the scan every time.
-    return getattr(flow.bijector(context), direction)(x)
 
 
 def _log_normal(z: Array) -> Array:
@@ -314,7 +318,7 @@ def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
       6
     """
     return tuple(
-        float(jnp.max(jnp.abs(layer.conditioner.out.kernel[...])))
+        float(jnp.max(jnp.abs(layer.conditioner.output("kernel")[...])))
         for _, flow in find_flows(model)
         for outer in flow.layers
         for block in blocks_of(outer)

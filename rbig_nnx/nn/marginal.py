@@ -16,7 +16,7 @@ from rbig_nnx.math.params import (
     check_options,
     identity_params,
 )
-from rbig_nnx.nn.frozen import Frozen
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 
 def identity_bias(num_features: int, num_components: int, family: Family) -> Array:
@@ -35,7 +35,7 @@ def no_scale_limit(num_features: int, dtype: Any) -> Frozen:
     return Frozen(jnp.array(np.full(num_features, np.inf, dtype)))
 
 
-class MixtureCDFMarginal(nnx.Module):
+class MixtureCDFMarginal(Layer):
     """z_j = Φ⁻¹(F_j(x_j)) for each feature j: the diagonal layer of RBIG.
 
     Chen and Gopinath, Gaussianization, 2000; Laparra, Camps-Valls and Malo, Iterative

@@ -8,12 +8,12 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Householder
-from rbig_nnx.nn.frozen import Frozen
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _NORMAL = nnx.initializers.normal(1.0)
 
 
-class HouseholderRotation(nnx.Module):
+class HouseholderRotation(Layer):
     """y = x H_1 … H_r, reflections with trainable vectors.
 
     Tomczak and Welling, Improving variational auto-encoders using Householder flow, 2016.

@@ -23,7 +23,16 @@ from jaxtyping import Array
 
 from rbig_nnx.math import components
 from rbig_nnx.math.arrays import dtype_of, float_array
-from rbig_nnx.math.blocks import few_values, in_blocks
+from rbig_nnx.math.blocks import in_blocks
+from rbig_nnx.nn.base.activations import few_values
+from rbig_nnx.nn.base.changes import (
+    calling,
+    has_shared_variables,
+    through,
+    write,
+    writes_nothing,
+)
+from rbig_nnx.nn.base.layer import Layer, as_bijector
 
 # Up to which blocks are written out, and rows are not split. Beyond, on CPUs, the memory of
 # a program is asked of the system again at every call, and clearing its pages costs more than
@@ -32,34 +41,27 @@ FEW_BLOCKS = 8
 _BLOCK_VALUES = 4_000_000
 
 
-def as_bijector(layer: Any, context: Array | None) -> distrax.Bijector:
-    """The layer as a bijector: its own `bijector(context)`, or itself if it is one.
-
-    Raises:
-      TypeError: if it is neither.
-    """
-    if isinstance(layer, distrax.Bijector):
-        return layer
-    if callable(getattr(layer, "bijector", None)):
-        return layer.bijector(context)
-    raise TypeError(
-        "a layer must be a distrax.Bijector or have a method `bijector(context)` that"
-        f" returns one; got {type(layer).__name__}."
-    )
-
-
 class LayerStack(distrax.Bijector):
     """f_n ∘ … ∘ f_1 for layers f_1, …, f_n given in the order of application.
+
+    One compiled program for each structure, so that a second call outside of `jax.jit` does
+    not trace the layers again. What a layer writes to itself comes out of it.
 
     Args:
       layers: `distrax.Bijector`s on vectors, or modules with `bijector(context)`.
       context: read by the layers that are conditional, [..., c].
+      standardize: a layer that the context goes through first, or None.
     """
 
-    def __init__(self, layers: Sequence[Any], context: Array | None = None):
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        context: Array | None = None,
+        standardize: Layer | None = None,
+    ):
         super().__init__(event_ndims_in=1)
         self._layers = tuple(layers)
-        self._context = context
+        self._context, self._standardize = context, standardize
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Computes y = f(x) and log|det J(f)(x)|."""
@@ -70,17 +72,35 @@ class LayerStack(distrax.Bijector):
         return self._apply("inverse_and_log_det", y)
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
-        x, context = float_array(x, "x"), self._context
-        # One dtype for all layers, as a scan wants it.
-        x = x.astype(jnp.promote_types(x.dtype, dtype_of(self._layers)))
-        if context is not None and context.ndim > 1:
-            batch = jnp.broadcast_shapes(x.shape[:-1], context.shape[:-1])
-            x = jnp.broadcast_to(x, (*batch, x.shape[-1]))
-            context = jnp.broadcast_to(context, (*batch, context.shape[-1]))
-        runs = runs_of(self._layers)
-        num_blocks = _num_row_blocks(x, context, runs)
-        run = functools.partial(_run, runs, direction, keep_all=num_blocks == 1)
-        return in_blocks(run, x, context, num_blocks=num_blocks)
+        args = float_array(x, "x"), self._context, self._standardize, direction
+        jitted = functools.partial(_compiled, few_values())
+        return through(jitted, _apply_layers, self._layers, *args)
+
+
+def _apply_layers(
+    layers: tuple,
+    x: Array,
+    context: Array | None,
+    standardize: Layer | None,
+    direction: str,
+) -> tuple[Array, Array]:
+    # One dtype for all layers, as a scan wants it.
+    x = x.astype(jnp.promote_types(x.dtype, dtype_of(layers)))
+    if context is not None and standardize is not None:
+        context = as_bijector(standardize, None).forward(context)
+    if context is not None and context.ndim > 1:
+        batch = jnp.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        x = jnp.broadcast_to(x, (*batch, x.shape[-1]))
+        context = jnp.broadcast_to(context, (*batch, context.shape[-1]))
+    runs = runs_of(layers)
+    num_blocks = _num_row_blocks(x, context, runs) if writes_nothing(layers) else 1
+    run = functools.partial(_run, runs, direction, keep_all=num_blocks == 1)
+    return in_blocks(run, x, context, num_blocks=num_blocks)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _compiled(_few_values, layers, x, context, standardize, direction):
+    return calling(_apply_layers, layers, x, context, standardize, direction)
 
 
 class Run(NamedTuple):
@@ -93,6 +113,13 @@ class Run(NamedTuple):
     num_blocks: int
     repeats: tuple[tuple, ...] = ()
     stacked: tuple = ()
+
+    def write(self, changed: nnx.State) -> None:
+        """Writes what a scan over the blocks changed, arrays [num_blocks, ...]."""
+        if self.stacked:
+            write(self.stacked, changed)
+        for i, repeat in enumerate(self.repeats):
+            write(repeat, jax.tree.map(lambda a, i=i: a[i], changed))
 
 
 def _run(
@@ -107,24 +134,28 @@ def _run(
     inverse = direction == "inverse_and_log_det"
     order = -1 if inverse else 1
 
-    def step(carry, unit):
+    def apply(unit, carry):
         value, total = carry
         for layer in unit[::order]:
             value, log_det = getattr(as_bijector(layer, context), direction)(value.T)
             value, total = value.T, total + log_det
-        return (value, total), None
+        return value, total
+
+    def step(carry, unit):
+        return calling(apply, unit, carry)
 
     # Features lie first in memory, as couplings take them: see `masks`.
     carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
     for run in runs[::order]:
         keeps = keep_all and _are_few(x, run)
         if run.num_blocks == 1 and not run.stacked:
-            carry, _ = step(carry, run.repeats[0])
+            carry = apply(run.repeats[0], carry)
         elif keeps and not run.stacked:
             # Traced once. XLA compiles a kernel once for all the equal blocks.
             once = jax.jit(step)
             for repeat in run.repeats[::order]:
-                carry, _ = once(carry, repeat)
+                carry, changed = once(carry, repeat)
+                write(repeat, changed)
         else:
             # Of many values, recomputing a block in the backward pass is cheaper than
             # keeping all but a few.
@@ -134,7 +165,8 @@ def _run(
                 lambda *leaves: jnp.stack(leaves), *run.repeats
             )
             body = step if keeps else again
-            carry, _ = jax.lax.scan(body, carry, stacked, reverse=inverse)
+            carry, changed = jax.lax.scan(body, carry, stacked, reverse=inverse)
+            run.write(changed)
     return carry[0].T, carry[1]
 
 
@@ -169,7 +201,9 @@ def _num_row_blocks(x: Array, context: Array | None, runs: Sequence[Run]) -> int
 
 def runs_of(layers: Sequence[Any]) -> list[Run]:
     """Splits layers into runs of equal units, the longest run of blocks first found."""
-    kinds = _kinds(layers)
+    # Copies of what is shared would go different ways.
+    shared = has_shared_variables(layers)
+    kinds = [None] * len(layers) if shared else _kinds(layers)
     n, start, runs = len(layers), 0, []
     while start < n:
         if isinstance(layers[start], ScannedBlocks):
@@ -220,7 +254,7 @@ def _kinds(layers: Sequence[Any]) -> list[int | None]:
     return kinds
 
 
-class ScannedBlocks(nnx.Module):
+class ScannedBlocks(Layer):
     """Equal blocks of layers, applied in order, whose parameters are stored stacked.
 
     The same map as the blocks' layers in a list, with as many arrays as one block has, each

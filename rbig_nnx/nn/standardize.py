@@ -9,12 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
-from rbig_nnx.nn.frozen import Frozen
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _BOUND = 1e18  # standard deviations
 
 
-class _Bounded(distrax.Bijector):
+class Bounded(distrax.Bijector):
     """The identity up to ±1e18; what lies beyond, infinity too, has no density.
 
     There the squares in the layers that follow would overflow, and make NaN of it.
@@ -33,7 +33,7 @@ class _Bounded(distrax.Bijector):
         return y, jnp.zeros_like(y)
 
 
-class Standardize(nnx.Module):
+class Standardize(Layer):
     """y = (x − mean) / exp(log_scale), fixed; the identity until `warm_start` fits it.
 
     Args:
@@ -69,14 +69,14 @@ class Standardize(nnx.Module):
         rescale = distrax.ScalarAffine(
             shift=jnp.zeros_like(self.mean[...]), log_scale=-self.log_scale[...]
         )
-        return distrax.Block(distrax.Chain([_Bounded(), rescale, centre]), 1)
+        return distrax.Block(distrax.Chain([Bounded(), rescale, centre]), 1)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
         return {"num_features": self.num_features}
 
 
-class Whiten(nnx.Module):
+class Whiten(Layer):
     """y = x W with a fixed symmetric W; the identity until `warm_start` fits it.
 
     Fitted, W = C^(−1/2), the whitening that moves the features least (Kessy, Lewin and

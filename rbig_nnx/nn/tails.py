@@ -10,10 +10,10 @@ from jaxtyping import Array
 
 from rbig_nnx.bijectors import TailGaussianization
 from rbig_nnx.math.tails import TailParams
-from rbig_nnx.nn.frozen import Frozen
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 
-class TailTransform(nnx.Module):
+class TailTransform(Layer):
     """z_j = sign(t_j) √(log(1 + λ t_j²) / λ), t_j = (x_j − location_j) / scale_j.
 
     λ is the tail index of the feature on t_j's side: tails that fall like |x|^(−1/λ), as

@@ -134,3 +134,12 @@ def test_scales_of_a_training_that_diverged_give_no_nan():
     assert not np.isnan(log_slope).any()
     z, log_slope = mixture.gaussianize(x, params)
     assert np.isnan(log_slope).any()  # what the limit is for
+
+
+def test_a_scale_at_its_limit_trains():
+    def total(log_scales):
+        params = MixtureParams(log_scales, log_scales, log_scales)
+        return params.limited(jnp.ones(1)).log_scales.sum()
+
+    slopes = jax.grad(total)(jnp.array([[0.5, 1.0, 1.5]]))
+    np.testing.assert_array_equal(slopes, [[1.0, 1.0, 0.0]])

@@ -97,3 +97,24 @@ def test_gradients_of_far_rows_are_finite(flow):
         return flow.log_prob(rows)
 
     assert np.isfinite(jax.grad(log_prob)(rows)).all()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: rn.HouseholderRotation(3, rngs=nnx.Rngs(0)),
+        lambda: rn.MixtureCDFMarginal(3, num_components=1),
+    ],
+    ids=["rotation", "marginal"],
+)
+def test_beyond_any_range_also_where_nothing_standardizes(first):
+    flow = rn.GaussianizationFlow([first()])
+    rows = np.float32([[1e30, 0, -1e30], [0, 0, 3e38], [np.inf, 0, 0]])
+    np.testing.assert_array_equal(flow.log_prob(rows), [-np.inf] * 3)
+
+
+def test_no_rows_are_no_error():
+    flow = rn.coupling_flow(2, 1, num_components=1, hidden=(2,), rngs=nnx.Rngs(0))
+    assert flow.log_prob(np.zeros((0, 2))).shape == (0,)
+    x, log_prob = jax.eval_shape(lambda: flow.sample_and_log_prob(jax.random.key(0), 0))
+    assert (x.shape, log_prob.shape) == ((0, 2), (0,))

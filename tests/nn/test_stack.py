@@ -20,18 +20,18 @@ def few(values):
 
 # How equal blocks are applied, whatever their size.
 WAYS = {
-    "written out": {"math.blocks._few_values": few(10**9)},
-    "scanned": {"math.blocks._few_values": few(0)},
+    "written out": {"base.activations._few_values": few(10**9)},
+    "scanned": {"base.activations._few_values": few(0)},
     "few rows at a time": {
-        "math.blocks._few_values": few(0),
-        "nn.stack._BLOCK_VALUES": 100,
+        "base.activations._few_values": few(0),
+        "stack._BLOCK_VALUES": 100,
     },
 }
 
 
 def choose(way, monkeypatch):
     for name, value in WAYS[way].items():
-        monkeypatch.setattr(f"rbig_nnx.{name}", value)
+        monkeypatch.setattr(f"rbig_nnx.nn.{name}", value)
     jax.clear_caches()  # programs of the other ways
 
 

@@ -88,6 +88,11 @@ class Jit:
         """Of equal parts. Traced."""
         return tree
 
+    def settled(self, before: Any, after: Any) -> Any:
+        """The variables that a forward pass writes, alike everywhere. Traced."""
+        del before
+        return after
+
 
 class Pmap:
     """A copy of the state on every device, under `jax.pmap`, for code that lives there.
@@ -182,13 +187,23 @@ class Pmap:
         return jax.lax.dynamic_slice_in_dim(array, start, size)
 
     def mean(self, tree: Any) -> Any:
-        """Over the devices, of floating arrays; others are equal already. Traced."""
+        """Over the devices. Traced."""
+        return jax.lax.pmean(tree, sharding.DATA_AXIS)
 
-        def mean(leaf):
-            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-            return jax.lax.pmean(leaf, sharding.DATA_AXIS) if floating else leaf
+    def settled(self, before: Any, after: Any) -> Any:
+        """The variables that a forward pass writes: `before` plus the mean change. Traced.
 
-        return jax.tree.map(mean, tree)
+        The mean of seven equal numbers is another number; that of seven zeros is not.
+        """
+
+        def settled(old, new):
+            if new is old or not jnp.issubdtype(new.dtype, jnp.floating):
+                return new  # not written, or equal already
+            change = jnp.where(new == old, 0, new - old)
+            change = jax.lax.pmean(change, sharding.DATA_AXIS)
+            return jnp.where(change == 0, old, old + change)
+
+        return jax.tree.map(settled, before, after)
 
 
 def make_strategy(name: str, mesh: Mesh | None) -> Jit | Pmap:

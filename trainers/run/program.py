@@ -68,7 +68,8 @@ class Program:
       compile_seconds: spent on compilation.
 
     Raises:
-      ValueError: nothing in `model` matches `trainable`.
+      ValueError: nothing in `model` matches `trainable`, or nothing that the loss depends
+        on.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Program:
         trainable: Any,
     ):
         self._strategy = strategy
+        model = nnx.clone(model)
+        nnx.pop(model, nnx.Intermediate)  # sown by earlier calls: they would add up
         self._graphdef, params, rest = nnx.split(model, trainable, ...)
         if not jax.tree.leaves(params):
             raise ValueError(

@@ -17,6 +17,7 @@ from trainers.config import TrainConfig
 from trainers.placement.names import by_pattern, dotted, names_of
 from trainers.placement.strategy import Jit, Pmap
 from trainers.run.metrics import EvalMetrics, TrainMetrics
+from trainers.run.variables import watch, written
 
 # (model, batch, key) -> loss, scalar or one for each row
 LossFn = Callable[[Any, Any, jax.Array], jax.Array]
@@ -204,6 +205,7 @@ def make_train_steps(
       rows_move: whether a device may need rows that others hold.
     """
     take = strategy.take if rows_move else strategy.take_own
+    watched, seen = watch()
 
     def loss_of(params, rest, batch, key):
         # Without copies Dropout would count on a Variable of the outer trace.
@@ -211,7 +213,7 @@ def make_train_steps(
         # A dispatch takes many steps in one memory.
         with rn.keep_activations():
             loss = jnp.mean(loss_fn(model, batch, key))
-        return loss, nnx.to_pure_dict(nnx.state(model, nnx.Not(trainable)))
+        return watched(loss), written(model, trainable, params, rest)
 
     def loss_and_grads(params, rest, batch, key):
         """Of the whole batch, in `accumulate` parts of equal size."""
@@ -246,9 +248,16 @@ def make_train_steps(
         )
         batch = take(rows, index)
         batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
-        loss, rest, grads = strategy.mean(
-            loss_and_grads(state.params, state.rest, batch, loss_key)
-        )
+        loss, rest, grads = loss_and_grads(state.params, state.rest, batch, loss_key)
+        if not seen:
+            names = names_of(state.params)
+            raise ValueError(
+                "`trainable` must match variables that the loss depends on;"
+                f" {trainable!r} matches {', '.join(names[:3])}{', …' * (len(names) > 3)},"
+                " and it depends on none. Call the layers that hold them, or choose others."
+            )
+        loss, grads = strategy.mean((loss, grads))
+        rest = strategy.settled(state.rest, rest)
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer(numbers).update(
