@@ -126,6 +126,7 @@ def in_typed_words(message: str, command: type | None) -> str:
         return option(f"no_{name}") if value == "False" else known[name]
 
     said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
+    said = re.sub(r"; in Python kinds=\{.*?\}", "", said)
     said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
     said = re.sub(r"`(rbig-nnx[^`]*)`", r"\1", said)
     return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both

@@ -12,8 +12,10 @@ from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables import dates
+from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import ColumnSchema
+from trainers.tables.files import cells
 from trainers.tables.files.outputs import check_output
 from trainers.tables.files.sources import find
 from trainers.tables.frame import Column, Frame
@@ -127,7 +129,10 @@ def _value(column: ColumnSchema, word: str) -> Column:
             value = np.array([word], object)
         elif dtype.kind == "b":
             value = np.array([_TRUTH[word.lower()]])
-        elif dtype.kind in "mM":
+        elif dtype.kind == "m":
+            time = cells.clock(import_pyarrow().array([word]))
+            value = np.array([word if time is None else time[0].as_py()], dtype)
+        elif dtype.kind == "M":
             form = column.date_format
             guessed = not form or dates.is_unmistakable(form)
             date = None if guessed else dates.instant(word, form)
@@ -135,7 +140,9 @@ def _value(column: ColumnSchema, word: str) -> Column:
         else:
             value = np.array([float(word)])
     except (ValueError, KeyError):
-        wanted = {"b": "true or false", "M": "a date"}.get(dtype.kind, "a number")
+        wanted = {"b": "true or false", "m": "a time", "M": "a date"}.get(
+            dtype.kind, "a number"
+        )
         raise InputError(
             f"`given_values` must give {wanted} for {column.name}; got {word!r}."
         ) from None

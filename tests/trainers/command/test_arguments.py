@@ -54,6 +54,9 @@ def test_arguments_of_python_become_options():
     assert said == "--train.num-steps and --no-resume, `train`, `odd` of FILE"
     assert in_typed_words("`workdir` (--workdir) is", cli.Fit) == "--workdir is"
     said = in_typed_words("or kinds={'c': 'skipped'}, kinds={\"a'b\": 'date'}", cli.Fit)
+    assert in_typed_words("(--drop c; in Python kinds={'c': 'skipped'})", cli.Fit) == (
+        "(--drop c)"
+    )
     assert said == """or --kinds c=skipped, --kinds 'a'"'"'b=date'"""
 
 

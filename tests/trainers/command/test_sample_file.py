@@ -3,6 +3,9 @@ import pytest
 
 from tests.trainers.command.conftest import QUICK, command
 from trainers.command import sample_file
+from trainers.tables.checks import InputError
+from trainers.tables.columns import start
+from trainers.tables.door import of_array
 from trainers.tables.reading import read_frame
 
 
@@ -23,6 +26,14 @@ def test_rows_come_as_those_of_the_fit(mixed, tmp_path):
         assert frame[name].values.max() <= seen[name].values.max()
     assert (frame["price"].values > 0).all()
     assert len(frame) == 200
+
+
+def test_a_time_of_the_day_is_given_as_the_file_has_it():
+    times = np.array([20_700, 35_700, 38_760], "timedelta64[s]")
+    schema, _ = start(of_array(times, "t", where="t"))
+    assert sample_file._value(schema, "5:45").values[0] == times[0]
+    with pytest.raises(InputError, match="must give a time for t; got 'noon'"):
+        sample_file._value(schema, "noon")
 
 
 @pytest.mark.slow

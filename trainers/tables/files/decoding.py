@@ -197,16 +197,19 @@ def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
     """Notes on cells over several lines that look like rows."""
     quote, width = look.quote, len(look.names)
     sep = " " if look.sep == BLANKS else look.sep
+    mark = sep + quote
     inner, bare = f"(?:[^{quote}]|{quote}{quote})*+", f"[^{re.escape(sep)}]*+"
     cell = f"(?:{quote}{inner}{quote}{bare}|(?!{quote}){bare})"
     opens = re.compile(f"(?:{cell}{re.escape(sep)})*+{quote}{inner}$")
     closes = re.compile(f"({inner}){quote}(.*)$")
     notes, first, seps, start = [], 0, 0, ""
     for number, line in enumerate(lines, 1):
-        if not first and quote not in line:
-            continue
+        line = line.replace(f"\\{quote}", "") if look.escape else line
+        if not first and not (
+            line.count(quote) % 2 or line.rpartition(mark)[2].count(quote) % 2 == 0
+        ):
+            continue  # as nearly all lines
         text = line.rstrip("\r\n")
-        text = text.replace(f"\\{quote}", "") if look.escape else text
         if first:
             end = closes.match(text)
             seps += (end[1] if end else text).count(sep)
@@ -222,7 +225,7 @@ def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
                     " between is one cell, though it looks like rows"
                 )
             first, text = 0, f"{quote}{quote}{end[2]}"
-        if opens.match(text):
+        if quote in text and opens.match(text):
             first, seps, start = number, 0, text
     if first:
         raise _unclosed(name, quote, first, start, "none follows")
