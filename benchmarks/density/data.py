@@ -40,11 +40,19 @@ class Source(NamedTuple):
 def dithered(rows: np.ndarray, seed: int) -> np.ndarray:
     """Uniform noise of one step in each column that lies on a grid, [n, d]."""
     noise = np.random.default_rng(seed).random(rows.shape) - 0.5
-    columns = []
-    for column, u in zip(rows.T, noise.T, strict=True):
-        step, column = rounded(column) or (0.0, column)
-        columns.append(column + step * u)
-    return np.stack(columns, axis=1)
+    return rows + noise * [_step(column) for column in rows.T]
+
+
+def _step(column: np.ndarray) -> float:
+    """Of the grid; of four significant digits the decimals that half of the values have.
+
+    The finest of them would leave zeros among them a spike.
+    """
+    grid = rounded(column)
+    if grid is None:
+        return 0.0
+    written = [np.abs(np.round(column, k) - column) < 1e-9 for k in range(10)]
+    return max(grid[0], 10.0 ** -np.median(np.argmax(written, axis=0)))
 
 
 def _table(num_rows: int, load: Callable[[int], np.ndarray]) -> Source:

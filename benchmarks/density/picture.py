@@ -59,6 +59,8 @@ def _panel(axes, group: Group, limit: float):
     low = min(curve[-1] for curve in means.values())
     axes.set_ylim(low - 0.5 * (top - low), top + 0.1 * (top - low))
     axes.set_xscale("log")
+    for which in ("major", "minor"):
+        getattr(axes.xaxis, f"set_{which}_formatter")("{x:g}")
     axes.set_xlabel(f"{group.second}, start and compilation included")
     axes.set_ylabel("held-out log p, nats")
     axes.set_title(f"{group.table}, {group.num_rows:,} rows\n{told}", loc="left")

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
+from trainers.tables.kinds.found import Found
 
 _DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
         "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
@@ -50,6 +51,12 @@ class ColumnSchema:
         """What people call the kind."""
         name = self.kind.kind_name if isinstance(self.kind, Levels) else self.kind.kind
         return f"date, {name}" if self.unit else name
+
+    def of_kind(self, found: Found) -> Self:
+        """With the kind that was found, and why."""
+        counted = self.origin and not self.unit
+        why = f"{found.why}, from {self.origin} on" if counted else found.why
+        return dataclasses.replace(self, kind=found.kind, why=why)
 
     def about(self) -> dict[str, Any]:
         """For people, as JSON."""

@@ -99,12 +99,11 @@ class Schema:
             if not len(values):
                 found = Found(Skipped(reason="empty"), "no values")
             elif column.name in asked:
-                found = declared(values, asked[column.name], **options)
+                dates = bool(schema.unit)
+                found = declared(values, asked[column.name], dates=dates, **options)
             else:
                 found = find(values, given=given, **options)
-            counted = schema.origin and not schema.unit
-            why = f"{found.why}, from {schema.origin} on" if counted else found.why
-            columns.append(dataclasses.replace(schema, kind=found.kind, why=why))
+            columns.append(schema.of_kind(found))
             notes += [found.note] if found.note else []
         if whole:
             skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}

@@ -155,3 +155,10 @@ def test_words_where_a_date_or_a_number_was_asked_for(kind, message):
     words = np.array(["1/2/2024", "3/4/2024"], object)
     with pytest.raises(InputError, match=message):
         declared(words, kind, where="column 'd'")
+
+
+@pytest.mark.parametrize("numbers", [20_200_101, 1_700_000_000, 0.5])
+def test_numbers_are_no_dates(numbers):
+    x = {"d": numbers + np.arange(50)}
+    with pytest.raises(InputError, match=f"asks for date; column 'd' holds {numbers}"):
+        Schema.of(x, {"d": "date"})

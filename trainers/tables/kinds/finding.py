@@ -90,8 +90,12 @@ def _holds(kind: Kind, x: np.ndarray) -> bool:
     return bool(np.isfinite(kind.encode(np.float64(x), middle)[1]).all())
 
 
-def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
+def declared(
+    x: np.ndarray, words: str, *, where: str, mass: bool = True, dates: bool = False
+) -> Found:
     """The kind that a user asked for, as in "positive" or "bounded(0, 1)".
+
+    As `find`; `dates` says that the numbers are dates, in days.
 
     Raises:
       InputError: an unknown kind, or values that it cannot hold.
@@ -121,8 +125,8 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
                 f" {len(levels):,}. Use categorical, or leave the kind out."
             )
         return Found(counted(x, levels, name), why)
-    if x.dtype == object:
-        raise _words_for(name, x[0], where)
+    if x.dtype == object or (name == "date" and not dates):
+        raise _words_for(name, x[:1].tolist()[0], where)
     if name in ("rounded", "integer", "date"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
@@ -179,7 +183,7 @@ def _asked_spike(x, numbers, words, *, where: str, mass: bool) -> Found:
 
 
 def _words_for(name: str, word: Any, where: str) -> InputError:
-    """The error for words where numbers or dates were asked for."""
+    """The error for words where numbers were asked for, and anything but dates."""
     if name == "date":
         return InputError(
             f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read,"
