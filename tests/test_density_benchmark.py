@@ -19,6 +19,7 @@ def settings(tmp_path, **options):
     return density.Density(kept=tmp_path / "kept", out=tmp_path / "density", **options)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
     cheap = [fits.Fit(model=model, **TINY) for model in fits.CHEAP]
     flow = fits.Fit(model=RANDOM, seconds=1.0, **TINY)
@@ -47,6 +48,7 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
         assert records.finished(tmp_path / "kept", [changed]) == []
 
 
+@pytest.mark.slow
 def test_a_peer_is_trained_alike_and_its_matrices_decay():
     pytest.importorskip("flowjax", reason="the extra `bench`")
     found = fits.run(fits.Fit(model=PEER, steps=2, **TINY))
@@ -104,13 +106,13 @@ def test_the_pages_and_the_figure_are_made_of_the_json_alone(tmp_path, monkeypat
     (tmp_path / "density.json").write_text(json.dumps(document))
     page = tmp_path / "page.md"
     empty = "<!-- density:said -->\n<!-- / -->\n"
-    page.write_text(f"a\n<!-- density:races -->\nold\n<!-- / -->\nb\n{empty}c\n")
+    page.write_text(f"a\n<!-- density:races -->\nearlier\n<!-- / -->\nb\n{empty}c\n")
     monkeypatch.setattr(density, "PAGES", (page,))
     monkeypatch.setattr(density, "FIGURE", tmp_path / "figure.png")
     for _ in range(2):
         assert density.main(settings(tmp_path, draw=True)) == 0
     assert re.match(r"a\n<!-- density:races -->\n\| power, 100 rows", page.read_text())
-    assert "old" not in page.read_text()
+    assert "earlier" not in page.read_text()
     assert "\n<!-- / -->\nb\n<!-- density:said -->\nThe full" in page.read_text()
     assert page.read_text().endswith("\n<!-- / -->\nc\n")
     assert (tmp_path / "figure.png").stat().st_size > 10_000

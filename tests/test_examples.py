@@ -13,17 +13,8 @@ def load(path):
     return module
 
 
-QUICK = ("table_of_numbers",)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(p, marks=() if p.stem in QUICK else pytest.mark.slow)
-        for p in EXAMPLES
-    ],
-    ids=lambda p: p.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example_runs_and_meets_its_own_assert(path):
     load(path).main(steps=60)
 

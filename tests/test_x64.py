@@ -60,6 +60,7 @@ def test_precisions_agree():
         np.testing.assert_allclose(narrow.log_prob(x), found, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_flow", [slow("float32"), "float64"])
 def test_warm_start_and_training(of_flow):
     x, context = rows("float64"), rows("float64", 1, d=1)

@@ -48,6 +48,7 @@ def way(request, monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_equal_blocks_give_the_numbers_of_the_layers(way):
     flow = rn.coupling_flow(3, 4, num_components=3, hidden=(8,), rngs=nnx.Rngs(0))
     assert [run.num_blocks for run in runs_of(flow.layers)] == [1, 4]

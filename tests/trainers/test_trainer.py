@@ -336,7 +336,10 @@ class Narrow(Normal):
         ({"x_valid": VALID[:, :1]}, "`x_valid` must have the columns of `x_train`"),
         ({"x_valid": VALID * np.nan}, "`x_valid` must be finite"),
         ({"context": np.ones((500, 1))}, "`x_valid` must have the columns"),
-        ({"loss_fn": lambda m, x, k: x}, "`loss_fn` must return a mean loss"),
+        (
+            {"loss_fn": lambda m, x, k: m.log_scale[...] + x},
+            "`loss_fn` must return a mean loss",
+        ),
     ],
 )
 def test_bad_arguments_are_named(model, change, message):

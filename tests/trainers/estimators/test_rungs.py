@@ -139,6 +139,7 @@ def always(monkeypatch):
     monkeypatch.setattr(rungs, "_best_score", lambda result: float(next(scores)))
 
 
+@pytest.mark.slow
 def test_all_runs_are_one_compiled_program(small, always):
     train_rungs(*small)
     before = list(compilation._compiled)

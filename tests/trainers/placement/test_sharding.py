@@ -45,7 +45,9 @@ def one_device():
     return fit(flow(), X, VALID, config=QUICK)
 
 
-@pytest.mark.parametrize("layout", [slow("8 data"), "4 data x 2 model", "pmap on 8"])
+@pytest.mark.parametrize(
+    "layout", [slow("8 data"), "4 data x 2 model", slow("pmap on 8")]
+)
 def test_every_layout_gives_the_losses_of_one_device(layout, one_device):
     many = fit(flow(), X, VALID, config=QUICK, **LAYOUTS[layout]())
     assert_same_run(one_device.history, many.history, rtol=2e-5, atol=2e-5)
@@ -216,7 +218,7 @@ def test_rows_of_every_type_are_exchanged_exactly():
         np.testing.assert_array_equal(leaf, rows[name][index])
 
 
-@pytest.mark.parametrize("layout", [{}, slow({"strategy": "pmap"})])
+@pytest.mark.parametrize("layout", [slow({}), {"strategy": "pmap"}])
 def test_few_rows_train_on_many_devices_by_the_default_batch(layout, capsys):
     config = TrainConfig(num_steps=2, eval_every=2)
     many = fit(Tiny(), X, config=config, mesh=mesh_of(8), **layout)
