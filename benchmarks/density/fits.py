@@ -14,12 +14,13 @@ from unittest import mock
 
 import jax
 import numpy as np
-from sklearn.neighbors import KernelDensity
 from sklearn.utils import check_random_state
 
 from benchmarks import report
 from benchmarks.density.data import SOURCES, Sample
 from benchmarks.density.flows import FLOWS
+from benchmarks.tables.data import Splits
+from benchmarks.tables.held_out import BANDWIDTHS, KERNEL_ROWS, kernel_density
 from trainers import FlowDensity
 from trainers.command.steps.baselines import Mixture
 from trainers.estimators.fitting import EncodedTable, split
@@ -33,8 +34,6 @@ CHEAP = (GAUSSIAN, MIXTURE, KERNELS)
 _HELD_OUT = 0.1  # of the rows, that choose: `FlowDensity`'s share
 _RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_BANDWIDTHS = tuple(np.geomspace(0.05, 1.6, 16).tolist())  # in standard deviations
-_KERNELS, _KERNEL_VALID = 5_000, 1_000  # rows, at most
 # A process's own seconds are the same beside other work; with several threads they are more.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -80,7 +79,7 @@ class Fit:
     def identity(self) -> dict[str, Any]:
         """All settings, JSON: a record of other ones is of another fit."""
         if self.model == KERNELS:
-            used = {"bandwidths": _BANDWIDTHS, "kernels": _KERNELS}
+            used = {"bandwidths": BANDWIDTHS, "kernels": KERNEL_ROWS}
         elif self.model in CHEAP:
             used = {"sizes": self.sizes, "ridges": _RIDGES}
         else:
@@ -148,7 +147,8 @@ def _fitted(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
         density = FlowDensity(random_state=fit.seed).fit(sample.rows)
         return {"log_prob": density.score(sample.test)}
     if fit.model == KERNELS:
-        return {"log_prob": _kernel_density(fit, sample)}
+        parts = Splits(*(part.rows for part in _parts(fit, sample)))
+        return {"log_prob": kernel_density(parts)}
     return _mixture(fit, sample)
 
 
@@ -201,10 +201,3 @@ def _mixture(fit: Fit, sample: Sample) -> dict[str, Any]:
         "log_prob": float(mixture.log_prob(test).mean()),
         "chosen": f"{mixture.num_components} components",
     }
-
-
-def _kernel_density(fit: Fit, sample: Sample) -> float:
-    train, valid, test = (part.rows for part in _parts(fit, sample))
-    fits = [KernelDensity(bandwidth=h).fit(train[:_KERNELS]) for h in _BANDWIDTHS]
-    best = max(fits, key=lambda f: f.score_samples(valid[:_KERNEL_VALID]).mean())
-    return float(best.score_samples(test).mean())

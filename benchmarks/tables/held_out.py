@@ -30,10 +30,10 @@ from trainers.estimators.fitting import EncodedTable
 from trainers.placement import compilation
 
 _TEST_ROWS = 20_000
-_KERNEL_ROWS, _KERNEL_VALID = 5_000, 1_000
+KERNEL_ROWS, _KERNEL_VALID = 5_000, 1_000
 _VALID_ROWS = 10_000  # that a training run scores at each of its evaluations
 _EVALUATIONS = 20
-_BANDWIDTHS = np.geomspace(0.05, 1.6, 16)  # in standard deviations
+BANDWIDTHS = tuple(np.geomspace(0.05, 1.6, 16).tolist())  # in standard deviations
 _MIXTURES = {"Gaussian": (1,), "Gaussian mixture": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
 _TRIAL_STEPS = 400
 # For each flow, compilation and warm start included. The galaxies' mixture takes more than
@@ -65,10 +65,10 @@ def _encoded(train: np.ndarray, *others: np.ndarray) -> list[EncodedTable]:
     ]
 
 
-def _kernel_density(parts: Splits) -> float:
-    """Gaussian kernels on at most `_KERNEL_ROWS` rows; validation chooses the bandwidth."""
-    rows, valid = parts.train[:_KERNEL_ROWS], parts.valid[:_KERNEL_VALID]
-    fits = [KernelDensity(bandwidth=h).fit(rows) for h in _BANDWIDTHS]
+def kernel_density(parts: Splits) -> float:
+    """Gaussian kernels on at most `KERNEL_ROWS` rows; validation chooses the bandwidth."""
+    rows, valid = parts.train[:KERNEL_ROWS], parts.valid[:_KERNEL_VALID]
+    fits = [KernelDensity(bandwidth=h).fit(rows) for h in BANDWIDTHS]
     best = max(fits, key=lambda f: f.score_samples(valid).mean())
     return float(best.score_samples(parts.test).mean())
 
@@ -147,7 +147,7 @@ def _row(table, seconds, num_seeds) -> Row:
             mixture = Mixture.fit(train, judge, seed=seed, sizes=sizes)
             spent[name].append(time.perf_counter() - began)
             found[name].append(float(mixture.log_prob(test).mean()))
-        found["kernel density"].append(_kernel_density(parts))
+        found["kernel density"].append(kernel_density(parts))
         for name, build in FLOWS.items():
             best = _train_for(build, parts, seconds=seconds, seed=seed)
             found[name].append(best.test)

@@ -16,10 +16,10 @@ from rbig_nnx.nn.network import (
     OUTPUT_KERNEL_INIT,
     Activated,
     affine,
+    applied,
     compute_dtype,
     is_plain,
     looked_at,
-    through,
     zeros,
 )
 
@@ -132,7 +132,7 @@ class Conditioner(Activated):
         self, hidden: Float[Array, " h *b"], fade: Float[Array, "*b"], dtype: Any
     ) -> Array:
         if not is_plain(self.out):
-            return through(self.out, hidden * fade).astype(dtype)
+            return applied(self.out, hidden * fade).astype(dtype)
 
         def plainly(hidden, fade):
             return affine(self.out, hidden * fade, dtype)

@@ -106,7 +106,7 @@ class MLP(Activated):
         """The last layer's activations."""
         features = x.T
         for layer in self.layers:
-            features = self.activation(through(layer, features))
+            features = self.activation(applied(layer, features))
         return features.T
 
 
@@ -139,7 +139,7 @@ def is_plain(layer: Any) -> bool:
     return options and isinstance(layer.kernel.get_value(), jax.Array)
 
 
-def through(layer: Any, x: Float[Array, " i *b"]) -> Float[Array, " o *b"]:
+def applied(layer: Any, x: Float[Array, " i *b"]) -> Float[Array, " o *b"]:
     """The layer applied to features that lead."""
     return affine(layer, x) if is_plain(layer) else layer(x.T).T
 

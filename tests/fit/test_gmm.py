@@ -218,7 +218,7 @@ def test_equal_shapes_reuse_the_compiled_program():
     assert sizes == (gmm._fit._cache_size(), sketch._binner(None)._cache_size())
 
 
-@pytest.mark.parametrize("n", [1024, pytest.param(24_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [1024, slow(24_000)])
 def test_sharded_rows_give_the_fit_of_one_device(n):
     if jax.device_count() < 8:
         pytest.skip("needs 8 devices")

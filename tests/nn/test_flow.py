@@ -25,7 +25,7 @@ def flow_of(num_features, context_features=0, **options):
     [
         (3, 0),
         *(
-            pytest.param(d, c, marks=pytest.mark.slow)
+            slow(d, c)
             for d, c in [(1, 0), (1, 2), (3, 2), (2, 0), (2, 2), (5, 0), (5, 2)]
         ),
     ],

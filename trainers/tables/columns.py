@@ -105,15 +105,7 @@ class ColumnSchema:
                 f"{dtype.kind}8[{self.unit}]"
             )
         elif dtype.kind in "iu":
-            info = np.iinfo(dtype)
-            low, high = info.min - self.origin, info.max - self.origin
-            values = np.clip(np.rint(np.float64(values)), float(low), float(high))
-            if self.origin:
-                whole = [self.origin + int(v) for v in values]
-                values = np.array([min(v, info.max) for v in whole], dtype)
-            else:
-                over = values >= float(info.max)
-                values = np.where(over, info.max, values.astype(dtype))
+            values = _whole(np.rint(np.float64(values)), self.origin, dtype)
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
         return Column(
@@ -176,6 +168,19 @@ def _from(origin: int, x: np.ndarray) -> np.ndarray:
         far = np.abs(np.float64(x) - origin) >= 2**62
         return np.where(far, np.float64(x) - origin, np.float64(whole))
     return np.float64(x) - origin
+
+
+def _whole(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:
+    """x + origin in a type of integers, or the nearest that it holds."""
+    info = np.iinfo(dtype)
+    low, high = float(info.min - origin), float(info.max - origin)
+    inside = (x > low) & (x < high)
+    whole = np.where(inside, x, 0)
+    if origin:
+        near = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
+        whole = near.astype(np.uint64) + np.uint64(origin % 2**64)
+    ends = np.where(x >= high, dtype.type(info.max), dtype.type(info.min))
+    return np.where(inside, whole.astype(dtype), ends)
 
 
 def without_copies(

@@ -73,7 +73,7 @@ def has_shared_variables(modules: Any) -> bool:
 def writes_nothing(modules: Any) -> bool:
     """Whether all modules are of kinds that are known to leave themselves as they are."""
     return all(
-        type(module) in (nnx.Linear, nnx.List)
+        type(module) in (nnx.Linear, nnx.List, nnx.Sequential, nnx.LayerNorm)
         or type(module).__module__.startswith("rbig_nnx.")
         for _, module in nnx.iter_modules(modules)
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import rbig_nnx as rn
+from tests.slow import slow
 from tests.trainers.layouts import (
     MODELS,
     QUICK,
@@ -56,9 +57,7 @@ def results(processes, out):
     return [json.loads((out / f"result-{i}.json").read_text()) for i in range(2)]
 
 
-@pytest.mark.parametrize(
-    "model", ["tiny", pytest.param("flow", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("model", ["tiny", slow("flow")])
 def test_two_processes_feed_their_own_rows(model, tmp_path):
     processes = start(model, tmp_path)
     start_model = MODELS[model]()

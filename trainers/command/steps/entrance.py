@@ -96,7 +96,6 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     notes = [*frame.notes, *marked, *map(no_cell, unmatched)]
     given = names_in(settings.given, frame.names, "--given")
     kinds = parsed_kinds(settings.kinds, frame.names)
-    _check_dates(frame, kinds)
     missing = settings.missing
     if large and missing == "drop-rows":
         missing = "refuse"  # it would have to be done on the way
@@ -183,18 +182,6 @@ def _written(settings: FitFile, file: TableFile) -> dict[str, str]:
     kinds = parsed_kinds(settings.kinds, file.names)
     zeros = {n: cells.WORDS for n in padded if kinds.get(n) == "categorical"}
     return zeros | {n: dates.COMPACT for n, kind in kinds.items() if kind == "date"}
-
-
-def _check_dates(frame: Frame, kinds: dict[str, str]):
-    """Raises where --kinds says date of what is none."""
-    for name in (n for n, kind in kinds.items() if kind == "date"):
-        column = frame[name]
-        if column.values.dtype.kind not in "mM" and not column.gone.all():
-            raise InputError(
-                f"--kinds {name}=date must be of dates, as 2020-01-31, 20200131, 31/01/2020"
-                f" or 31-Jan-2020; {name} holds {column.values[~column.gone][0]}. Write its"
-                " cells so, or leave the option out."
-            )
 
 
 def _whole(

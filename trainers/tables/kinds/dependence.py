@@ -26,17 +26,11 @@ def rows_to_look_at(n: int, num_columns: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).integers(0, n, size))
 
 
-def dependences(
-    x: np.ndarray, steps: np.ndarray | float = 0.0
-) -> list[tuple[int, tuple[int, ...], float]]:
+def dependences(x: np.ndarray) -> list[tuple[int, tuple[int, ...], float]]:
     """Columns of x [n, d] that are linear functions of columns before them.
 
     With G the columns' correlations and G = L Lᵀ, L_jj is what is left of column j after the
     columns before it, in its standard deviations.
-
-    Args:
-      x: the columns.
-      steps: to which each is rounded, [d]; 0 for none.
 
     Returns:
       The column, those it is a function of, and what is left of it by its spread.
@@ -46,17 +40,18 @@ def dependences(
         return []
     scales = np.where(np.ptp(x, 0) > 0, x.std(0), 1)
     z = (x - x.mean(0)) / scales
-    steps = np.broadcast_to(steps, width) / scales
     gram = z.T @ z / n + _RIDGE * np.eye(width)
     left = np.diag(np.linalg.cholesky(gram))
     free, found = np.ones(width, bool), []
     for j in np.flatnonzero(left < _COARSE):
         base = np.flatnonzero(free[:j])
         by = np.linalg.solve(gram[np.ix_(base, base)], gram[base, j])
-        parts = base[np.abs(by) > _PART]
+        counts = np.abs(by) > _PART
+        parts = base[counts]
         rest, spread = _left_of(z[:, j], z[:, parts])
+        steps = [step_of(np.unique(x[:, k])) or 0.0 for k in (j, *parts)]
         # The rounding of all, at worst.
-        rounding = (steps[j] + np.abs(by[np.abs(by) > _PART]) @ steps[parts]) / 2
+        rounding = np.abs([1.0, *by[counts]]) @ (steps / scales[[j, *parts]]) / 2
         if rest < max(_CLOSE, min(rounding / spread, _COARSE)):
             free[j] = False
             found.append((int(j), tuple(parts.tolist()), rest))
@@ -77,10 +72,7 @@ def _left_of(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
 
 def notes(names: Sequence[str], columns: Sequence[np.ndarray]) -> list[str]:
     """What to say of the dependences among columns, [n] each, with names."""
-    if len(columns) < 2:
-        return []
-    steps = [step_of(np.unique(column)) or 0.0 for column in columns]
-    found = dependences(np.stack(columns, axis=1), np.array(steps))
+    found = dependences(np.stack(columns, axis=1)) if len(columns) > 1 else []
     told = []
     for j, parts, rest in found[:_TOLD]:
         name = names[j]

@@ -188,7 +188,8 @@ def _words_for(name: str, word: Any, where: str) -> InputError:
         return InputError(
             f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read,"
             " or may be day/month or month/day. Write 2024-01-31, 31/1/2024, 1/31/2024,"
-            " 31.1.2024 or 31 Jan 2024, with or without a time; or use categorical."
+            " 31.1.2024 or 31 Jan 2024, with or without a time, or 20240131 in a text; or use"
+            " categorical."
         )
     return InputError(
         f"`kinds` asks for {name}, which needs numbers; {where} holds words, as {word!r}."

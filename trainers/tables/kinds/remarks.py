@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.kinds.base import Kind
-from trainers.tables.kinds.found import Found, name_in, option, text
+from trainers.tables.kinds.found import Found, name_in, option
 from trainers.tables.kinds.grids import coarser
 from trainers.tables.kinds.levels import Levels, Spike
 from trainers.tables.kinds.numbers import Grid, Integer
@@ -39,25 +39,38 @@ def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     return dataclasses.replace(found, why=why, note=note)
 
 
-def far_values(x: np.ndarray) -> dict[Any, int]:
+def far_values(x: np.ndarray) -> dict[float, int]:
     """Values that may stand for missing ones, and in how many rows each of them is.
 
     At most three, beyond a gap of twice the range of nearly all others; each in three rows
     or more, or written like one: -99, -9999, 999.
     """
-    values, counts = np.unique(x, return_counts=True)
-    if len(values) < _FEWEST_OTHERS or values.dtype == bool:
+    if x.dtype == bool or len(np.unique(_some(x))) < _FEWEST_OTHERS:
         return {}
-    found: dict[Any, int] = {}
-    for flip in (1, -1):
-        ordered, rows = flip * np.float64(values)[::flip], counts[::flip]
-        for k in range(1, min(_MAX_FAR, len(values) - _FEWEST_OTHERS + 1) + 1):
-            inner = np.float64(x[flip * np.float64(x) >= ordered[k]])
-            width = np.ptp(np.quantile(inner, (0.01, 0.99)))
-            if 2 * len(inner) > len(x) and ordered[k] - ordered[k - 1] > 2 * width:
-                outer = zip(values[::flip][:k].tolist(), rows[:k].tolist(), strict=True)
-                found |= {v: n for v, n in outer if n >= _REPEATED or _NINES(text(v))}
-    return found
+    found: dict[float, int] = {}
+    for sign in (1, -1):
+        left, seen = sign * np.float64(x), {}
+        while len(seen) < _MAX_FAR:
+            value = left.min()
+            inner = left[left > value]
+            if 2 * len(inner) <= len(x):
+                break
+            seen[sign * value] = len(left) - len(inner)
+            width = np.ptp(np.quantile(_some(inner), (0.01, 0.99)))
+            if inner.min() - value > 2 * width:
+                found |= seen
+            left = inner
+    return {v: n for v, n in found.items() if n >= _REPEATED or _NINES(_typed(v))}
+
+
+def _typed(value: float) -> str:
+    """As --na takes it, all digits."""
+    return f"{value:.15g}"
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+    """Enough of x [n] to look at."""
+    return x[:: max(1, len(x) // _LOOKED_AT)]
 
 
 def _far(x: np.ndarray, where: str) -> str:
@@ -65,9 +78,9 @@ def _far(x: np.ndarray, where: str) -> str:
     found = far_values(x)
     if not found:
         return ""
-    told = " and ".join(f"{text(v)} in {n} rows" for v, n in found.items())
+    told = " and ".join(f"{_typed(v)} in {n} rows" for v, n in found.items())
     told = told.replace(" in 1 rows", " in 1 row")
-    options = " ".join(f"--na {text(v)}" for v in found)
+    options = " ".join(f"--na {_typed(v)}" for v in found)
     one = len(found) == 1
     return (
         f"{where}: {told} {'lies' if one else 'lie'} far from all other values; if"
@@ -99,7 +112,7 @@ def _is_identifier(x: np.ndarray, name: str) -> bool:
 
 def _heaped(kind: Grid, x: np.ndarray, where: str) -> str:
     """A note where most values lie on a coarser grid, which samples do not keep."""
-    found = coarser(x[:: max(1, len(x) // _LOOKED_AT)], kind.step)
+    found = coarser(_some(x), kind.step)
     if found is None:
         return ""
     step, share = found
