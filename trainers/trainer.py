@@ -154,24 +154,19 @@ class Trainer:
         callback: Callback | None = None,
     ) -> FitResult:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
+        rows = {
+            "context": context,
+            "context_valid": context_valid,
+            "weights": weights,
+            "weights_valid": weights_valid,
+            "monitor": monitor,
+        }
         with as_progress(self.progress, enabled=jax.process_index() == 0) as progress:
             progress.phase("checking rows")
-            strategy = make_strategy(self.strategy, self.mesh)
-            data = data_sets(
-                x_train,
-                x_valid,
-                context=context,
-                context_valid=context_valid,
-                weights=weights,
-                weights_valid=weights_valid,
-                monitor=monitor,
-                config=self.config,
-                floats=self.loss_fn is None,
-            )
-            if self.loss_fn is None:
-                _check_flow(model, data)
+            data = self._data(model, x_train, x_valid, **rows)
             checkpoints = self._checkpoints(model, data)
-            program = self._program(model, data, strategy, progress)
+            program = self._program(model, data, progress)
+            program.wait()
             loop = Loop(
                 program,
                 self.config,
@@ -185,6 +180,33 @@ class Trainer:
                 callback=callback,
                 progress=progress,
             )
+
+    def compile(
+        self,
+        model: nnx.Module,
+        x_train: memory.Rows,
+        x_valid: memory.Rows | None = None,
+        **rows: Any,
+    ) -> None:
+        """Starts to compile what `fit` of such a model and such rows will run, and returns.
+
+        Compilation goes on beside what is done until then, such as the warm start.
+
+        Args:
+          model: of the structure that will be trained, with any values.
+          x_train: as of `fit`, and so are the others.
+          x_valid: likewise.
+          rows: likewise.
+        """
+        with as_progress(progress=False, enabled=False) as progress:
+            self._program(model, self._data(model, x_train, x_valid, **rows), progress)
+
+    def _data(self, model, x_train, x_valid, **rows: Any) -> DataSets:
+        floats = self.loss_fn is None
+        data = data_sets(x_train, x_valid, config=self.config, floats=floats, **rows)
+        if self.loss_fn is None:
+            _check_flow(model, data)
+        return data
 
     def _checkpoints(self, model, data: DataSets) -> RunCheckpoints | None:
         """Those of this run; raises before any work if there are others."""
@@ -210,9 +232,10 @@ class Trainer:
         checkpoints.check()
         return checkpoints
 
-    def _program(self, model, data: DataSets, strategy, progress) -> Program:
-        """Places the rows and compiles the steps."""
+    def _program(self, model, data: DataSets, progress) -> Program:
+        """Places the rows and begins to compile the steps."""
         config = self.config
+        strategy = make_strategy(self.strategy, self.mesh)
         if data.source is None:
             resident = ResidentRows(data.train, strategy.mesh)
             sample = resident.subset(config.eval_rows, seed=config.seed)

@@ -142,6 +142,7 @@ def _trainer(flow, x, config) -> Callable[[], tuple[float, float]]:
             loss_fn=negative_log_prob,
             trainable=nnx.Param,
         )
+        program.wait()
         loop = Loop(program, config, validated=False)
         train = functools.partial(
             loop.train,

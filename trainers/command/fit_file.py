@@ -20,7 +20,7 @@ from trainers.command.settings import FitFile, options_of
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
-from trainers.estimators.fitting import start, train_flow
+from trainers.estimators.fitting import compile_ahead, start, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import VALID_ROWS, seconds_of, settings_for
 from trainers.estimators.table_flow import TableFlow
@@ -99,6 +99,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     if found is None:
         _set_aside(workdir)
         progress.phase("warm start")
+        compile_ahead(rows, choosing, chosen, monitor=options["monitor"])
         flow, about = start(
             train, chosen.architecture, seed=seed, callback=progress.layer
         )

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
+from trainers.estimators import fitting
 from trainers.estimators.arguments import (
     is_dataframe,
     json_params,
@@ -29,7 +30,6 @@ from trainers.estimators.arguments import (
     say,
     warn_of_lost,
 )
-from trainers.estimators.fitting import EncodedTable, split, start
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.rungs import Chosen, steps_within, train_rungs
 from trainers.estimators.settings import DECIDED, seconds_of, settings_for
@@ -191,10 +191,10 @@ class FlowDensity(
             warnings.warn(note, UserWarning, stacklevel=2)
         if self.verbose:
             Console(stderr=True).print(schema.table())
-        encoded = EncodedTable.of(
+        encoded = fitting.EncodedTable.of(
             frame, schema, context=given_frame, given=given, weights=weights, seed=seed
         )
-        train, valid = split(encoded, self.validation_fraction, seed)
+        train, valid = fitting.split(encoded, self.validation_fraction, seed)
         chosen = self._train(train, valid, seed)
         self.candidates_ = {c.name: c.log_prob for c in chosen.candidates}
         result = chosen.best.result
@@ -308,17 +308,17 @@ class FlowDensity(
         return {}
 
     def _train(
-        self, train: EncodedTable, valid: EncodedTable | None, seed: int
+        self, train: fitting.EncodedTable, valid: fitting.EncodedTable | None, seed: int
     ) -> Chosen:
         """The start and the runs from it."""
         began, seconds = time.perf_counter(), seconds_of(self.budget)
         asked = {name: getattr(self, name) for name in _SETTINGS}
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
-        decide = functools.partial(
-            settings_for, len(train.rows), asked=asked, seconds=seconds
-        )
+        size = len(train.rows)
+        decide = functools.partial(settings_for, size, asked=asked, seconds=seconds)
         settings = decide()
-        flow, self.report_ = start(train, settings.architecture, seed=seed)
+        fitting.compile_ahead(train, valid, settings, mesh=self.mesh)
+        flow, self.report_ = fitting.start(train, settings.architecture, seed=seed)
         options = {"mesh": self.mesh, "progress": bool(self.verbose)}
         if seconds is not None:
             left = seconds - (time.perf_counter() - began)

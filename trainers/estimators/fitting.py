@@ -11,12 +11,12 @@ from flax import nnx
 
 import rbig_nnx
 from trainers.config import TrainConfig
-from trainers.estimators.settings import VALID_ROWS, Architecture
+from trainers.estimators.settings import VALID_ROWS, Architecture, Settings
 from trainers.run.loop import FitResult
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
-from trainers.trainer import fit
+from trainers.trainer import Trainer, fit
 
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which heavy tails are taken off
@@ -123,8 +123,22 @@ def _start(
     seed: int,
     **options: Any,
 ) -> tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]:
+    return rbig_nnx.warm_start(
+        _flow(train, architecture, tails=tails, seed=seed),
+        train.rows,
+        key=jax.random.key(seed),
+        context=train.context,
+        weights=train.weights,
+        rotation=architecture.rotation,
+        **options,
+    )
+
+
+def _flow(
+    train: EncodedTable, architecture: Architecture, *, tails: bool, seed: int
+) -> rbig_nnx.GaussianizationFlow:
     d = train.rows.shape[1]
-    flow = rbig_nnx.coupling_flow(
+    return rbig_nnx.coupling_flow(
         d,
         architecture.num_blocks,
         num_components=architecture.num_components,
@@ -135,15 +149,24 @@ def _start(
         context_features=0 if train.context is None else train.context.shape[1],
         rngs=nnx.Rngs(seed),
     )
-    return rbig_nnx.warm_start(
-        flow,
-        train.rows,
-        key=jax.random.key(seed),
-        context=train.context,
-        weights=train.weights,
-        rotation=architecture.rotation,
-        **options,
-    )
+
+
+def compile_ahead(
+    train: EncodedTable,
+    valid: EncodedTable | None,
+    settings: Settings,
+    *,
+    monitor: Mapping[str, EncodedTable] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> None:
+    """Begins to compile what `train_flow` will run, beside the warm start.
+
+    Where the start is found to need a `TailTransform` that was not asked for, in vain.
+    """
+    tails = bool(settings.architecture.tails)
+    flow = _flow(train, settings.architecture, tails=tails, seed=0)
+    trainer = Trainer(config=settings.train, mesh=mesh)
+    trainer.compile(flow, **_data_sets(train, valid, monitor))
 
 
 def train_flow(
@@ -160,22 +183,32 @@ def train_flow(
     **options: Any,
 ) -> FitResult:
     """Trains a warm-started flow; the options are those of `trainers.fit`."""
-    weights = {}
-    if train.weights is not None:
-        weights["weights"] = train.weights
-        weights["weights_valid"] = None if valid is None else valid.weights
     return fit(
         flow,
-        train.rows,
-        None if valid is None else valid.rows,
-        context=train.context,
-        context_valid=None if valid is None else valid.context,
-        monitor={name: rows.pair() for name, rows in (monitor or {}).items()},
         config=config,
         mesh=mesh,
         workdir=workdir,
         resume=resume,
         progress=progress,
-        **weights,
+        **_data_sets(train, valid, monitor),
         **options,
     )
+
+
+def _data_sets(
+    train: EncodedTable,
+    valid: EncodedTable | None,
+    monitor: Mapping[str, EncodedTable] | None,
+) -> dict[str, Any]:
+    """As `fit` takes them."""
+    sets = {
+        "x_train": train.rows,
+        "context": train.context,
+        "weights": train.weights,
+        "monitor": {name: rows.pair() for name, rows in (monitor or {}).items()},
+    }
+    if valid is not None:
+        sets |= {"x_valid": valid.rows, "context_valid": valid.context}
+        if train.weights is not None:
+            sets["weights_valid"] = valid.weights
+    return sets

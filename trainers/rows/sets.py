@@ -39,26 +39,26 @@ def data_sets(
     x_train: Any,
     x_valid: Any,
     *,
-    context: Any,
-    context_valid: Any,
-    weights: Any,
-    weights_valid: Any,
-    monitor: Mapping[str, Any] | None,
     config: TrainConfig,
     floats: bool,
+    context: Any = None,
+    context_valid: Any = None,
+    weights: Any = None,
+    weights_valid: Any = None,
+    monitor: Mapping[str, Any] | None = None,
 ) -> DataSets:
     """Checks the arguments of `fit` and puts together what belongs together.
 
     Args:
       x_train: as of `fit`, and so are the others.
       x_valid: likewise.
-      context: likewise.
+      config: settings.
+      floats: whether every array is of features, so that integers become floats.
+      context: as of `fit`, and so are the others.
       context_valid: likewise.
       weights: likewise.
       weights_valid: likewise.
       monitor: likewise.
-      config: settings.
-      floats: whether every array is of features, so that integers become floats.
 
     Raises:
       ValueError: rows, contexts or weights that cannot be used or do not agree.

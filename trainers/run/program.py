@@ -54,6 +54,8 @@ _LOOP_SETTINGS = (  # of the loop, or arguments of the step: not compiled into i
 class Program:
     """What a run does on the device: state, rows, steps and evaluations.
 
+    Compilation begins, and goes on beside what the caller does before `wait`.
+
     Args:
       model: gives the structure and the first values; unchanged.
       feed: gives the rows of each dispatch.
@@ -65,7 +67,7 @@ class Program:
       trainable: NNX filter of the variables that train.
 
     Attributes:
-      compile_seconds: spent on compilation.
+      compile_seconds: from the call to the end of `wait`.
 
     Raises:
       ValueError: nothing in `model` matches `trainable`, or nothing that the loss depends
@@ -144,10 +146,13 @@ class Program:
             key=jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY),
             mesh=strategy.mesh,
         )
-        # The two compile beside each other.
+        self._started, self.compile_seconds = started, 0.0
+
+    def wait(self) -> None:
+        """Returns once steps and evaluations are compiled, which they are side by side."""
         self._train_steps.wait()
         self._evaluation.wait()
-        self.compile_seconds = time.perf_counter() - started
+        self.compile_seconds = time.perf_counter() - self._started
 
     @property
     def state(self) -> TrainState:

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from trainers.estimators.fitting import EncodedTable, start
-from trainers.estimators.settings import Architecture
+from trainers.estimators.fitting import (
+    EncodedTable,
+    compile_ahead,
+    split,
+    start,
+    train_flow,
+)
+from trainers.estimators.settings import Architecture, settings_for
+from trainers.placement import compilation
 
 
 def encoded(columns):
@@ -44,3 +51,16 @@ def test_what_is_asked_for_is_built(tables):
 
 def test_one_column_has_nothing_to_whiten(tables):
     assert "Whiten" not in layers(tables["one"], tails=False)
+
+
+def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
+    compilation.forget()
+    train, valid = split(tables["normal"], 0.1, 0)
+    asked = {"num_steps": 2, "hidden": (4,), "num_components": 2, "tails": False}
+    settings = settings_for(len(train.rows), asked=asked)
+    compile_ahead(train, valid, settings)
+    flow, _ = start(train, settings.architecture, seed=1)
+    monkeypatch.setattr(compilation, "Compiled", None)  # nothing more is compiled
+    result = train_flow(flow, train, valid, settings.train)
+    assert result.stop_reason == "completed"
+    compilation.forget()
