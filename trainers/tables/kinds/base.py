@@ -108,6 +108,26 @@ def probit(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.where(below <= above, lower, -ndtri(np.maximum(above, tiny)))
 
 
+def nearest_place(x: np.ndarray, low: float, step: float) -> np.ndarray:
+    """Numbers of the nearest steps of a grid; of what lies half-way, the step above."""
+    return np.floor((x - low) / step + 0.5)
+
+
+def log_share(x: np.ndarray, low: float, step: float, between: float) -> np.ndarray:
+    """Log of each whole number's share of the mass of its cell, [n].
+
+    Args:
+      x: values, of which the nearest whole numbers count.
+      low: a step of the grid.
+      step: its width, a whole number: as many lie in a cell.
+      between: what those that are no step have together.
+    """
+    if not between:
+        return np.zeros(len(x))
+    off = np.rint(x) != low + step * nearest_place(x, low, step)
+    return np.where(off, np.log(between / (step - 1)), np.log1p(-between))
+
+
 def on_grid(low: float, step: float, places: np.ndarray) -> np.ndarray:
     """low + step · places, as a decimal step writes it: 45.3 and not 45.300000000000004."""
     values = low + step * places

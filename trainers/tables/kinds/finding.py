@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.checks import InputError
-from trainers.tables.kinds.base import Kind, Scale, on_grid
+from trainers.tables.kinds.base import Kind, Scale
 from trainers.tables.kinds.found import Found, text
 from trainers.tables.kinds.grids import (
+    MAX_CELLS,
     are_whole,
+    between,
+    cells_of,
     is_sparse,
     on_steps,
     rounded,
@@ -27,7 +30,6 @@ NAMES = (
     "spike(value)", "categorical", "boolean", "date", "skipped",
 )  # fmt: skip
 _NATURAL = ((0, 24), (0, 360), (-180, 180), (-90, 90))  # and [0, 10^k], [-10^k, 10^k]
-_MAX_CELLS = 128  # of a grid whose cells each get their frequency
 _MAX_SPARSE_CELLS = 20_000  # of a grid of which most cells are empty
 _MAX_VALUES = 30  # on no such grid, that are levels
 _TIES = 0.05  # share of repeated values from which a column is on a grid
@@ -75,7 +77,7 @@ def _find(x: np.ndarray, *, where: str, mass: bool, given: bool) -> Found:
 def _for_all(found: Found, x: np.ndarray) -> Found | None:
     """What a part of x has shown, if it holds for x."""
     kind = found.kind
-    if isinstance(kind, Levels) and kind.step and len(kind.levels) > _MAX_CELLS:
+    if isinstance(kind, Levels) and kind.step and len(kind.levels) > MAX_CELLS:
         return None  # a part has not seen all levels
     if isinstance(kind, Grid):
         kind = dataclasses.replace(kind, low=float(x.min()), high=float(x.max()))
@@ -273,23 +275,25 @@ def _bounded(y: np.ndarray, low: float, high: float) -> Bounded:
 def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Found:
     low, high = float(levels[0]), float(levels[-1])
     cells = round((high - low) / step) + 1
+    if name == "integer" and step > 1:
+        why = f"{why} in steps of {step:g}"
     if name == "integer" and len(levels) == 2 and (low, high) == (0, 1):
         return Found(counted(x, levels, "boolean"), "0 or 1")
     whole = name == "integer"
     if mass or whole:
-        if cells <= _MAX_CELLS and len(x) >= 3 * len(levels):
+        if cells <= MAX_CELLS and len(x) >= 3 * len(levels):
             why = f"{why}, {text(low)} to {text(high)}"
-            return Found(_cells(x, low, step, cells, name), why)
+            return Found(cells_of(x, low, step, cells, name), why)
         if is_sparse(x, levels, step):
             why = f"{len(levels)} values that repeat, of {cells:,} steps of {step:g}"
             if cells <= _MAX_SPARSE_CELLS:
-                return Found(_cells(x, low, step, cells, name), why)
+                return Found(cells_of(x, low, step, cells, name), why)
             if len(levels) <= _MAX_VALUES:
                 return Found(counted(x, levels, "categorical"), why)
     y = np.float64(x)
     options: dict[str, Any] = {"step": step, "low": low, "high": high}
-    if name == "integer":
-        mass = True
+    if whole:
+        mass, options["between"] = True, between(step, len(x))
     real = _real(y + step * (np.random.default_rng(0).random(len(y)) - 0.5))
     if low >= 0 and isinstance(real.kind, Positive):
         scale = Scale.of(np.log(y + step / 2))
@@ -297,26 +301,6 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
         return Found(kind, f"{why}, skewed")
     kind = (Integer if whole else Grid)(**options, mass=mass, scale=Scale.of(y))
     return Found(kind, why)
-
-
-def _cells(x, low: float, step: float, cells: int, name: str) -> Levels:
-    """Every cell of a grid with its share of x, those of few or those of many."""
-    places = np.rint((np.float64(x) - low) / step).astype(int)
-    counts = np.bincount(places, minlength=cells) + 0.0
-    empty = counts == 0
-    # A cell that nobody has seen is not impossible. Where most are, all of them together
-    # have as much as the cells seen once (Good and Turing's estimate).
-    unseen = 0.5
-    if cells > _MAX_CELLS:
-        unseen = max(0.5, (counts == 1).sum()) / max(empty.sum(), 1)
-    grid = on_grid(low, step, np.arange(cells))
-    return Levels(
-        kind_name=name,
-        levels=tuple((grid.astype(int) if name == "integer" else grid).tolist()),
-        shares=tuple(((counts + unseen * empty) / len(x)).tolist()),
-        step=step,
-        tail=0.5 / (len(x) + 1),
-    )
 
 
 def _spike(x: np.ndarray, *, where: str, mass: bool, spikes: int) -> Found | None:

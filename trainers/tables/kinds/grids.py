@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from trainers.tables.kinds.base import on_grid
+from trainers.tables.kinds.levels import Levels
+
+MAX_CELLS = 128  # of a grid whose cells each get their frequency
 _ON_GRID = 0.98  # share of the rows that a grid holds; the others are put on it
 _FINER, _MUCH_FINER = 1.5, 20.0  # times: of a grid that few values ask for
 _ON_COARSE_GRID = 0.999  # likewise, where the others' grid is finer but not much
@@ -97,3 +101,29 @@ def is_sparse(x: np.ndarray, levels: np.ndarray, step: float) -> bool:
     low, high = np.quantile(np.float64(x), (0.05, 0.95), method="nearest")
     inner = ((levels >= low) & (levels <= high)).sum()
     return bool(inner < 0.5 * ((high - low) / step + 1))
+
+
+def cells_of(x: np.ndarray, low: float, step: float, cells: int, name: str) -> Levels:
+    """Every cell of a grid with its share of x, those of few or those of many."""
+    places = np.rint((np.float64(x) - low) / step).astype(int)
+    counts = np.bincount(places, minlength=cells) + 0.0
+    empty = counts == 0
+    # A cell that nobody has seen is not impossible. Where most are, all of them together
+    # have as much as the cells seen once (Good and Turing's estimate).
+    unseen = 0.5
+    if cells > MAX_CELLS:
+        unseen = max(0.5, (counts == 1).sum()) / max(empty.sum(), 1)
+    grid = on_grid(low, step, np.arange(cells))
+    return Levels(
+        kind_name=name,
+        levels=tuple((grid.astype(int) if name == "integer" else grid).tolist()),
+        shares=tuple(((counts + unseen * empty) / len(x)).tolist()),
+        step=step,
+        tail=0.5 / (len(x) + 1),
+        between=between(step, len(x)) if name == "integer" else 0.0,
+    )
+
+
+def between(step: float, num_rows: int) -> float:
+    """The mass of whole numbers between the steps, of which no row has one."""
+    return 0.5 / (num_rows + 1) if step > 1 else 0.0

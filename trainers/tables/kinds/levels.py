@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from trainers.tables.kinds.base import Encoded, Kind, log_normal, probit
+from trainers.tables.kinds.base import (
+    Encoded,
+    Kind,
+    log_normal,
+    log_share,
+    nearest_place,
+    probit,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +28,7 @@ class Levels(Kind):
       step: of an unbounded grid that the levels are part of, or 0 where other values have
         no mass. Beyond each end the grid's cells share `tail`, each half of the one before.
       tail: the mass beyond each end.
+      between: of a cell's mass, what whole numbers between the steps have together.
     """
 
     noise: ClassVar[int] = 1
@@ -31,6 +39,7 @@ class Levels(Kind):
     shares: tuple[float, ...]
     step: float = 0.0
     tail: float = 0.0
+    between: float = 0.0
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""
@@ -52,7 +61,10 @@ class Levels(Kind):
         share, start = np.where(known, share, 1), np.where(known, start, 0)
         u = u[:, 0]
         z = probit(start + u * share, 1 - start - u * share)
-        return z[:, None], np.where(known, np.log(share) - log_normal(z), -np.inf)
+        log_mass = np.log(share)
+        if self.between:
+            log_mass += log_share(x, self.levels[0], self.step, self.between)
+        return z[:, None], np.where(known, log_mass - log_normal(z), -np.inf)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """As in `Kind`; what lies beyond an end is the last level."""
@@ -75,7 +87,7 @@ class Levels(Kind):
     def _number(self, x: np.ndarray) -> np.ndarray:
         """The level's number, NaN for none; on a grid the nearest, also beyond its ends."""
         if self.step:
-            return np.rint((np.float64(x) - self.levels[0]) / self.step)
+            return nearest_place(np.float64(x), self.levels[0], self.step)
         if isinstance(self.levels[0], str) or x.dtype == object:
             numbers = {level: i for i, level in enumerate(self.levels)}
             return np.array([numbers.get(value, np.nan) for value in x.tolist()], float)

@@ -6,7 +6,16 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr
 
-from trainers.tables.kinds.base import Encoded, Kind, Scale, log_normal, on_grid, probit
+from trainers.tables.kinds.base import (
+    Encoded,
+    Kind,
+    Scale,
+    log_normal,
+    log_share,
+    nearest_place,
+    on_grid,
+    probit,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,11 +134,22 @@ class Grid(Kind):
         return np.clip(self._nearest(y), self.low, self.high)
 
     def _nearest(self, y: np.ndarray) -> np.ndarray:
-        return on_grid(self.low, self.step, np.rint((y - self.low) / self.step))
+        return on_grid(self.low, self.step, nearest_place(y, self.low, self.step))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Integer(Grid):
-    """A grid of whole numbers."""
+    """A grid of whole numbers.
+
+    Attributes:
+      between: of a cell's mass, what the whole numbers between its steps have together: none
+        was seen, and none is impossible.
+    """
 
     kind: ClassVar[str] = "integer"
+    between: float = 0.0
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
+        """As in `Kind`."""
+        z, log_det = super().encode(x, u)
+        return z, log_det + log_share(x, self.low, self.step, self.between)
