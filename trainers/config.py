@@ -57,11 +57,14 @@ class TrainConfig:
                 raise ValueError(
                     f"`{name}` must be at least {smallest}; got {value!r}."
                 )
-        if not self.learning_rate > 0 or not self.clip_norm > 0:
+        if not self.learning_rate > 0:
             raise ValueError(
-                "`learning_rate` and `clip_norm` must be positive; got"
-                f" {self.learning_rate!r} and {self.clip_norm!r}. Use"
-                " `clip_norm=float('inf')` for no clipping."
+                f"`learning_rate` must be above 0; got {self.learning_rate!r}."
+            )
+        if not self.clip_norm > 0:
+            raise ValueError(
+                f"`clip_norm` must be above 0; got {self.clip_norm!r}. Infinity clips"
+                " nothing."
             )
         for name in ("learning_rate", *_SMALLEST):
             if getattr(self, name) == float("inf"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+_LARGEST = 1e100  # number whose square is one
 _NUM_SHOWN = 5  # rows or columns named in a message
 
 
@@ -103,3 +104,21 @@ def printable(text: Any, limit: int = 200) -> str:
     """Text from outside in a message: one line, without control characters."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text).strip())
     return line if len(line) <= limit else line[:limit] + "…"
+
+
+def refuse_extreme(x: np.ndarray, where: str):
+    """Raises for numbers whose squares float64 does not hold."""
+    y = np.float64(x)
+    size, spread = np.abs(y).max(), np.ptp(y)
+    if size > _LARGEST:
+        value = y[np.abs(y).argmax()]
+        raise InputError(
+            f"{where} must hold numbers within ±{_LARGEST:g}; got {value:g}. Say so if it"
+            f" stands for a missing value (--na {value:.15g}), or divide the column by a power"
+            " of ten."
+        )
+    if 0 < spread < 1 / _LARGEST:
+        raise InputError(
+            f"{where} must vary by {1 / _LARGEST:g} or more; got {spread:g}. Multiply it by a"
+            " power of ten."
+        )

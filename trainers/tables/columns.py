@@ -15,6 +15,8 @@ _DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
         "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
 _SEARCHED = 200  # columns among which copies are looked for
 _LOOKED_AT = 50_000  # rows that order categories
+_NEARLY_ALL = 0.98  # of the values, that have so few digits
+_COARSE = 2  # times what their type resolves, for digits to be theirs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class ColumnSchema:
       unit, origin: of dates: NumPy's unit, and the instant from which days are counted;
         of whole numbers beyond 2⁵³ the one from which the others are counted.
       date_format: of dates that came as text: how more of them are read, and written.
+      digits: of numbers in a type that holds few: after the point, of nearly all of them.
+        0.1 is then what float64 calls 0.1; None where they are of any length.
     """
 
     name: str
@@ -45,6 +49,7 @@ class ColumnSchema:
     unit: str = ""
     origin: int = 0
     date_format: str = ""
+    digits: int | None = None
 
     @property
     def kind_name(self) -> str:
@@ -86,15 +91,22 @@ class ColumnSchema:
         if wanted == "words" and not any(isinstance(level, str) for level in levels):
             values = values.astype(object)  # categories that are numbers
         elif wanted != came:
+            as_in = f", as {levels[0]!r}" if wanted == "words" else ", as"
             raise InputError(
-                f"column {self.name!r} must hold {wanted}, as in the fit; got {came}."
+                f"column {self.name!r} must hold {wanted}{as_in} in the fit; got {came}."
             )
         if self.unit:
             whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
             return np.float64(whole - self.origin) / _DAY[self.unit]
         if self.origin:
             return _from(self.origin, values)
-        return values if values.dtype == object else np.float64(values)
+        if values.dtype == object:
+            return values
+        numbers = np.float64(values)
+        if self.digits is None:
+            return numbers
+        decimal = np.round(numbers, self.digits)
+        return np.where(decimal.astype(values.dtype) == values, decimal, numbers)
 
     def column(self, values: np.ndarray) -> Column:
         """Decoded values as the column came."""
@@ -149,9 +161,28 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         middle = np.sort(held)[len(held) // 2]
         schema = dataclasses.replace(schema, origin=int(middle))
         return schema, schema.numbers(column).astype(np.int64)
-    elif values.dtype.kind in "biu" or values.dtype == object:
+    elif values.dtype == object or (values.dtype.kind in "biu" and _is_told(held)):
         return schema, values
+    elif values.dtype in (np.float16, np.float32):
+        schema = dataclasses.replace(schema, digits=_digits(held))
     return schema, schema.numbers(column)
+
+
+def _digits(x: np.ndarray) -> int | None:
+    """After the point, of nearly all values of a type that holds few; None if of any number."""
+    top = np.abs(x).max(initial=0)
+    for digits in range(10):
+        if not 10.0**-digits > _COARSE * np.spacing(top):
+            break
+        decimal = np.round(np.float64(x), digits).astype(x.dtype)
+        if np.mean(decimal == x) >= _NEARLY_ALL:
+            return digits
+    return None
+
+
+def _is_told(x: np.ndarray) -> bool:
+    """Whether float64 tells whole numbers from their neighbours."""
+    return not len(x) or max(-int(x.min()), int(x.max())) < 2**53
 
 
 def _needs_origin(x: np.ndarray) -> bool:

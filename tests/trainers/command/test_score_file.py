@@ -124,7 +124,7 @@ def test_another_type_than_in_the_fit_is_refused(mixed, tmp_path):
     file.write_text("\n".join(swapped) + "\n")
     ended = command("score", mixed.run, file)
     assert ended.code == 2
-    assert "'color' must hold words, as in the fit; got numbers" in ended.err
+    assert "'color' must hold words, as 'red' in the fit; got numbers" in ended.err
 
 
 def test_outputs_are_checked_before_any_work(mixed, tmp_path):

@@ -42,6 +42,14 @@ KINDS = {
         Levels(levels=("a", "b", "c"), shares=(0.5, 0.2, 0.3)),
         np.array(["a", "c", "b"], object),
     ),
+    "every third": (
+        Integer(step=3, low=-30, high=30, between=0.01, scale=UNIT),
+        np.arange(-30.0, 31, 3),
+    ),
+    "even levels": (
+        Levels(levels=(0, 2), shares=(0.4, 0.6), step=2, tail=0.01, between=0.01),
+        np.array([0, 2, 2]),
+    ),
     "counts": (
         Levels(levels=(0, 1, 2), shares=(0.5, 0.2, 0.3), step=1, tail=0.01),
         np.array([0, 1, 2, 2]),
@@ -86,7 +94,9 @@ def test_log_det_is_the_slope(name):
     np.testing.assert_allclose(np.log(slope[inside]), log_det[inside], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["grid", "log grid", "levels", "counts"])
+@pytest.mark.parametrize(
+    "name", ["grid", "log grid", "every third", "levels", "even levels", "counts"]
+)
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 1.3)])
 def test_masses_add_to_one(name, mean, std):
     """Under any density of the encoded column: here a Gaussian."""
@@ -96,6 +106,8 @@ def test_masses_add_to_one(name, mean, std):
         "log grid": np.arange(0, 200_000.0),
         "levels": np.array(["a", "b", "c"], object),
         "counts": np.arange(-30, 30),
+        "every third": np.arange(-90, 90),
+        "even levels": np.arange(-60, 60),
     }[name]
     total, num_draws = np.zeros(len(cells)), 512  # the outer levels' cells are wide
     for u in (np.arange(num_draws) + 0.5) / num_draws:
@@ -324,3 +336,27 @@ def test_why_words_are_left_out(num_values, why):
     found = find(words, where="column 'place'")
     assert isinstance(found.kind, Skipped)
     assert found.why == why
+
+
+def test_whole_numbers_between_the_steps_of_a_grid_have_next_to_no_mass():
+    x = np.array([0, 2, 4] * 100)
+    kind = find(x, where="column 'x'").kind
+    assert "in steps of 2" in find(x, where="column 'x'").why
+    z, log_det = kind.encode(np.arange(-1, 6), np.full((7, 1), 0.5))
+    masses = np.exp(normal(z[:, 0]) + log_det)
+    np.testing.assert_allclose(masses[1:6:2], 1 / 3, rtol=0.01)
+    assert (masses[[0, 2, 4, 6]] < 0.002).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (NORMAL * 1e300, r"within ±1e\+100; got .*--na -?\d.*e\+30"),
+        (NORMAL * 1e-300, "vary by 1e-100 or more"),
+    ],
+)
+def test_numbers_beyond_what_float64_squares_are_refused(x, told):
+    with pytest.raises(InputError, match=told):
+        find(x, where="column 'x'")
+    with pytest.raises(InputError, match=told):
+        declared(x, "continuous", where="column 'x'")

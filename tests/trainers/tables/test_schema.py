@@ -264,3 +264,34 @@ def test_whole_numbers_that_float64_does_not_hold_keep_their_differences(origin,
     np.testing.assert_array_equal(back, far["k"])
     again = Schema.from_config(json.loads(json.dumps(ours.to_config())))
     np.testing.assert_array_equal(again.encode(far).rows, rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    "values", [RNG.normal(size=N).round(1), RNG.choice([0.1, 0.25, 0.7], N)]
+)
+def test_decimals_in_a_short_type_are_what_they_are_in_float64(values, dtype):
+    x = values[:, None]
+    schema, short = Schema.of(x), Schema.of(x.astype(dtype))
+    assert short.columns[0].kind == schema.columns[0].kind
+    one, other = schema.encode(x), short.encode(x.astype(dtype))
+    np.testing.assert_array_equal(one.rows, other.rows)
+    np.testing.assert_array_equal(one.log_det, other.log_det)
+    assert np.isin(short.decode(other.rows), x.astype(dtype)).all()
+
+
+def test_numbers_of_any_length_in_float32_are_left_as_they_are():
+    x = RNG.normal(size=(N, 1)).astype(np.float32)
+    schema = Schema.of(x)
+    assert schema.columns[0].digits is None
+    # Nor is a longer one moved to the digits of a fit.
+    schema = Schema.of(x.round(2))
+    odd = np.array([[0.123456]], np.float32)
+    assert schema.columns[0].numbers(frame_of(odd).columns[0])[0] == odd[0, 0]
+
+
+def test_whole_numbers_over_all_of_int64_come_back():
+    ends = np.iinfo(np.int64)
+    x = np.where(np.arange(N) % 2, ends.max, ends.min)[:, None]
+    schema = Schema.of(x)
+    assert schema.decode(schema.encode(x).rows).tolist() == x.tolist()

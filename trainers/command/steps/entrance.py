@@ -155,7 +155,7 @@ def parsed_kinds(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """`price=positive,grade=categorical` as a mapping; names may hold commas.
 
     Raises:
-      InputError: for what is no pair, or a column that is not there.
+      InputError: for what is no pair, or a column that is not there, or twice.
     """
     pieces = [piece for word in words for piece in re.split(r",(?![^()]*\))", word)]
     kinds: dict[str, str] = {}
@@ -167,6 +167,11 @@ def parsed_kinds(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
             name += ","
             continue
         (found,) = names_in([name.strip()], names, "--kinds") or [name]
+        if found in kinds:
+            raise InputError(
+                f"--kinds must name a column once; got {found}={kinds[found]} and"
+                f" {found}={kind.strip()}."
+            )
         kinds[found], name = kind.strip(), ""
     if name:
         raise InputError(

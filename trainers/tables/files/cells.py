@@ -158,6 +158,9 @@ def looks_like(words: Any) -> str:
     if not all(found) or len(signs) != 1:
         return ""
     (sign,) = signs
+    if sign in ("-", "\u2212"):  # behind some of them
+        example = next(word for word in held if word.endswith(sign))
+        return f"numbers, as {example!r}, {left} write - before negative ones"
     unit = len(held) > _FEW_LEVELS and not any(m and m[1] for m in found)
     if not unit and not _MONEY.fullmatch(sign):
         return ""  # Q1, Q2, ...: names

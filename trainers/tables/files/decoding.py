@@ -82,14 +82,19 @@ class Lines:
       comment: lines that start so become blank, which leaves the numbers of the others.
       blanks: runs of blanks become one.
       hollow: lines that hold only these become blank too.
+      loose: a separator and a quote, between which blanks are left out.
     """
 
-    def __init__(self, comment: str | None, *, blanks: bool, hollow: str = ""):
+    def __init__(
+        self, comment: str | None, *, blanks: bool, hollow: str = "", loose: str = ""
+    ):
         sign = re.escape((comment or "").encode())
         self._comment = re.compile(rb"(?m)^[ \t]*" + sign + rb".*$") if sign else None
         self._blanks = blanks
         signs = hollow.encode()
         self._hollow = re.compile(rb"(?m)^[%b]+(?=\r?$)" % signs) if signs else None
+        between = loose_blanks(*loose).pattern.encode() if loose else b""
+        self._loose = re.compile(between) if loose else None
         self._rest = b""
 
     def __call__(self, chunk: Any) -> bytes:
@@ -101,10 +106,19 @@ class Lines:
             data = self._comment.sub(b"", data)
         if self._hollow:
             data = self._hollow.sub(b"", data)
+        if self._loose:
+            data = self._loose.sub(b"", data)
         if self._blanks:
             data = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", data)
             data = re.sub(rb"[ \t]+", b" ", data)
         return data
+
+
+def loose_blanks(sep: str, quote: str) -> re.Pattern[str]:
+    """Blanks between a separator and the quote that opens a cell; not one that is doubled."""
+    sep, quote = re.escape(sep), re.escape(quote)
+    opens = f"{quote}(?!{quote})|{quote}{quote}[ \\t]*(?:{sep}|\\r?$)"
+    return re.compile(f"(?m)(?<={sep})[ \\t]+(?={opens})")
 
 
 def unreadable(

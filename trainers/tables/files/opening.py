@@ -21,6 +21,17 @@ def open_table(
 ) -> tuple[TableFile, tuple[str, ...], tuple[str, ...]]:
     """The file at a path, the names of the columns to keep, and notes on those."""
     source = find(path)
+    idle = {} if source.kind == "text" else text
+    if source.kind in ("text", "parquet"):
+        idle = idle | {"array": array}
+    if given := [
+        name
+        for name, value in idle.items()
+        if value is not None and name != "date_formats"
+    ]:
+        option = {"header_line": "header"}.get(given[0], given[0])
+        kinds = ".npz files" if option == "array" else "tables in text"
+        raise InputError(f"--{option} is for {kinds}; got {source.name}. Leave it out.")
     if source.kind == "text":
         file: TableFile = TextFile(source, **text)
     elif source.kind == "parquet":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trainers.tables.checks import InputError, printable
 from trainers.tables.files import cells, header
-from trainers.tables.files.decoding import BLANKS, decoded
+from trainers.tables.files.decoding import BLANKS, decoded, loose_blanks
 
 _SEPARATORS = (",", ";", "\t", "|")
 _SPOKEN = {
@@ -40,6 +40,7 @@ class Dialect:
       missing: words that stand for no value, by column, as far as the lines show.
       padded: columns with integers that start with zeros.
       blanks: lines of these signs only are blank.
+      loose: whether blanks stand between a separator and the quote of the next cell.
       bytes_a_row: on average.
       notes: what was guessed, one line each, with the option that overrides it.
     """
@@ -58,6 +59,7 @@ class Dialect:
     missing: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     padded: tuple[str, ...] = ()
     blanks: str = ""
+    loose: bool = False
     bytes_a_row: float = 0
     notes: tuple[str, ...] = ()
 
@@ -159,6 +161,7 @@ def sniff(
         comment=comment,
         missing=missing,
         padded=padded,
+        loose=_is_loose(body, sep, quote),
         bytes_a_row=sum(len(line) + 1 for line in body) / max(len(records) - 1, 1),
         notes=(*notes, *top.notes),
     )
@@ -175,6 +178,8 @@ def split(
     """The records of lines, without blank ones."""
     if sep == BLANKS:
         lines = [" ".join(line.split()) for line in lines]
+    else:
+        lines = [loose_blanks(sep, quote).sub("", line) for line in lines]
     reader = csv.reader(
         (line + "\n" for line in lines),
         delimiter=" " if sep == BLANKS else sep,
@@ -267,6 +272,14 @@ def _quote_of(lines: Sequence[str]) -> str:
         return '"'
     quoted = re.findall(r"(?m)(?:^|[,;\t| ])'[^'\n]*'(?=[,;\t| ]|$)", text)
     return "'" if len(quoted) >= len(lines) / 2 else '"'
+
+
+def _is_loose(lines: Sequence[str], sep: str, quote: str) -> bool:
+    filled = [line for line in lines if line.strip()]
+    between = loose_blanks(sep, quote)
+    return sep != BLANKS and 2 * sum(map(bool, map(between.search, filled))) >= len(
+        filled
+    )
 
 
 def _guess_separator(lines, quote, escape, tabs) -> str:

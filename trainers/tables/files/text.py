@@ -286,8 +286,13 @@ class TextFile:
         stream = self.source.stream()
         if look.encoding != "utf-8":
             stream = arrow.transcoding_input_stream(stream, look.encoding, "utf-8")
-        if look.sep == BLANKS or look.comment or look.blanks:
-            lines = Lines(look.comment, blanks=look.sep == BLANKS, hollow=look.blanks)
+        if look.sep == BLANKS or look.comment or look.blanks or look.loose:
+            lines = Lines(
+                look.comment,
+                blanks=look.sep == BLANKS,
+                hollow=look.blanks,
+                loose=look.sep + look.quote if look.loose else "",
+            )
             stream = arrow.TransformInputStream(stream, lines)
         return stream
 

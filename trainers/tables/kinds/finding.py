@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, refuse_extreme
 from trainers.tables.kinds.base import Kind, Scale
 from trainers.tables.kinds.found import Found, text
 from trainers.tables.kinds.grids import (
@@ -54,6 +54,7 @@ def find(x: np.ndarray, *, where: str, mass: bool = True, given: bool = False) -
     """
     if x.dtype == object:
         return of_words(x, where)
+    refuse_extreme(x, where)
     found = None
     if len(x) > _LOOKED_AT:
         part = np.random.default_rng(0).choice(x, _LOOKED_AT, replace=False)
@@ -129,6 +130,7 @@ def declared(
         return Found(counted(x, levels, name), why)
     if x.dtype == object or (name == "date" and not dates):
         raise _words_for(name, x[:1].tolist()[0], where)
+    refuse_extreme(x, where)
     if name in ("rounded", "integer", "date"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0

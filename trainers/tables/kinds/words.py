@@ -1,6 +1,7 @@
 """The kinds of words, and levels with their shares."""
 
 import collections
+import shlex
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,16 @@ def of_words(x: np.ndarray, where: str) -> Found:
         return Found(Skipped(reason="constant", value=levels[0]), f"always {levels[0]}")
     words = [level for level in levels if isinstance(level, str)]
     if words and sum(map(_is_number, words)) > 0.9 * len(words):
+        number = next(filter(_is_number, words))
+        others = [word for word in words if not _is_number(word)]
+        beside = f", beside {others[0]!r}, which is none" if others else ""
+        missing = (
+            f" say what is missing (--na {shlex.quote(others[0])})," if others else ""
+        )
         raise InputError(
-            f"{where} holds numbers as words, as {words[0]!r}. Convert it to numbers, or"
-            " say that it is categorical (`kinds`, or --kinds NAME=categorical)."
+            f"{where} holds numbers as words, as {number!r}{beside}. Convert it to"
+            f" numbers,{missing} or say that it is categorical (`kinds`, or"
+            f" {option(where, 'kinds', 'categorical')})."
         )
     enough = len(x) >= (3 if len(levels) > 10 else _REPEATS) * len(levels)
     if len(levels) > _MAX_LEVELS or not enough:

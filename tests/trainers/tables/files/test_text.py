@@ -252,3 +252,32 @@ def test_what_pandas_writes_is_read_as_pandas_reads_it(tmp_path, seed):
             or values.dtype.kind in "OM"
             or (series.isna().any() and values.dtype.kind in "iuf")
         )
+
+
+@pytest.mark.parametrize("sep", [", ", ";\t"])
+def test_blanks_before_a_quote_are_no_part_of_a_cell(tmp_path, sep):
+    cells = ['"a"', '"b"'], *([f'"{i}.5"', f'"x{sep}""{i % 2}"'] for i in range(20))
+    path = tmp_path / "loose.csv"
+    path.write_text("\n".join(map(sep.join, cells)))
+    frame = read_frame(path)
+    assert frame["a"].values.tolist() == [i + 0.5 for i in range(20)]
+    assert frame["b"].values[:2].tolist() == [f'x{sep}"0', f'x{sep}"1']
+
+
+def test_a_minus_behind_numbers_is_told(tmp_path):
+    path = tmp_path / "minus.csv"
+    path.write_text("a\n" + "\n".join(f"{i}.5" + "-" * (i % 2) for i in range(20)))
+    assert read_frame(path).notes[-1] == (
+        "`a` looks like numbers, as '1.5-', and is left as words: write - before negative"
+        " ones"
+    )
+
+
+def test_options_that_say_nothing_of_a_file_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n3,5\n")
+    with pytest.raises(InputError, match=r"--array is for \.npz files; got .*rows"):
+        read_frame(path, array="x")
+    np.save(tmp_path / "rows.npy", np.eye(3))
+    with pytest.raises(InputError, match="--header is for tables in text"):
+        read_frame(tmp_path / "rows.npy", header=1)
