@@ -10,6 +10,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rbig_nnx import ScannedBlocks
 from trainers.placement.names import Patterns, by_pattern, dotted
 
 DATA_AXIS = "data"
@@ -172,7 +173,8 @@ def variable_shardings(
       model: any module.
       mesh: devices.
       partition: pairs of a pattern of names and the mesh axis (or None) of each of the
-        array's axes, `(("*.kernel", (None, "model")),)`.
+        array's axes, `(("*.kernel", (None, "model")),)`. Those of stacked blocks
+        (`rbig_nnx.ScannedBlocks`) are the last axes, as if the blocks lay in a list.
 
     Raises:
       ValueError: a pattern that matches nothing or names no axis of the mesh, or an array
@@ -189,9 +191,16 @@ def variable_shardings(
     arrays = {dotted(path): leaf for path, leaf in nnx.to_flat_state(state)}
     own = {dotted(p): s for p, s in nnx.to_flat_state(nnx.get_partition_spec(state))}
     asked = by_pattern(arrays, partition, argument="partition", default=None)
+    stacked = tuple(
+        f"{dotted(path)}." if path else ""
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, ScannedBlocks)
+    )
     result = {}
     for name, leaf in arrays.items():
         axes = asked[name]
+        if axes and len(axes) < leaf.ndim and name.startswith(stacked):
+            axes = (None, *axes)
         if axes is None:
             spec = own[name]
             spec = spec.get_value() if isinstance(spec, nnx.Variable) else spec

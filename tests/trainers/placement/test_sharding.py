@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+import rbig_nnx as rn
 from tests.slow import slow
 from tests.trainers.layouts import (
     LAYOUTS,
@@ -303,3 +304,18 @@ def test_too_many_bad_steps_stop_every_layout(name):
         result = fit_poisoned(np.ones(101), **BAD_STEP_LAYOUTS[name]())
     assert result.stop_reason == "non-finite"
     np.testing.assert_array_equal(result.model.vectors[...], 1.0)
+
+
+def test_a_pattern_means_the_same_axis_for_listed_and_stacked_blocks():
+    mesh = mesh_of(4, 2)
+    for flow in (
+        rn.coupling_flow(2, 2, scan_blocks=False, hidden=(8,), rngs=nnx.Rngs(0)),
+        rn.coupling_flow(2, 2, scan_blocks=True, hidden=(8,), rngs=nnx.Rngs(0)),
+    ):
+        kernels = [
+            where.spec
+            for name, where in sharding.variable_shardings(flow, mesh, SPLIT).items()
+            if name.endswith(".kernel")
+        ]
+        assert kernels
+        assert all(tuple(spec)[-2:] == (None, "model") for spec in kernels)
