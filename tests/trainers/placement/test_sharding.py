@@ -308,13 +308,13 @@ def test_too_many_bad_steps_stop_every_layout(name):
 
 def test_a_pattern_means_the_same_axis_for_listed_and_stacked_blocks():
     mesh = mesh_of(4, 2)
-    for flow in (
+    for model in (
         rn.coupling_flow(2, 2, scan_blocks=False, hidden=(8,), rngs=nnx.Rngs(0)),
         rn.coupling_flow(2, 2, scan_blocks=True, hidden=(8,), rngs=nnx.Rngs(0)),
     ):
         kernels = [
             where.spec
-            for name, where in sharding.variable_shardings(flow, mesh, SPLIT).items()
+            for name, where in sharding.variable_shardings(model, mesh, SPLIT).items()
             if name.endswith(".kernel")
         ]
         assert kernels
