@@ -145,6 +145,8 @@ def _(layer: HouseholderRotation, block: Block) -> str:
     if layer.num_reflections < d:
         return f"kept ({layer.num_reflections} of {d} reflections)"
     method, axes = block.place.once("rotation", lambda: _fit_rotations(block.place))
+    if (layer.num_reflections - d) % 2:
+        block.place.foreseen = {}  # an axis is turned over
     vectors = _reflections(block.own(axes), layer.num_reflections)
     layer.vectors[...] = vectors.astype(layer.vectors.dtype)
     return method
@@ -159,44 +161,58 @@ def _fit_rotations(place: Place) -> tuple[str, list[np.ndarray]]:
     if place.following is None or len(plain[0]) < 2:
         return AUTO[0], plain
     sharp = _axes(place, AUTO[1])
-    found, weights = zip(*(_score(place, axes) for axes in (plain, sharp)), strict=True)
+    trials = [_turned(place, axes) for axes in (plain, sharp)]
+    scores = (trial.held_out(place.following) for trial in trials)
+    found, weights = zip(*scores, strict=True)
     shares = weights[0] / np.sum(weights[0])
     gains = np.where(shares > 0, found[1] - found[0], 0)
     gain = np.sum(shares * gains)
     error = np.sqrt(np.sum(np.square(shares * (gains - gain))))
-    return (AUTO[1], sharp) if gain > error else (AUTO[0], plain)
+    better = int(gain > error)
+    place.foresee(trials[better])
+    return AUTO[better], (plain, sharp)[better]
 
 
 def _axes(place: Place, method: str) -> list[np.ndarray]:
-    """Each chain's axes, in the order of the first one's, whose features decide together."""
+    """Each chain's axes; those of the others in the order, and with the signs, of the first.
+
+    Its features decide together with theirs, and its fits are where theirs begin.
+    """
     first, *others = (
         np.asarray(fit_rotation(b.x, method=method, key=b.key, weights=b.rows.fit))
         for b in place.blocks
     )
-    outputs = np.asarray(place.blocks[0].x) @ first
-    axes = [first]
+    axes = [_reflecting(first, len(first) - 1)]
+    outputs = np.asarray(place.blocks[0].x) @ axes[0]
     for block, q in zip(place.blocks[1:], others, strict=True):
         alike = np.corrcoef(outputs, np.asarray(block.x) @ q, rowvar=False)
-        alike = np.abs(np.nan_to_num(alike))[: len(q), len(q) :]
-        axes.append(q[:, linear_sum_assignment(alike, maximize=True)[1]])
+        alike = np.nan_to_num(alike)[: len(q), len(q) :]
+        rows, order = linear_sum_assignment(np.abs(alike), maximize=True)
+        alike = alike[rows, order]
+        signed = q[:, order] * np.where(alike < 0, -1, 1).astype(q.dtype)
+        axes.append(_reflecting(signed, np.abs(alike).argmin()))
     return axes
 
 
-def _score(place: Place, axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Log densities of the rows that judge behind these axes and mixtures; their weights."""
+def _reflecting(q: np.ndarray, free: int) -> np.ndarray:
+    """Axes that d reflections give, whose determinant is (−1)^d: the sign of one is free."""
+    if np.linalg.det(q) * (-1) ** len(q) < 0:
+        q = q.copy()
+        q[:, free] *= -1
+    return q
+
+
+def _turned(place: Place, axes: list[np.ndarray]) -> Place:
+    """What lies behind these axes."""
     key, blocks = jax.random.fold_in(place.key, 2), place.blocks
     turned = [
         jnp.asarray(np.asarray(b.x) @ q) for b, q in zip(blocks, axes, strict=True)
     ]
-    after = Place(key, place.options, turned, [b.rows for b in blocks])
-    return after.held_out(place.following)
+    return Place(key, place.options, turned, [b.rows for b in blocks])
 
 
 def _reflections(q: np.ndarray, num_reflections: int) -> np.ndarray:
     d = len(q)
-    # d reflections have determinant (−1)^d; the sign of an axis is free.
-    if np.linalg.det(q) * (-1) ** d < 0:
-        q = np.concatenate([q[:, :-1], -q[:, -1:]], axis=1)
     # Pairs of equal reflections cancel; a single one more flips the first axis.
     extra = np.repeat(np.eye(d, dtype=q.dtype)[:1], num_reflections - d, axis=0)
     return np.concatenate([householder.factorize(q), extra])

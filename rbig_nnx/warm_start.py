@@ -149,7 +149,7 @@ def warm_start(
         context = flow.standardize_context.bijector().forward(context)
 
     options = Options(rotation, smoothing if holdout else 0.0, backend, holdout > 0)
-    previous, num_places = None, 0
+    previous, place, num_places = None, None, 0
     chains = [_State(x, jnp.zeros(x.shape[0], x.dtype)) for _ in parts]
     log_prob = _log_prob(chains, parts)
     reports = []
@@ -166,6 +166,7 @@ def warm_start(
                 [state.x for state in chains],
                 parts,
                 kind_of(following) if isinstance(following, _MIXTURES) else None,
+                place and place.foreseen,
             )
         previous = layer
         done = layer is first and isinstance(layer, Standardize)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from rbig_nnx.math.sums import fold
 
@@ -117,7 +117,7 @@ def _extrapolate(start, first, second, data: Points) -> Mixture:
 def best_of(
     starts: Mixture,
     data: Points,
-    num_cycles: tuple[int, int, int],
+    num_cycles: Int[Array, "3"],
     family: str,
     anchor_weight: float,
 ) -> Mixture:
@@ -131,6 +131,7 @@ def best_of(
       data: what is fitted, each array with a leading axis of P data sets, each similar to
         the one before. The brief runs are on the first.
       num_cycles: of the brief runs, of the run to the end, and of those on further sets.
+        Without brief runs the first start is taken.
       family: "gaussian" or "logistic".
       anchor_weight: of the fixed N(0, 1) component.
 
@@ -144,7 +145,7 @@ def best_of(
         brief, own = number < count, jnp.maximum(number - count, 0)
         start = jax.tree.map(lambda s, b: jnp.where(brief, s[number], b), starts, best)
         rows = jax.tree.map(lambda a: a[own], data)
-        length = jnp.asarray(num_cycles)[jnp.where(brief, 0, 1 + (own > 0))]
+        length = num_cycles[jnp.where(brief, 0, 1 + (own > 0))]
         found, value = _run(start, rows, length, family, anchor_weight)
         better = ~brief | (value > highest)  # false for NaN
         best = jax.tree.map(functools.partial(jnp.where, better), found, best)

@@ -5,7 +5,7 @@ The rows go through the flow in chains, which differ in who is fitted and who ju
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -90,6 +90,10 @@ class Place:
       xs: the rows in each chain, [n, d].
       parts: their weights in each chain.
       following: kind of the mixtures that follow, if any do.
+      known: results of `once`, by name.
+
+    Attributes:
+      foreseen: what is `known` at the next place, where trying it out has shown it.
     """
 
     def __init__(
@@ -99,10 +103,16 @@ class Place:
         xs: Sequence[Array],
         parts: Sequence[Rows],
         following: tuple | None = None,
+        known: Mapping[Any, Any] | None = None,
     ):
         self.key, self.options, self.following = key, options, following
         self.blocks = [Block(x, rows, self) for x, rows in zip(xs, parts, strict=True)]
-        self._known: dict[Any, Any] = {}
+        self._known = dict(known or {})
+        self.foreseen: dict[Any, Any] = {}
+
+    def foresee(self, other: "Place"):
+        """Takes what another place has shown for what the next one will."""
+        self.foreseen = other._known
 
     def once(self, name: Any, work: Callable[[], Any]) -> Any:
         """The result of `work`, which is done for the first chain and serves all."""
@@ -142,10 +152,12 @@ def _fit_mixtures(
     if place.options.holds_out and place.options.backend != "sklearn":
         strengths = _SHRINKAGES
 
-    fits = [
-        _fit_chain(block, strengths, num_components, family, anchor_weight)
-        for block in place.blocks
-    ]
+    kind = num_components, family, anchor_weight
+    first, *others = place.blocks
+    fits = [_fit_chain(first, strengths, *kind)]
+    # The others leave out some of its rows.
+    near = MixtureParams(*(p[0] for p in fits[0]))
+    fits += [_fit_chain(block, strengths, *kind, near) for block in others]
     if not place.options.holds_out:
         mixtures = [Mixtures(_on_host(f, 0), np.zeros(f.means.shape[1])) for f in fits]
         return mixtures, (np.zeros(0), np.zeros(0))
@@ -168,6 +180,7 @@ def _fit_chain(
     num_components: int,
     family: str,
     anchor_weight: float,
+    near: MixtureParams | None = None,
 ) -> MixtureParams:
     """The candidates, [s, d, K]: a fit under each strength, and where rows judge a Gaussian."""
     kind = {
@@ -188,6 +201,7 @@ def _fit_chain(
             key=jax.random.fold_in(block.key, 1),
             prior_weight=strengths,
             base=base,
+            start=near,
             **kind,
         )
     if base is None:

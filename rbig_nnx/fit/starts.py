@@ -12,9 +12,11 @@ from jaxtyping import Float, PRNGKeyArray
 from rbig_nnx.fit.em import MIN_SCALE, MIN_WEIGHT, Mixture, Points
 from rbig_nnx.fit.sample import generator
 from rbig_nnx.fit.sketch import at_level, search
+from rbig_nnx.math.params import MixtureParams
 
 _NUM_RANDOM = 2  # starts whose means are drawn
 _NUM_STEPS = 11  # of k-means
+_NUM_STARTS = 5 + _NUM_RANDOM
 
 
 def _plus_plus(data: Points, draws: Float[np.ndarray, "K d"]) -> np.ndarray:
@@ -118,3 +120,11 @@ def starts(
         log_scales = np.maximum(log_scales, np.log(data.min_scale))
         stacked = stacked._replace(log_scales=log_scales)
     return Mixture(*(p.astype(np.float32) for p in stacked))
+
+
+def as_starts(params: MixtureParams) -> Mixture:
+    """A fit, [d, K] each, in the form of `starts`, all of them alike."""
+    every = (
+        np.broadcast_to(np.asarray(p).T, (_NUM_STARTS, *p.T.shape)) for p in params
+    )
+    return Mixture(*every)
