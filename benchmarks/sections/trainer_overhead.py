@@ -30,7 +30,8 @@ from trainers.rows.resident import ResidentRows
 from trainers.run.loop import Loop
 from trainers.run.program import Program
 from trainers.run.progress import show_progress
-from trainers.run.step import make_optimizer, negative_log_prob
+from trainers.run.optimizer import make_optimizer
+from trainers.run.step import negative_log_prob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

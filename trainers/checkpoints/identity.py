@@ -1,13 +1,16 @@
 """What makes a run the same run: everything that its result depends on, as JSON."""
 
+import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,6 +18,7 @@ from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.model import about_model
 from trainers.config import TrainConfig
 from trainers.placement import sharding
+from trainers.placement.names import dotted
 
 _VERSION = 2  # of the dictionaries that `fingerprint` gives
 _FREE = ("checkpoint_every", "max_to_keep")  # settings that may change between starts
@@ -29,6 +33,8 @@ def fingerprint(
     *,
     config: TrainConfig,
     loss_fn: Any,
+    optimizer: Any = None,
+    metrics: Sequence[str] = (),
     trainable: Any,
     data: Mapping[str, Any],
     outer: Mapping[str, Any] | None = None,
@@ -40,6 +46,8 @@ def fingerprint(
         to rounding, by two numbers for each array.
       config: settings; how often to save is left out.
       loss_fn: its name.
+      optimizer: of the user's own: the form of its state, and what its functions hold.
+      metrics: names of what is computed at evaluations.
       trainable: NNX filter; which arrays it names.
       data: arrays, or trees of them, by the name of the argument: every byte of them.
         Several processes, which may share the rows out anew, compare values where they
@@ -66,6 +74,11 @@ def fingerprint(
             for name, array in part.items()
         },
     }
+    # What an earlier release knows nothing of is not there.
+    if optimizer is not None:
+        found["optimizer"] = _about_optimizer(optimizer, nnx.to_pure_dict(params))
+    if metrics:
+        found["metrics"] = list(metrics)
     return as_json(found)
 
 
@@ -103,6 +116,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     told = [
         *_in_mapping(old.get("outer", {}), new.get("outer", {})),
         *_in_mapping(old.get("config", {}), new.get("config", {})),
+        *_in_optimizer(old.get("optimizer") or {}, new.get("optimizer") or {}),
+        *_in_mapping(old.get("metrics"), new.get("metrics"), "metrics"),
         *_in_data(old.get("data", {}), new.get("data", {})),
         *(_in_model(old, new) if "model" in new else ()),
     ]
@@ -124,6 +139,16 @@ def _in_mapping(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield f"the content of `{name}`"
         else:
             yield f"`{name}` ({_short(old)} there, {_short(new)} here)"
+
+
+def _in_optimizer(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if bool(old) != bool(new):
+        there, here = ("given", "not") if old else ("not given", "given")
+        yield f"`optimizer` ({there} there, {here} here)"
+    elif old.get("state") != new.get("state"):
+        yield "`optimizer` (the form of its state)"
+    elif old != new:
+        yield "the settings of `optimizer`"
 
 
 def _in_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -193,6 +218,49 @@ def _projected(values: np.ndarray) -> tuple[float, float]:
 @functools.lru_cache(8)
 def _signs(size: int) -> np.ndarray:
     return np.random.default_rng(0).choice((-1.0, 1.0), size)
+
+
+def _about_optimizer(optimizer: Any, params: Any) -> dict[str, Any]:
+    """As far as it can be told: two of Optax, made by the same line, have the same."""
+    state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(optimizer.init, params))
+    form = {dotted(path): f"{a.dtype}{list(a.shape)}" for path, a in state}
+    held = repr(_held(optimizer, ())).encode()
+    settings = hashlib.blake2b(held, digest_size=16).hexdigest()
+    return {"state": form, "settings": _DIGEST + settings}
+
+
+def _held(value: Any, within: tuple[int, ...]) -> Any:
+    """What a value is made of, by plain values: of a function also what it closes over."""
+    inside = (*within, id(value))
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    if id(value) in within:
+        return "..."
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        return str(value.dtype), np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return [(repr(key), _held(part, inside)) for key, part in value.items()]
+    if isinstance(value, Set):
+        return sorted(map(repr, value))
+    if isinstance(value, Sequence):
+        return [_held(part, inside) for part in value]
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, functools.partial):
+        return name, _held([value.func, value.args, value.keywords], inside)
+    if isinstance(value, types.MethodType):
+        return name, _held(vars(value.__self__), inside)
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        numbers = [c for c in value.__code__.co_consts if isinstance(c, float)]
+        defaults = [value.__defaults__, value.__kwdefaults__]
+        return name, numbers, _held([defaults, cells], inside)
+    if hasattr(value, "__wrapped__"):
+        return name, _held(value.__wrapped__, inside)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return name, _held(vars(value), inside)
+    return name
 
 
 def _about_rows(rows: Any) -> Any:
