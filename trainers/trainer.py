@@ -24,7 +24,7 @@ from trainers.rows.weights import rescaled
 from trainers.run.history import check_monitor
 from trainers.run.loop import Callback, FitResult, Loop
 from trainers.run.metrics import as_metrics
-from trainers.run.optimizer import Optimizer, OwnOptimizer, own_optimizer
+from trainers.run.optimizer import Optimizer, own_optimizer
 from trainers.run.program import Program
 from trainers.run.progress import Progress, as_progress
 from trainers.run.step import LossFn, WeightedLoss, negative_log_prob

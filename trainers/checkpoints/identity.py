@@ -1,20 +1,20 @@
 """What makes a run the same run: everything that its result depends on, as JSON."""
 
-import dataclasses
 import functools
 import hashlib
 import json
 import os
 import types
+import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.format import is_key
 from trainers.checkpoints.model import about_model
 from trainers.config import TrainConfig
 from trainers.placement import sharding
@@ -224,43 +224,46 @@ def _about_optimizer(optimizer: Any, params: Any) -> dict[str, Any]:
     """As far as it can be told: two of Optax, made by the same line, have the same."""
     state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(optimizer.init, params))
     form = {dotted(path): f"{a.dtype}{list(a.shape)}" for path, a in state}
-    held = repr(_held(optimizer, ())).encode()
+    held = repr(_held(optimizer, {})).encode()
     settings = hashlib.blake2b(held, digest_size=16).hexdigest()
     return {"state": form, "settings": _DIGEST + settings}
 
 
-def _held(value: Any, within: tuple[int, ...]) -> Any:
+def _held(value: Any, seen: dict[int, int]) -> Any:
     """What a value is made of, by plain values: of a function also what it closes over."""
-    inside = (*within, id(value))
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return value
-    if id(value) in within:
-        return "..."
+    if id(value) in seen:
+        return f"#{seen[id(value)]}"
+    seen[id(value)] = len(seen)
+    held = functools.partial(_held, seen=seen)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            value = jax.random.key_data(value)
-        return str(value.dtype), np.asarray(value).tolist()
+        array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
+        return name, str(array.dtype), array.shape, zlib.crc32(array.tobytes())
     if isinstance(value, Mapping):
-        return [(repr(key), _held(part, inside)) for key, part in value.items()]
+        return [(repr(key), held(part)) for key, part in value.items()]
     if isinstance(value, Set):
         return sorted(map(repr, value))
     if isinstance(value, Sequence):
-        return [_held(part, inside) for part in value]
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    if isinstance(value, functools.partial):
-        return name, _held([value.func, value.args, value.keywords], inside)
+        return [held(part) for part in value]
     if isinstance(value, types.MethodType):
-        return name, _held(vars(value.__self__), inside)
+        return name, held(value.__self__)
+    if isinstance(value, functools.partial):
+        return name, held(value.func), held(value.args), held(value.keywords)
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
         numbers = [c for c in value.__code__.co_consts if isinstance(c, float)]
-        defaults = [value.__defaults__, value.__kwdefaults__]
-        return name, numbers, _held([defaults, cells], inside)
-    if hasattr(value, "__wrapped__"):
-        return name, _held(value.__wrapped__, inside)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return name, _held(vars(value), inside)
-    return name
+        cells = [held(cell.cell_contents) for cell in value.__closure__ or ()]
+        return (
+            name,
+            numbers,
+            held(value.__defaults__),
+            held(value.__kwdefaults__),
+            cells,
+        )
+    if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
+        return name
+    return name, held(getattr(value, "__wrapped__", vars(value)))
 
 
 def _about_rows(rows: Any) -> Any:

@@ -218,7 +218,10 @@ def optimizer_shardings(optimizer: Any, params: Any, shardings: Any, mesh: Mesh)
       shardings: of them.
       mesh: devices.
     """
-    leaves, places = jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings)
+    leaves, places = (
+        jax.tree_util.tree_leaves_with_path(params),
+        jax.tree.leaves(shardings),
+    )
     of_params = {
         path: (leaf.shape, place)
         for (path, leaf), place in zip(leaves, places, strict=True)

@@ -156,13 +156,17 @@ class Evaluation:
         score, _ = self._evaluate[len(mask)](params, rest, batch, some, key)
         return bool(np.isfinite(score.compute()["score"]))
 
-    def _measured(self, name: str, params: Any, rest: Any) -> tuple[Any, dict[str, Any]]:
+    def _measured(
+        self, name: str, params: Any, rest: Any
+    ) -> tuple[Any, dict[str, Any]]:
         """The sums of a set."""
         total, others = None, {}
         for batch, mask, key in self._batches[name]:
             score, own = self._evaluate[len(mask)](params, rest, batch, mask, key)
             total = score if total is None else total.merge(score)
-            others = {n: others[n].merge(m) if n in others else m for n, m in own.items()}
+            others = {
+                n: others[n].merge(m) if n in others else m for n, m in own.items()
+            }
         return total, others
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-
 _COLUMNS = ("step", "train", "valid", "loss", "grad_norm", "bad_steps", "seconds")
 
 

@@ -92,13 +92,20 @@ def from_outputs(given: Metrics, **outputs: Any) -> dict[str, metrics.Metric]:
         try:
             found[name] = metric.from_model_output(**outputs)
             if jax.tree_util.all_leaves([found[name]]):
-                raise TypeError("it is no pytree; decorate it with flax.struct.dataclass")
+                raise TypeError(
+                    "it is no pytree; decorate it with flax.struct.dataclass"
+                )
         except Exception as error:
             raise ValueError(
                 f"`metrics` must be pytrees made in jax.jit of {_OUTPUTS}, of a batch of"
-                f" rows; {name!r} raised {type(error).__name__}: {error}"
+                f" rows; {name!r} raised {first_line(error)}"
             ) from error
     return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the user's own code says, without what JAX adds."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def number(name: str, metric: metrics.Metric) -> float:
@@ -111,6 +118,5 @@ def number(name: str, metric: metrics.Metric) -> float:
         return float(np.asarray(metric.compute()).reshape(()))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`metrics` must compute one number each; {name!r} raised"
-            f" {type(error).__name__}: {error}"
+            f"`metrics` must compute one number each; {name!r} raised {first_line(error)}"
         ) from error

@@ -14,6 +14,7 @@ from optax.contrib import SAMState, ScheduleFreeState, schedule_free_eval_params
 
 from trainers.config import TrainConfig
 from trainers.placement.names import by_pattern, dotted, names_of
+from trainers.run.metrics import first_line
 
 Optimizer = optax.GradientTransformation | optax.MultiSteps
 
@@ -201,9 +202,8 @@ def _told(rule: str):
     try:
         yield
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"`optimizer` must {rule} raised {type(error).__name__}: {text}"
+            f"`optimizer` must {rule} raised {first_line(error)}"
         ) from error
 
 

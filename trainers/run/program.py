@@ -112,9 +112,7 @@ class Program:
             check_averaging(jax.eval_shape(optimizer.init, params), config)
         self._layout = None
         if strategy.mesh is not None:
-            self._layout = _layout(
-                model, params, rest, moves, strategy.mesh, partition
-            )
+            self._layout = _layout(model, params, rest, moves, strategy.mesh, partition)
             params = sharding.place(params, self._layout.params)
             rest = sharding.place(rest, self._layout.rest)
         self._state = strategy.initial(

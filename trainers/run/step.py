@@ -8,7 +8,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
@@ -52,7 +51,9 @@ def loss_and_values(found: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
     Raises:
       ValueError: neither a loss nor a pair of one and numbers by name.
     """
-    loss, values = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    loss, values = (
+        found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    )
     if not hasattr(loss, "shape") and not isinstance(loss, float | int):
         told = _form(loss)
     elif not isinstance(values, Mapping):
@@ -83,7 +84,7 @@ def _is_number(name: Any, value: Any) -> bool:
 def _form(value: Any) -> str:
     if shape := getattr(value, "shape", None):
         return f"an array of shape {tuple(shape)}"
-    return f"a {type(value).__name__} of {jax.tree.structure(value)}"
+    return f"a {type(value).__name__}"
 
 
 @dataclasses.dataclass(frozen=True)
