@@ -95,10 +95,10 @@ def fit(
         with a dictionary of numbers, each of which becomes a column of the history, its
         mean over the steps.
       optimizer: of Optax, in place of clipping, Adam, decay and schedule of `config`,
-        whose settings must then have their defaults. A step is one call of it.
+        whose settings must then have their defaults. A step is one call of its `update`.
       metrics: more to compute of every set at each evaluation, the columns "SET/METRIC": a
-        collection of clu, or a dictionary of its metrics. What they can be made from is
-        `loss` of each row (times its weight), `model`, `batch`, `weights` and `mask`.
+        collection of clu, or a dictionary of its metrics. They can be made from `loss` of
+        each row (times its weight), `model`, `batch`, `weights` and `mask`.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.

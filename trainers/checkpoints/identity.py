@@ -242,7 +242,7 @@ def _held(value: Any, seen: dict[int, int]) -> Any:
         array = np.asarray(jax.random.key_data(value) if is_key(value) else value)
         return name, str(array.dtype), array.shape, zlib.crc32(array.tobytes())
     if isinstance(value, Mapping):
-        return [(repr(key), held(part)) for key, part in value.items()]
+        return [(held(key), held(part)) for key, part in value.items()]
     if isinstance(value, Set):
         return sorted(map(repr, value))
     if isinstance(value, Sequence):
