@@ -181,7 +181,7 @@ def loss_form(
     # Two rows of the data tell a mean from a value for each row.
     graphdef, state = nnx.split(model)
 
-    def loss(state):
+    def outputs(state):
         found = loss_fn(
             nnx.merge(graphdef, state, copy=True),
             memory.take(rows, np.zeros(2, np.int32)),
@@ -189,7 +189,7 @@ def loss_form(
         )
         return loss_and_values(found)
 
-    loss, values = jax.eval_shape(loss, state)
+    loss, values = jax.eval_shape(outputs, state)
     shape = loss.shape
     if shape not in ((), (2,)):
         raise ValueError(

@@ -229,7 +229,8 @@ class Loop:
 
     def _nothing(self) -> TrainMetrics:
         """No steps; on the host, so that it adds to what any devices measured."""
-        none = TrainMetrics.empty().replace(values=Averages.empty(self._program.values))
+        values = Averages.empty(self._program.values)
+        none = dataclasses.replace(TrainMetrics.empty(), values=values)
         return jax.tree.map(np.asarray, none)
 
     def _tree(self) -> dict[str, Any]:

@@ -29,11 +29,11 @@ class Averages(metrics.Metric):
         """Of no values."""
         return cls({name: metrics.Average.empty() for name in names})
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Any) -> Self:
         """Of both, which have the same names."""
         return type(self)({n: m.merge(other.means[n]) for n, m in self.means.items()})
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> Any:
         """By name."""
         return {name: mean.compute() for name, mean in self.means.items()}
 
