@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from clu import metrics as clu_metrics
 from flax import nnx
 
 from trainers.checkpoints.identity import file_digest, fingerprint
@@ -20,10 +21,16 @@ from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.resident import ResidentRows
 from trainers.rows.sets import DataSets, data_sets
 from trainers.rows.weights import rescaled
+from trainers.run.history import check_monitor
 from trainers.run.loop import Callback, FitResult, Loop
+from trainers.run.metrics import as_metrics
+from trainers.run.optimizer import Optimizer, own_optimizer
 from trainers.run.program import Program
 from trainers.run.progress import Progress, as_progress
 from trainers.run.step import LossFn, WeightedLoss, negative_log_prob
+
+# Of clu: a collection, or metrics by name.
+Metrics = type[clu_metrics.Collection] | Mapping[str, type[clu_metrics.Metric]]
 
 
 def fit(
@@ -44,6 +51,8 @@ def fit(
     resume: bool = True,
     identity: Mapping[str, Any] | None = None,
     loss_fn: LossFn | None = None,
+    optimizer: Optimizer | None = None,
+    metrics: Metrics | None = None,
     trainable: Any = nnx.Param,
     writer: Any = None,
     callback: Callback | None = None,
@@ -82,7 +91,14 @@ def fit(
       resume: False starts anew; earlier checkpoints move to `checkpoints.previous`.
       identity: what else must be the same for a run to go on, by name, as JSON: what the
         caller decided before, such as the options of its warm start.
-      loss_fn: (model, batch, key) -> loss, a mean or one for each row.
+      loss_fn: (model, batch, key) -> loss, a mean or one for each row; or (loss, values)
+        with a dictionary of numbers, each of which becomes a column of the history, its
+        mean over the steps.
+      optimizer: of Optax, in place of clipping, Adam, decay and schedule of `config`,
+        whose settings must then have their defaults. A step is one call of its `update`.
+      metrics: more to compute of every set at each evaluation, the columns "SET/METRIC": a
+        collection of clu, or a dictionary of its metrics. They can be made from `loss` of
+        each row (times its weight), `model`, `batch`, `weights` and `mask`.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
@@ -104,6 +120,8 @@ def fit(
         resume=resume,
         identity=identity,
         loss_fn=loss_fn,
+        optimizer=optimizer,
+        metrics=metrics,
         trainable=trainable,
         writer=writer,
         progress=progress,
@@ -136,6 +154,8 @@ class Trainer:
     resume: bool = True
     identity: Mapping[str, Any] | None = None
     loss_fn: LossFn | None = None
+    optimizer: Optimizer | None = None
+    metrics: Metrics | None = None
     trainable: Any = nnx.Param
     writer: Any = None
     progress: bool | Progress = True
@@ -162,10 +182,12 @@ class Trainer:
             "monitor": monitor,
         }
         with as_progress(self.progress, enabled=jax.process_index() == 0) as progress:
+            own = self._own()
+            check_monitor(monitor or ())
             progress.phase("checking rows")
             data = self._data(model, x_train, x_valid, **rows)
-            checkpoints = self._checkpoints(model, data)
-            program = self._program(model, data, progress)
+            checkpoints = self._checkpoints(model, data, **own)
+            program = self._program(model, data, progress, **own)
             program.wait()
             loop = Loop(
                 program,
@@ -199,7 +221,14 @@ class Trainer:
           rows: likewise.
         """
         with as_progress(progress=False, enabled=False) as progress:
-            self._program(model, self._data(model, x_train, x_valid, **rows), progress)
+            data = self._data(model, x_train, x_valid, **rows)
+            self._program(model, data, progress, **self._own())
+
+    def _own(self) -> dict[str, Any]:
+        """The optimiser and the metrics of the user's, checked."""
+        given, metrics = self.optimizer, as_metrics(self.metrics or {})
+        optimizer = None if given is None else own_optimizer(given, self.config)
+        return {"optimizer": optimizer, "metrics": metrics}
 
     def _data(self, model, x_train, x_valid, **rows: Any) -> DataSets:
         floats = self.loss_fn is None
@@ -208,7 +237,9 @@ class Trainer:
             _check_flow(model, data)
         return data
 
-    def _checkpoints(self, model, data: DataSets) -> RunCheckpoints | None:
+    def _checkpoints(
+        self, model, data: DataSets, *, optimizer, metrics
+    ) -> RunCheckpoints | None:
         """Those of this run; raises before any work if there are others."""
         if not self.workdir:
             return None
@@ -219,6 +250,8 @@ class Trainer:
             model,
             config=self.config,
             loss_fn=self.loss_fn or negative_log_prob,
+            optimizer=optimizer,
+            metrics=[name for name, _ in metrics],
             trainable=self.trainable,
             data=given,
             outer=self.identity,
@@ -232,7 +265,7 @@ class Trainer:
         checkpoints.check()
         return checkpoints
 
-    def _program(self, model, data: DataSets, progress) -> Program:
+    def _program(self, model, data: DataSets, progress, **own: Any) -> Program:
         """Places the rows and begins to compile the steps."""
         config = self.config
         strategy = make_strategy(self.strategy, self.mesh)
@@ -262,6 +295,7 @@ class Trainer:
             partition=self.partition,
             loss_fn=WeightedLoss(loss_fn) if data.is_weighted else loss_fn,
             trainable=self.trainable,
+            **own,
         )
 
     def _batch_size(self, num_rows: int, strategy, progress) -> int:

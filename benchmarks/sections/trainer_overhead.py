@@ -28,9 +28,10 @@ from trainers.rows.feed import ResidentFeed
 from trainers.rows.memory import EpochOrder
 from trainers.rows.resident import ResidentRows
 from trainers.run.loop import Loop
+from trainers.run.optimizer import make_optimizer
 from trainers.run.program import Program
 from trainers.run.progress import show_progress
-from trainers.run.step import make_optimizer, negative_log_prob
+from trainers.run.step import negative_log_prob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

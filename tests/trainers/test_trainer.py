@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from trainers import TrainConfig, Trainer, fit, load_flow
-from trainers.run import step as on_device
+from trainers.run import optimizer as on_device
 
 _RNG = np.random.default_rng(0)
 X = (_RNG.normal(size=(500, 2)) * [1.0, 3.0] + [2.0, -1.0]).astype(np.float32)

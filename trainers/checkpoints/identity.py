@@ -4,7 +4,9 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import types
+import zlib
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.model import about_model
 from trainers.config import TrainConfig
 from trainers.placement import sharding
+from trainers.placement.names import dotted
 
 _VERSION = 2  # of the dictionaries that `fingerprint` gives
 _FREE = ("checkpoint_every", "max_to_keep")  # settings that may change between starts
@@ -29,6 +32,8 @@ def fingerprint(
     *,
     config: TrainConfig,
     loss_fn: Any,
+    optimizer: Any = None,
+    metrics: Sequence[str] = (),
     trainable: Any,
     data: Mapping[str, Any],
     outer: Mapping[str, Any] | None = None,
@@ -40,6 +45,8 @@ def fingerprint(
         to rounding, by two numbers for each array.
       config: settings; how often to save is left out.
       loss_fn: its name.
+      optimizer: of the user's own: the form of its state, and what its functions hold.
+      metrics: names of what is computed at evaluations.
       trainable: NNX filter; which arrays it names.
       data: arrays, or trees of them, by the name of the argument: every byte of them.
         Several processes, which may share the rows out anew, compare values where they
@@ -66,6 +73,11 @@ def fingerprint(
             for name, array in part.items()
         },
     }
+    # What an earlier release knows nothing of is not there.
+    if optimizer is not None:
+        found["optimizer"] = _about_optimizer(optimizer, nnx.to_pure_dict(params))
+    if metrics:
+        found["metrics"] = list(metrics)
     return as_json(found)
 
 
@@ -103,6 +115,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     told = [
         *_in_mapping(old.get("outer", {}), new.get("outer", {})),
         *_in_mapping(old.get("config", {}), new.get("config", {})),
+        *_in_optimizer(old.get("optimizer") or {}, new.get("optimizer") or {}),
+        *_in_mapping(old.get("metrics"), new.get("metrics"), "metrics"),
         *_in_data(old.get("data", {}), new.get("data", {})),
         *(_in_model(old, new) if "model" in new else ()),
     ]
@@ -124,6 +138,16 @@ def _in_mapping(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield f"the content of `{name}`"
         else:
             yield f"`{name}` ({_short(old)} there, {_short(new)} here)"
+
+
+def _in_optimizer(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if bool(old) != bool(new):
+        there, here = ("given", "not") if old else ("not given", "given")
+        yield f"`optimizer` ({there} there, {here} here)"
+    elif old.get("state") != new.get("state"):
+        yield "`optimizer` (the form of its state)"
+    elif old != new:
+        yield "the settings of `optimizer`"
 
 
 def _in_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -193,6 +217,52 @@ def _projected(values: np.ndarray) -> tuple[float, float]:
 @functools.lru_cache(8)
 def _signs(size: int) -> np.ndarray:
     return np.random.default_rng(0).choice((-1.0, 1.0), size)
+
+
+def _about_optimizer(optimizer: Any, params: Any) -> dict[str, Any]:
+    """As far as it can be told: two of Optax, made by the same line, have the same."""
+    state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(optimizer.init, params))
+    form = {dotted(path): f"{a.dtype}{list(a.shape)}" for path, a in state}
+    held = repr(_held(optimizer, {})).encode()
+    settings = hashlib.blake2b(held, digest_size=16).hexdigest()
+    return {"state": form, "settings": _DIGEST + settings}
+
+
+def _held(value: Any, seen: dict[int, int]) -> Any:
+    """What a value is made of, by plain values: of a function also what it closes over."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    if id(value) in seen:
+        return f"#{seen[id(value)]}"
+    seen[id(value)] = len(seen)
+    held = functools.partial(_held, seen=seen)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(on_disk.flat({"": value})[""])
+        return name, str(array.dtype), array.shape, zlib.crc32(array.tobytes())
+    if isinstance(value, Mapping):
+        return [(held(key), held(part)) for key, part in value.items()]
+    if isinstance(value, Set):
+        return sorted(map(repr, value))
+    if isinstance(value, Sequence):
+        return [held(part) for part in value]
+    if isinstance(value, types.MethodType):
+        return name, held(value.__self__)
+    if isinstance(value, functools.partial):
+        return name, held(value.func), held(value.args), held(value.keywords)
+    if isinstance(value, types.FunctionType):
+        numbers = [c for c in value.__code__.co_consts if isinstance(c, float)]
+        cells = [held(cell.cell_contents) for cell in value.__closure__ or ()]
+        return (
+            name,
+            numbers,
+            held(value.__defaults__),
+            held(value.__kwdefaults__),
+            cells,
+        )
+    if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
+        return name
+    return name, held(getattr(value, "__wrapped__", vars(value)))
 
 
 def _about_rows(rows: Any) -> Any:

@@ -99,6 +99,7 @@ class RunCheckpoints:
                 meta = on_disk.read_meta(self._folder, step)
                 self._check_identity(meta, step)
                 templates = on_disk.flat(like)
+                self._check_names(templates, meta["arrays"], step)
                 arrays = on_disk.read_arrays(
                     self._folder, step, meta, meta["arrays"], like=templates
                 )
@@ -134,6 +135,15 @@ class RunCheckpoints:
                 f" {WAY_OUT}"
             )
         check_same(meta["run"]["identity"], self._identity, self._folder / str(step))
+
+    def _check_names(self, wanted, there, step):
+        """Of an equal run: what its functions return may still be other."""
+        if other := sorted(wanted.keys() ^ there.keys()):
+            raise OtherRunError(
+                f"`workdir` must be new or hold checkpoints of the same run;"
+                f" {self._folder / str(step)} differs in what it holds: {other[0]}."
+                f" Return the same values from `loss_fn`. {WAY_OUT}"
+            )
 
     def _reject(self, rejected, good):
         """Moves unusable steps away: Orbax writes no step before one that is there."""

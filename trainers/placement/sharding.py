@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -218,17 +217,32 @@ def like(tree: Any, shardings: Mapping[str, NamedSharding]) -> Any:
     )
 
 
-def optimizer_shardings(
-    optimizer: optax.GradientTransformation, params: Any, shardings: Any, mesh: Mesh
-) -> Any:
-    """Moments lie where their parameters do, counters everywhere."""
-    return optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, params),
-        shardings,
-        transform_non_params=lambda _: replicated(mesh),
+def optimizer_shardings(optimizer: Any, params: Any, shardings: Any, mesh: Mesh) -> Any:
+    """Moments lie where their parameters do; counters and other forms everywhere.
+
+    Args:
+      optimizer: its `init` gives the state, in which what belongs to a parameter has the
+        path of the parameter at the end of its own.
+      params: to train.
+      shardings: of them.
+      mesh: devices.
+    """
+    leaves, places = (
+        jax.tree_util.tree_leaves_with_path(params),
+        jax.tree.leaves(shardings),
     )
+    of_params = {
+        path: (leaf.shape, place)
+        for (path, leaf), place in zip(leaves, places, strict=True)
+    }
+
+    def one(path, leaf):
+        ends = (path[i:] for i in range(len(path)))
+        shape, place = next(filter(None, map(of_params.get, ends)), ((), None))
+        return place if place and shape == leaf.shape else replicated(mesh)
+
+    state = jax.eval_shape(optimizer.init, params)
+    return jax.tree_util.tree_map_with_path(one, state)
 
 
 def _flat(axes: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,9 +11,17 @@ from flax import nnx
 from trainers.placement import sharding
 from trainers.placement.compilation import compiled
 from trainers.rows import memory
-from trainers.run.step import LossFn, make_evaluate
+from trainers.run.metrics import Metrics, number
+from trainers.run.step import LossFn, loss_and_values, make_evaluate
 
 _BATCH = 4_096  # rows scored a call; padding wastes less than one batch a data set
+
+
+class LossForm(NamedTuple):
+    """What a loss function returns."""
+
+    by_row: bool  # one loss for each row, or their mean
+    values: tuple[str, ...]  # names of what it would like to see recorded
 
 
 class Evaluation:
@@ -30,6 +38,8 @@ class Evaluation:
       rest: example of the other variables.
       loss_fn: (model, batch, key) -> loss.
       trainable: NNX filter of the parameters.
+      metrics: further ones of every set.
+      form: of the loss, or None to find out.
       key: of the losses that draw random numbers: the same draws each time.
       mesh: to spread batches over, or None.
 
@@ -46,14 +56,16 @@ class Evaluation:
         rest: Any,
         loss_fn: LossFn,
         trainable: Any,
+        metrics: Metrics = (),
+        form: LossForm | None = None,
         key: jax.Array,
         mesh: jax.sharding.Mesh | None,
     ):
         model = nnx.clone(model)
         model.eval()
         graphdef, *_ = nnx.split(model, trainable, ...)
-        maskable = _has_one_value_a_row(model, loss_fn, next(iter(sets.values())), key)
-        self._maskable = maskable
+        form = form or loss_form(model, loss_fn, next(iter(sets.values())), key)
+        self._maskable = maskable = form.by_row
         if jax.process_count() > 1 and not maskable:
             raise ValueError(
                 "`loss_fn` must return one loss for each row where several processes"
@@ -82,14 +94,14 @@ class Evaluation:
             ]
             for name, most in rows.items()
         }
-        evaluate = make_evaluate(graphdef, loss_fn=loss_fn)
+        evaluate = make_evaluate(graphdef, loss_fn=loss_fn, metrics=metrics)
         self._evaluate = {}
         for batch, mask, batch_key in (b for bs in self._batches.values() for b in bs):
             if len(mask) not in self._evaluate:
                 self._evaluate[len(mask)] = compiled(
                     evaluate,
                     (params, rest, batch, mask, batch_key),
-                    identity=(graphdef, loss_fn, mesh),
+                    identity=(graphdef, loss_fn, metrics, mesh),
                     transform=functools.partial(
                         jax.jit, out_shardings=sharding.replicated(mesh)
                     ),
@@ -100,9 +112,22 @@ class Evaluation:
         for evaluate in self._evaluate.values():
             evaluate.wait()
 
-    def scores(self, params: Any, rest: Any) -> dict[str, float]:
-        """Minus the mean loss by data set; for the default loss mean log p in nats."""
-        return {name: self._score(name, params, rest) for name in self._batches}
+    def scores(
+        self, params: Any, rest: Any
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Minus the mean loss by data set, for the default loss mean log p in nats.
+
+        Returns:
+          Those, and the further metrics under "SET/METRIC".
+        """
+        scores, others = {}, {}
+        for name in self._batches:
+            score, metrics = self._measured(name, params, rest)
+            scores[name] = float(score.compute()["score"])
+            others |= {
+                f"{name}/{own}": number(own, metric) for own, metric in metrics.items()
+            }
+        return scores, others
 
     def first_bad(self, name: str, params: Any, rest: Any) -> int | None:
         """The first row of a set whose loss is not finite, where that can be told."""
@@ -128,35 +153,50 @@ class Evaluation:
         some = np.zeros(len(mask), bool)
         some[first:last] = True
         some = sharding.place_like(some, mask)
-        metrics = self._evaluate[len(mask)](params, rest, batch, some, key)
-        return bool(np.isfinite(metrics.compute()["score"]))
+        score, _ = self._evaluate[len(mask)](params, rest, batch, some, key)
+        return bool(np.isfinite(score.compute()["score"]))
 
-    def _score(self, name: str, params: Any, rest: Any) -> float:
-        total = None
+    def _measured(
+        self, name: str, params: Any, rest: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """The sums of a set."""
+        total, others = None, {}
         for batch, mask, key in self._batches[name]:
-            metrics = self._evaluate[len(mask)](params, rest, batch, mask, key)
-            total = metrics if total is None else total.merge(metrics)
-        return float(total.compute()["score"])
+            score, own = self._evaluate[len(mask)](params, rest, batch, mask, key)
+            total = score if total is None else total.merge(score)
+            others = {
+                n: others[n].merge(m) if n in others else m for n, m in own.items()
+            }
+        return total, others
 
 
-def _has_one_value_a_row(model, loss_fn, rows, key) -> bool:
+def loss_form(
+    model: nnx.Module, loss_fn: LossFn, rows: memory.Rows, key: jax.Array
+) -> LossForm:
+    """What a loss function returns for a model in evaluation mode.
+
+    Raises:
+      ValueError: something else than `LossFn` says.
+    """
     # Two rows of the data tell a mean from a value for each row.
     graphdef, state = nnx.split(model)
 
-    def loss(state):
-        return loss_fn(
+    def outputs(state):
+        found = loss_fn(
             nnx.merge(graphdef, state, copy=True),
             memory.take(rows, np.zeros(2, np.int32)),
             key,
         )
+        return loss_and_values(found)
 
-    shape = jax.eval_shape(loss, state).shape
+    loss, values = jax.eval_shape(outputs, state)
+    shape = loss.shape
     if shape not in ((), (2,)):
         raise ValueError(
             "`loss_fn` must return a mean loss, shape (), or one for each row of the"
             f" batch; got shape {shape} for a batch of 2 rows."
         )
-    return shape == (2,)
+    return LossForm(by_row=shape == (2,), values=tuple(sorted(values)))
 
 
 def _padded(batches, count):

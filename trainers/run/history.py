@@ -4,6 +4,39 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+_COLUMNS = ("step", "train", "valid", "loss", "grad_norm", "bad_steps", "seconds")
+
+
+def check_columns(
+    sets: Iterable[str], values: Iterable[str], metrics: Iterable[str]
+) -> None:
+    """Checks that every column has a name of its own.
+
+    Args:
+      sets: that are scored, "train" and "valid" among them.
+      values: that the loss function returns.
+      metrics: of every set, under "SET/METRIC".
+
+    Raises:
+      ValueError: a name that is taken.
+    """
+    sets = list(sets)
+    taken = {*_COLUMNS, *sets, *(f"{name}/{own}" for name in sets for own in metrics)}
+    if wrong := sorted(taken.intersection(values)):
+        raise ValueError(
+            "`loss_fn` must name its values otherwise than the columns of the history,"
+            f" {', '.join(sorted(taken))}; got {wrong[0]!r}. Rename it."
+        )
+
+
+def check_monitor(names: Iterable[str]) -> None:
+    """Raises a `ValueError` where a further set has the name of another column."""
+    if wrong := sorted({*_COLUMNS}.intersection(names)):
+        raise ValueError(
+            "`monitor` must name its sets otherwise than the columns of the history,"
+            f" {', '.join(_COLUMNS)}; got {wrong[0]!r}. Rename it."
+        )
+
 
 class History:
     """One record for each evaluation.

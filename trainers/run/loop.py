@@ -18,7 +18,7 @@ from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.run.history import History
 from trainers.run.interrupt import Interrupt
-from trainers.run.metrics import TrainMetrics
+from trainers.run.metrics import Averages, TrainMetrics
 from trainers.run.program import Program
 from trainers.run.progress import Progress
 from trainers.run.writers import JsonlWriter, MultiWriter
@@ -37,7 +37,9 @@ class FitResult:
       history: arrays over the evaluations: `step`; `train`, `valid` and one for each
         name of `monitor`, minus the mean loss (for the default loss mean log p in
         nats); `loss`, its mean over the training steps since the evaluation before;
-        `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training.
+        `grad_norm`, likewise; `bad_steps`, skipped so far; `seconds` of training. Values
+        of the loss function are means like `loss`, each under its name; `metrics` are
+        columns like `valid/NAME`.
       best_step: of `model`.
       stop_reason: "completed", "early stop", "non-finite", or "interrupted" by SIGTERM or
         Ctrl-C: the same call with the same `workdir` goes on.
@@ -80,7 +82,7 @@ class Loop:
         self._started = time.perf_counter()
         self._step, self._stop_reason = 0, None
         self._best = program.snapshot()
-        self._measured = _nothing()  # since the last evaluation
+        self._measured = self._nothing()  # since the last evaluation
         self._streak = np.int32(0)  # of the last dispatch, not looked at yet
 
     def train(
@@ -122,8 +124,8 @@ class Loop:
             progress.phase("training", total=steps, done=self._step)
             while True:
                 if self._is_evaluation_due():
-                    scores = self._scores(checkpoints)
-                    self._evaluate(scores, progress, writer, callback)
+                    scores, metrics = self._scores(checkpoints)
+                    self._evaluate(scores, metrics, progress, writer, callback)
                 interrupted = interrupt and interrupt.requested(self._step)
                 if checkpoints:
                     self._save(checkpoints, now=self._stop_reason or interrupted)
@@ -157,10 +159,10 @@ class Loop:
         if int(streak) >= self._config.max_bad_steps:
             self._stop_reason = "non-finite"
 
-    def _scores(self, checkpoints) -> dict[str, float]:
-        """Minus the mean loss by data set; raises where one that decides is NaN."""
+    def _scores(self, checkpoints) -> tuple[dict[str, float], dict[str, float]]:
+        """Of the program; raises where one that decides is NaN."""
         self._look_at(self._streak)
-        scores = self._program.scores()
+        scores, metrics = self._program.scores()
         # Where the steps themselves fail, that is the news, and the best model comes back.
         if self._stop_reason != "non-finite":
             told = self._about_scores(scores)
@@ -169,7 +171,7 @@ class Loop:
                     self._save(checkpoints, now=True)  # the best model so far
                     told += " The best model until then is in the checkpoints."
                 raise InputError(told)
-        return scores
+        return scores, metrics
 
     def _about_scores(self, scores) -> str | None:
         """What is wrong with scores that cannot stand; others are warned of."""
@@ -194,14 +196,17 @@ class Loop:
             " if it is like the others, lower `learning_rate`."
         )
 
-    def _evaluate(self, scores, progress, writer, callback):
+    def _evaluate(self, scores, metrics, progress, writer, callback):
         program, history, step = self._program, self._history, self._step
-        means = self._measured.compute() if step else {}
-        self._streak, self._measured = np.int32(0), _nothing()
+        means = dict.fromkeys(program.values, np.nan)
+        if step:
+            means = self._measured.compute()
+            means |= means.pop("values")
+        self._streak, self._measured = np.int32(0), self._nothing()
         history.add(
             step=step,
             scores=scores,
-            measured={name: float(value) for name, value in means.items()},
+            measured={name: float(value) for name, value in means.items()} | metrics,
             bad_steps=int(program.state.bad_steps),
             seconds=self._seconds(),
         )
@@ -221,6 +226,12 @@ class Loop:
         if patience and self._history.evaluations_since_best() >= patience:
             return "early stop"
         return None
+
+    def _nothing(self) -> TrainMetrics:
+        """No steps; on the host, so that it adds to what any devices measured."""
+        values = Averages.empty(self._program.values)
+        none = dataclasses.replace(TrainMetrics.empty(), values=values)
+        return jax.tree.map(np.asarray, none)
 
     def _tree(self) -> dict[str, Any]:
         """The arrays of a checkpoint."""
@@ -284,8 +295,3 @@ class Loop:
             compile_seconds=program.compile_seconds,
             train_seconds=self._seconds(),
         )
-
-
-def _nothing() -> TrainMetrics:
-    """No steps; on the host, so that it adds to what any devices measured."""
-    return jax.tree.map(np.asarray, TrainMetrics.empty())

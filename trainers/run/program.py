@@ -17,15 +17,22 @@ from trainers.placement.strategy import Jit, Pmap
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.noise import effective_rows, noise_factors
-from trainers.run.evaluation import Evaluation
-from trainers.run.metrics import TrainMetrics
+from trainers.run.evaluation import Evaluation, LossForm, loss_form
+from trainers.run.history import check_columns
+from trainers.run.metrics import Metrics, TrainMetrics
+from trainers.run.optimizer import (
+    Numbers,
+    OwnOptimizer,
+    check_averaging,
+    make_optimizer,
+)
 from trainers.run.step import (
     LossFn,
-    Numbers,
     TrainState,
+    WeightedLoss,
     init_state,
-    make_optimizer,
     make_train_steps,
+    negative_log_prob,
 )
 
 # Variables of the averaged model ("ema", "rest"), and its raw parameters ("params").
@@ -65,13 +72,16 @@ class Program:
       partition: pairs of a pattern of names and mesh axes, for variables to spread.
       loss_fn: (model, batch, key) -> loss.
       trainable: NNX filter of the variables that train.
+      optimizer: of the user's own, or None for that of the settings.
+      metrics: to compute of every set.
 
     Attributes:
       compile_seconds: from the call to the end of `wait`.
+      values: names of what the loss function would like to see recorded.
 
     Raises:
       ValueError: nothing in `model` matches `trainable`, or nothing that the loss depends
-        on.
+        on; what the optimiser, the loss or a metric cannot be, and names that clash.
     """
 
     def __init__(
@@ -85,6 +95,8 @@ class Program:
         partition: Patterns,
         loss_fn: LossFn,
         trainable: Any,
+        optimizer: OwnOptimizer | None = None,
+        metrics: Metrics = (),
     ):
         self._strategy = strategy
         model = nnx.clone(model)
@@ -96,17 +108,17 @@ class Program:
                 f" {trainable!r}. Hold arrays in nnx.Param and submodules in nnx.List;"
                 " a Distrax object stored in a module hides its parameters."
             )
-        optimizer = make_optimizer(config)
+        moves = optimizer or make_optimizer(config)
         params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+        if optimizer:
+            check_averaging(jax.eval_shape(optimizer.init, params), config)
         self._layout = None
         if strategy.mesh is not None:
-            self._layout = _layout(
-                model, params, rest, optimizer, strategy.mesh, partition
-            )
+            self._layout = _layout(model, params, rest, moves, strategy.mesh, partition)
             params = sharding.place(params, self._layout.params)
             rest = sharding.place(rest, self._layout.rest)
         self._state = strategy.initial(
-            functools.partial(init_state, optimizer=optimizer, seed=config.seed),
+            functools.partial(init_state, optimizer=moves, seed=config.seed),
             (params, rest),
             self._layout,
         )
@@ -125,12 +137,18 @@ class Program:
             config.steps_per_dispatch, config.eval_every, config.num_steps
         )
         started = time.perf_counter()
+        key = jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY)
+        form = _own_form(model, loss_fn, next(iter(sets.values())), key)
+        self.values = form.values if form else ()
+        check_columns(sets, self.values, [name for name, _ in metrics])
         rows, indices, count = feed.example(self.steps_per_dispatch)
         self._train_steps = _compile_train_steps(
             model,
             (self._state, rows, self._factors, self._numbers, indices, count),
             config=config,
             loss_fn=loss_fn,
+            values=self.values,
+            optimizer=optimizer,
             trainable=trainable,
             strategy=strategy,
             rows_move=feed.rows_move,
@@ -143,7 +161,9 @@ class Program:
             rest=state.rest,
             loss_fn=loss_fn,
             trainable=trainable,
-            key=jax.random.fold_in(jax.random.key(config.seed), _EVAL_KEY),
+            metrics=metrics,
+            form=form,
+            key=key,
             mesh=strategy.mesh,
         )
         self._started, self.compile_seconds = started, 0.0
@@ -171,8 +191,8 @@ class Program:
         )
         return metrics, streak
 
-    def scores(self) -> dict[str, float]:
-        """Minus the mean loss of the averaged model, by data set."""
+    def scores(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Minus the mean loss of the averaged model, by data set; and further metrics."""
         state = self.state
         return self._evaluation.scores(state.ema, state.rest)
 
@@ -217,8 +237,27 @@ def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
     )
 
 
+def _own_form(model, loss_fn, rows, key) -> LossForm | None:
+    """What a loss function of the user's own returns; of the default it is known."""
+    own = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
+    if own is negative_log_prob:
+        return None
+    model = nnx.clone(model)
+    model.eval()
+    return loss_form(model, loss_fn, rows, key)
+
+
 def _compile_train_steps(
-    model, arguments, *, config, loss_fn, trainable, strategy, rows_move
+    model,
+    arguments,
+    *,
+    config,
+    loss_fn,
+    values,
+    optimizer,
+    trainable,
+    strategy,
+    rows_move,
 ):
     model = nnx.clone(model)
     model.train()
@@ -226,7 +265,8 @@ def _compile_train_steps(
     function = make_train_steps(
         graphdef,
         loss_fn=loss_fn,
-        optimizer=functools.partial(make_optimizer, config),
+        values=values,
+        optimizer=optimizer or functools.partial(make_optimizer, config),
         trainable=trainable,
         config=config,
         strategy=strategy,
@@ -240,6 +280,8 @@ def _compile_train_steps(
         (
             graphdef,
             loss_fn,
+            values,
+            optimizer,
             trainable,
             type(strategy),
             strategy.mesh,

@@ -2,25 +2,26 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 import rbig_nnx as rn
 from trainers.config import TrainConfig
-from trainers.placement.names import by_pattern, dotted, names_of
+from trainers.placement.names import names_of
 from trainers.placement.strategy import Jit, Pmap
-from trainers.run.metrics import EvalMetrics, TrainMetrics
+from trainers.rows.weights import Weighted
+from trainers.run.metrics import EvalMetrics, Metrics, TrainMetrics, from_outputs
+from trainers.run.optimizer import Numbers, OwnOptimizer, averaged, extra_arguments
 from trainers.run.variables import watch, written
 
-# (model, batch, key) -> loss, scalar or one for each row
-LossFn = Callable[[Any, Any, jax.Array], jax.Array]
+# (model, batch, key) -> loss, scalar or one for each row; or (loss, numbers by name)
+LossFn = Callable[[Any, Any, jax.Array], Any]
 
 
 @flax.struct.dataclass
@@ -44,6 +45,48 @@ def negative_log_prob(model: Any, batch: Any, key: jax.Array) -> jax.Array:
     return -(model.log_prob(x) if context is None else model.log_prob(x, context))
 
 
+def loss_and_values(found: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What a loss function returned: its loss, and what it would like to see recorded.
+
+    Raises:
+      ValueError: neither a loss nor a pair of one and numbers by name.
+    """
+    loss, values = (
+        found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    )
+    if not hasattr(loss, "shape") and not isinstance(loss, float | int):
+        told = _form(loss)
+    elif not isinstance(values, Mapping):
+        told = f"a pair of a loss and {_form(values)}"
+    else:
+        wrong = [name for name, v in values.items() if not _is_number(name, v)]
+        if not wrong:
+            plain = {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
+            return jnp.asarray(loss), plain
+        told = f"{_form(values[wrong[0]])} under {wrong[0]!r}"
+    raise ValueError(
+        "`loss_fn` must return a loss, or (loss, values) with values a dictionary of real"
+        f" numbers of shape () by text; got {told}. Take the mean over the rows, and join"
+        " nested names, as in 'prior/scale'."
+    )
+
+
+def _is_number(name: Any, value: Any) -> bool:
+    try:
+        found = jax.typeof(value)
+    except TypeError:  # a dictionary, a text
+        return False
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    real = any(jnp.issubdtype(found.dtype, kind) for kind in kinds)
+    return isinstance(name, str) and real and not found.shape
+
+
+def _form(value: Any) -> str:
+    if shape := getattr(value, "shape", None):
+        return f"an array of shape {tuple(shape)}"
+    return f"a {type(value).__name__}"
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightedLoss:
     """The loss of each row times its weight, of a batch of `Weighted` rows.
@@ -57,9 +100,9 @@ class WeightedLoss:
 
     loss_fn: LossFn
 
-    def __call__(self, model: Any, batch: Any, key: jax.Array) -> jax.Array:
+    def __call__(self, model: Any, batch: Any, key: jax.Array) -> Any:
         """As any `LossFn`."""
-        loss = self.loss_fn(model, batch.rows, key)
+        loss, values = loss_and_values(self.loss_fn(model, batch.rows, key))
         if jnp.shape(loss) != batch.weights.shape:
             raise ValueError(
                 "`loss_fn` must return one loss for each row of the batch where"
@@ -67,11 +110,15 @@ class WeightedLoss:
                 f" {jnp.shape(loss)}."
             )
         # A row of weight 0 may have any loss; training meets none of them.
-        return jnp.where(batch.weights > 0, batch.weights * loss, 0)
+        return jnp.where(batch.weights > 0, batch.weights * loss, 0), values
 
 
 def init_state(
-    params: Any, rest: Any, *, optimizer: optax.GradientTransformation, seed: int
+    params: Any,
+    rest: Any,
+    *,
+    optimizer: optax.GradientTransformation | OwnOptimizer,
+    seed: int,
 ) -> TrainState:
     """The state before the first step; its arrays are copies."""
     zero = functools.partial(jnp.zeros, (), jnp.int32)
@@ -88,102 +135,12 @@ def init_state(
     )
 
 
-class Numbers(NamedTuple):
-    """Settings that a compiled step takes as arguments: runs that differ in them share it."""
-
-    num_steps: Any
-    learning_rate: Any
-    weight_decay: Any
-    ema_decay: Any
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> Self:
-        """As float32, whatever the parameters are."""
-        values = (getattr(config, name) for name in cls._fields)
-        return cls(*(np.float32(value) for value in values))
-
-
-def learning_rate(
-    config: TrainConfig, numbers: Numbers | None = None
-) -> optax.Schedule:
-    """The peak, or up to it and down again along two half cosines.
-
-    Args:
-      config: settings.
-      numbers: those of the settings that are traced; None for the ones of `config`.
-    """
-    n, peak, *_ = Numbers.of(config) if numbers is None else numbers
-    if config.schedule == "constant":
-        return lambda count: jnp.full_like(count, peak, jnp.float32)
-    up = jnp.maximum(jnp.round(config.warmup_fraction * n), 1)
-    low, end = config.initial_fraction * peak, config.final_fraction * peak
-
-    def schedule(count):
-        rise = jnp.clip(count / up, 0.0, 1.0)
-        fall = jnp.clip((count - up) / jnp.maximum(n - up, 1), 0.0, 1.0)
-        start = jnp.where(count < up, low, end)
-        share = jnp.where(
-            count < up,
-            (1 - jnp.cos(jnp.pi * rise)) / 2,
-            (1 + jnp.cos(jnp.pi * fall)) / 2,
-        )
-        return start + (peak - start) * share
-
-    return schedule
-
-
-def make_optimizer(
-    config: TrainConfig, numbers: Numbers | None = None
-) -> optax.GradientTransformation:
-    """Clip by global norm, then Adam with decoupled decay on kernels only.
-
-    Biases carry the fitted mixtures and Householder vectors the rotations; pulling
-    those to zero would undo the warm start. Last, `learning_rates` by name.
-
-    Args:
-      config: settings.
-      numbers: those of the settings that are traced; None for the ones of `config`.
-
-    Raises:
-      ValueError: (on use) a pattern of `learning_rates` that matches nothing.
-    """
-    numbers = Numbers.of(config) if numbers is None else numbers
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, numbers),
-            # No step takes more than all of a kernel: it would grow with a changing sign.
-            weight_decay=jnp.minimum(numbers.weight_decay, 1 / numbers.learning_rate),
-            mask=is_kernel,
-        ),
-        _scaled_by_name(config.learning_rates),
-    )
-
-
-def _scaled_by_name(patterns):
-    def scale(updates, params):
-        del params
-        names = names_of(updates)
-        factors = by_pattern(names, patterns, argument="learning_rates", default=1.0)
-        return jax.tree_util.tree_map_with_path(
-            lambda path, update: update * factors[dotted(path)], updates
-        )
-
-    return optax.stateless(scale)
-
-
-def is_kernel(params: Any) -> Any:
-    """True for the arrays whose name is "kernel", same structure as `params`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
-    )
-
-
 def make_train_steps(
     graphdef: Any,
     *,
     loss_fn: LossFn,
-    optimizer: Callable[[Numbers], optax.GradientTransformation],
+    values: tuple[str, ...],
+    optimizer: Callable[[Numbers], optax.GradientTransformation] | OwnOptimizer,
     trainable: Any,
     config: TrainConfig,
     strategy: Jit | Pmap,
@@ -197,8 +154,11 @@ def make_train_steps(
 
     Args:
       graphdef: the model's static part.
-      loss_fn: (model, batch, key) -> loss, scalar or one for each row.
-      optimizer: of the parameters, given the traced settings.
+      loss_fn: (model, batch, key) -> loss, scalar or one for each row; or (loss, values).
+      values: their names.
+      optimizer: of the parameters, given the traced settings; or one of the user's own,
+        which is also given loss, gradients, and functions of the parameters for both. With
+        it a step whose updates are not finite is skipped too.
       trainable: NNX filter of the parameters.
       config: its `accumulate` counts.
       strategy: where rows and gradients lie.
@@ -212,15 +172,21 @@ def make_train_steps(
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
         # A dispatch takes many steps in one memory.
         with rn.keep_activations():
-            loss = jnp.mean(loss_fn(model, batch, key))
-        return watched(loss), written(model, trainable, params, rest)
+            loss, logged = loss_and_values(loss_fn(model, batch, key))
+        if logged.keys() != set(values):
+            raise ValueError(
+                "`loss_fn` must return values of the same names in training and in"
+                f" evaluation; got {sorted(logged)} and {sorted(values)}."
+            )
+        rest = written(model, trainable, params, rest)
+        return watched(jnp.mean(loss)), (rest, logged)
 
     def loss_and_grads(params, rest, batch, key):
         """Of the whole batch, in `accumulate` parts of equal size."""
         function = jax.value_and_grad(loss_of, has_aux=True)
         if config.accumulate == 1:
-            (loss, rest), grads = function(params, rest, batch, key)
-            return loss, rest, grads
+            (loss, (rest, logged)), grads = function(params, rest, batch, key)
+            return rest, (loss, logged, grads)
         # Strided parts: on a mesh each of them lies over all devices, without a move.
         parts = jax.tree.map(
             lambda leaf: jnp.moveaxis(
@@ -232,15 +198,16 @@ def make_train_steps(
 
         def add(carry, part):
             rest, total = carry
-            (loss, rest), grads = function(params, rest, *part)
-            return (rest, jax.tree.map(jnp.add, total, (loss, grads))), None
+            (loss, (rest, logged)), grads = function(params, rest, *part)
+            return (rest, jax.tree.map(jnp.add, total, (loss, logged, grads))), None
 
         first = jax.tree.map(lambda leaf: leaf[0], (parts, keys))
-        (loss, _), grads = jax.eval_shape(function, params, rest, *first)
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (loss, grads))
+        (loss, (_, logged)), grads = jax.eval_shape(function, params, rest, *first)
+        zeros = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype), (loss, logged, grads)
+        )
         (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
-        loss, grads = jax.tree.map(lambda leaf: leaf / config.accumulate, total)
-        return loss, rest, grads
+        return rest, jax.tree.map(lambda leaf: leaf / config.accumulate, total)
 
     def one_step(state, rows, factors, numbers, index):
         noise_key, loss_key = jax.random.split(
@@ -248,7 +215,12 @@ def make_train_steps(
         )
         batch = take(rows, index)
         batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
-        loss, rest, grads = loss_and_grads(state.params, state.rest, batch, loss_key)
+
+        def at(params):
+            rest, found = loss_and_grads(params, state.rest, batch, loss_key)
+            return rest, strategy.mean(found)
+
+        rest, (loss, logged, grads) = at(state.params)
         if not seen:
             names = names_of(state.params)
             raise ValueError(
@@ -256,15 +228,21 @@ def make_train_steps(
                 f" {trainable!r} matches {', '.join(names[:3])}{', …' * (len(names) > 3)},"
                 " and it depends on none. Call the layers that hold them, or choose others."
             )
-        loss, grads = strategy.mean((loss, grads))
         rest = strategy.settled(state.rest, rest)
         norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, opt_state = optimizer(numbers).update(
-            grads, state.opt_state, state.params
-        )
+        if isinstance(optimizer, OwnOptimizer):
+            extra = extra_arguments(lambda params: at(params)[1], loss, grads)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, state.params, **extra
+            )
+            good &= jnp.isfinite(optax.tree.norm(updates))
+        else:
+            updates, opt_state = optimizer(numbers).update(
+                grads, state.opt_state, state.params
+            )
         params = optax.apply_updates(state.params, updates)
-        ema = _averaged(state.ema, params, numbers.ema_decay)
+        ema = averaged(state.ema, params, opt_state, numbers.ema_decay)
         params, rest, opt_state, ema = jax.tree.map(
             functools.partial(jnp.where, good),
             (params, rest, opt_state, ema),
@@ -279,48 +257,49 @@ def make_train_steps(
             bad_streak=jnp.where(good, 0, state.bad_streak + 1),
             bad_steps=state.bad_steps + jnp.where(good, 0, 1),
         )
-        return state, loss, norm, good
+        return state, (loss, norm, good, logged)
 
     def train_steps(state, rows, factors, numbers, indices, count):
         def body(i, carry):
             state, streak, log = carry
-            state, *values = one_step(state, rows, factors, numbers, indices[i])
-            log = [
-                a.at[i].set(v.astype(a.dtype)) for a, v in zip(log, values, strict=True)
-            ]
+            state, found = one_step(state, rows, factors, numbers, indices[i])
+            log = jax.tree.map(lambda a, v: a.at[i].set(v.astype(a.dtype)), log, found)
             return state, jnp.maximum(streak, state.bad_streak), log
 
         size = indices.shape[0]
-        log = [jnp.zeros(size), jnp.zeros(size), jnp.zeros(size, bool)]
+        numbers_by_name = {name: jnp.zeros(size) for name in values}
+        log = (jnp.zeros(size), jnp.zeros(size), jnp.zeros(size, bool), numbers_by_name)
         # A loop of traced length: one compilation serves whole and part dispatches.
-        state, streak, (loss, norm, good) = jax.lax.fori_loop(
+        state, streak, (loss, norm, good, logged) = jax.lax.fori_loop(
             0, count, body, (state, jnp.zeros((), jnp.int32), log)
         )
         metrics = TrainMetrics.single_from_model_output(
-            loss=loss, grad_norm=norm, mask=good
+            loss=loss, grad_norm=norm, values=logged, mask=good
         )
         return state, metrics, streak
 
     return train_steps
 
 
-def _averaged(ema: Any, params: Any, decay: Any) -> Any:
-    """The running average after a step, in the types of the parameters."""
-
-    def one(old, new):
-        share = jnp.asarray(decay, old.dtype)
-        return share * old + (1 - share) * new
-
-    return jax.tree.map(one, ema, params)
-
-
-def make_evaluate(graphdef: Any, *, loss_fn: LossFn) -> Callable[..., EvalMetrics]:
-    """Builds `(params, rest, batch, mask, key) -> EvalMetrics` of minus the loss."""
+def make_evaluate(
+    graphdef: Any, *, loss_fn: LossFn, metrics: Metrics = ()
+) -> Callable[..., tuple[EvalMetrics, dict[str, Any]]]:
+    """Builds `(params, rest, batch, mask, key) -> (minus the loss, metrics by name)`."""
 
     def evaluate(params, rest, batch, mask, key):
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
-        score = jnp.broadcast_to(-loss_fn(model, batch, key), mask.shape)
-        return EvalMetrics.single_from_model_output(score=score, mask=mask)
+        loss, _ = loss_and_values(loss_fn(model, batch, key))
+        loss = jnp.broadcast_to(loss, mask.shape)
+        score = EvalMetrics.single_from_model_output(score=-loss, mask=mask)
+        weighted = isinstance(batch, Weighted)
+        return score, from_outputs(
+            metrics,
+            loss=loss,
+            model=model,
+            batch=batch.rows if weighted else batch,
+            weights=batch.weights if weighted else jnp.ones_like(loss),
+            mask=mask,
+        )
 
     return evaluate
 

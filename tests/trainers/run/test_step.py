@@ -12,7 +12,7 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.trainers.tiny import Tiny
 from trainers import TrainConfig, fit
-from trainers.run.step import make_optimizer
+from trainers.run.optimizer import make_optimizer
 
 X = (np.random.default_rng(0).normal(size=(96, 2)) ** 3).astype(np.float32)
 QUICK = TrainConfig(
