@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors.density import Density
@@ -182,7 +183,8 @@ class GaussianizationFlow(nnx.Module):
         self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None
     ) -> tuple[Float[Array, "*s d"], Float[Array, "*s"]]:
         """Samples [*shape, ..., d] and their log densities in nats; see `sample`."""
-        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        is_size = isinstance(shape, int | np.integer) or is_symbolic_dim(shape)
+        shape = (shape,) if is_size else tuple(shape)
         context = self._check_context(context)
         batch = () if context is None else context.shape[:-1]
         dtype = dtype_of(self.layers)
