@@ -139,6 +139,21 @@ def test_samples_of_several_symbols_for_each_context():
 
 
 @pytest.mark.slow
+def test_parameters_may_be_an_argument():
+    pytest.importorskip("flatbuffers")
+    graph, state = nnx.split(flow_of())
+    state = nnx.to_pure_dict(state)
+
+    def call(state, x):
+        return nnx.merge(graph, nnx.State(state)).log_prob(x)
+
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+    x = jax.ShapeDtypeStruct(export.symbolic_shape("b, 3"), np.float32)
+    artefact = export.deserialize(export.export(jax.jit(call))(shapes, x).serialize())
+    assert_same(artefact, call, jax.tree.map(lambda a: a + 0.1, state), X)
+
+
+@pytest.mark.slow
 def test_gradients_of_many_rows():
     """Scores by the rows, of more points than are solved together elsewhere."""
     flow, rows = flow_of(), np.tile(X, (200, 1))
