@@ -245,8 +245,9 @@ def _one_product(
     """
     kernel = jnp.concatenate([kernel, bias[None]])
     ones = jnp.ones((1, *x.shape[1:]), x.dtype)
-    features = jnp.concatenate([x * fade, ones])
-    return jnp.tensordot(kernel.T, features, axes=1, precision=precision)
+    return jnp.tensordot(
+        kernel.T, jnp.concatenate([x * fade, ones]), axes=1, precision=precision
+    )
 
 
 @_one_product.defjvp
