@@ -2,7 +2,6 @@
 
 import functools
 import re
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -141,16 +140,15 @@ def test_samples_of_several_symbols_for_each_context():
 @pytest.mark.slow
 def test_parameters_may_be_an_argument():
     pytest.importorskip("flatbuffers")
-    graph, state = nnx.split(flow_of())
-    state = nnx.to_pure_dict(state)
+    arrays, structure = jax.tree.flatten(flow_of())
 
-    def call(state, x):
-        return nnx.merge(graph, nnx.State(state)).log_prob(x)
+    def call(arrays, x):
+        return jax.tree.unflatten(structure, arrays).log_prob(x)
 
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     x = jax.ShapeDtypeStruct(export.symbolic_shape("b, 3"), np.float32)
     artefact = export.deserialize(export.export(jax.jit(call))(shapes, x).serialize())
-    assert_same(artefact, call, jax.tree.map(lambda a: a + 0.1, state), X)
+    assert_same(artefact, call, [a + 0.1 for a in arrays], X)
 
 
 @pytest.mark.slow
@@ -204,10 +202,13 @@ def test_also_in_a_warm_start_and_in_the_trainer(tmp_path):
     """Every program that is compiled meanwhile is looked at."""
     rows = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
     jax.clear_caches()
-    with mock.patch.dict(jax.config.values, jax_dump_ir_to=str(tmp_path)):
+    jax.config.update("jax_dump_ir_to", str(tmp_path))
+    try:
         warm, _ = rn.warm_start(flow_of(), rows, key=jax.random.key(0))
         config = trainers.TrainConfig(num_steps=4, batch_size=64, eval_every=2)
         trainers.fit(warm, rows, config=config, progress=False)
+    finally:
+        jax.config.update("jax_dump_ir_to", "")
     texts = [path.read_text() for path in tmp_path.rglob("*.mlir")]
     found = [precisions(text) for text in texts if "dot_general" in text]
     assert len(found) > 2
