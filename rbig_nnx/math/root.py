@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from rbig_nnx.math import components
@@ -143,7 +144,7 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
     def apart(search, z, mixtures):
         return _solve_stragglers_apart(search, z, mixtures, family, anchor_weight)
 
-    if z.size < _MANY:
+    if is_symbolic_dim(z.size) or z.size < _MANY:
         return solve(search, z, mixtures)
     return jax.lax.platform_dependent(search, z, mixtures, cpu=apart, default=solve)
 

@@ -47,6 +47,8 @@ class Conditioner(Activated):
       trunk: any `nnx.Module` from [..., p + c] to [..., h]; None for an `MLP`.
       activation: of the default trunk, a function of `jax.nn`.
       dtype: compute dtype; None promotes. The output is cast back to the input's dtype.
+      precision: of the products, of the trunk's too where it does not say: "highest", "high"
+        or "default", which rounds float32 to bfloat16 on TPUs and to TF32 on GPUs.
       param_dtype: storage dtype.
       kernel_init: initialiser of the trunk's kernels.
       output_kernel_init: initialiser of the output kernel.
@@ -56,7 +58,7 @@ class Conditioner(Activated):
       rngs: source of the initial kernels.
 
     Raises:
-      ValueError: if it would read nothing.
+      ValueError: if it would read nothing, or for a precision that JAX does not know.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,6 +80,7 @@ class Conditioner(Activated):
         trunk: nnx.Module | None = None,
         activation: Callable[[Array], Array] = jax.nn.relu,
         dtype: Any = None,
+        precision: Any = "highest",
         param_dtype: Any = jnp.float32,
         kernel_init: nnx.Initializer = LECUN_NORMAL,
         output_kernel_init: nnx.Initializer = OUTPUT_KERNEL_INIT,
@@ -102,6 +105,7 @@ class Conditioner(Activated):
         }
         self.hidden = None if trunk is not None else tuple(hidden)
         self.activation = activation
+        self.precision = _precision_name(precision)
         if trunk is None:
             trunk = MLP(
                 total, hidden, activation=activation, kernel_init=kernel_init, **options
@@ -126,7 +130,8 @@ class Conditioner(Activated):
             context = context.T.astype(x.dtype)
             inputs = jnp.concatenate([inputs, context])
             fade = fade * _fade(context, FADE_CONTEXT_AT)
-        return self._output(self.trunk(inputs.T).T, fade, x.dtype).T
+        with jax.default_matmul_precision(self.precision):
+            return self._output(self.trunk(inputs.T).T, fade, x.dtype).T
 
     def _output(
         self, hidden: Float[Array, " h *b"], fade: Float[Array, "*b"], dtype: Any
@@ -140,7 +145,7 @@ class Conditioner(Activated):
         if compute_dtype(self.out, hidden) != dtype:
             return plainly(hidden, fade)
         one_product = functools.partial(
-            _one_product, self.out.kernel[...], self.out.bias[...]
+            _one_product, self.precision, self.out.kernel[...], self.out.bias[...]
         )
         return jax.lax.platform_dependent(
             hidden, fade, cpu=one_product, default=plainly
@@ -193,6 +198,17 @@ def _make_constant(kernel: nnx.Variable, bias: nnx.Variable, value: Array) -> No
     bias[...] = value.astype(bias.dtype)
 
 
+def _precision_name(precision: Any) -> str:
+    """In JAX's word for it, which can be written as JSON."""
+    try:
+        return jax.lax.Precision(precision).name.lower()
+    except ValueError:
+        raise ValueError(
+            "`precision` must be one of 'highest', 'high' and 'default'; got"
+            f" {precision!r}. For bfloat16 throughout use dtype=jnp.bfloat16."
+        ) from None
+
+
 def _width(trunk: nnx.Module, in_features: int, dtype: Any) -> int:
     """Of what the trunk gives. A copy is asked: it may count, draw or sow."""
     graphdef, state = nnx.split(trunk)
@@ -213,8 +229,9 @@ def _fade(x: Float[Array, " p *b"], half_at: float) -> Float[Array, "*b"]:
     return 1 / (1 + jnp.sum(ratio**8, axis=0))
 
 
-@jax.custom_jvp
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _one_product(
+    precision: str,
     kernel: Float[Array, "i o"],
     bias: Float[Array, " o"],
     x: Float[Array, " i *b"],
@@ -228,17 +245,20 @@ def _one_product(
     """
     kernel = jnp.concatenate([kernel, bias[None]])
     ones = jnp.ones((1, *x.shape[1:]), x.dtype)
-    return jnp.tensordot(kernel.T, jnp.concatenate([x * fade, ones]), axes=1)
+    return jnp.tensordot(
+        kernel.T, jnp.concatenate([x * fade, ones]), axes=1, precision=precision
+    )
 
 
 @_one_product.defjvp
-def _one_product_jvp(primals, tangents):
+def _one_product_jvp(precision, primals, tangents):
     """Without the row: products for the gradient with one row more take twice as long."""
+    product = functools.partial(jnp.tensordot, axes=1, precision=precision)
     kernel, _, x, fade = primals
     dkernel, dbias, dx, dfade = tangents
     # A product, so that the gradient is one: a sum over a leading axis is slow on CPUs.
-    dfade = jnp.tensordot(jnp.ones((len(x), 1), x.dtype), dfade[None], axes=1)
-    moved = jnp.tensordot(kernel.T, dx * fade + x * dfade, axes=1)
-    moved += jnp.tensordot(dkernel.T, x * fade, axes=1)
+    dfade = product(jnp.ones((len(x), 1), x.dtype), dfade[None])
+    moved = product(kernel.T, dx * fade + x * dfade)
+    moved += product(dkernel.T, x * fade)
     dbias = dbias.reshape(-1, *[1] * (x.ndim - 1))
-    return _one_product(*primals), moved + dbias
+    return _one_product(precision, *primals), moved + dbias

@@ -42,6 +42,7 @@ class MixtureCDFCoupling(Layer):
       trunk: any `nnx.Module` from [..., p + context_features] to [..., h] instead.
       activation: of the default trunk, a function of `jax.nn`.
       dtype: compute dtype of the conditioner; mixtures and log determinants keep x's.
+      precision: of the conditioner's products, as of `Conditioner`.
       param_dtype: storage dtype.
       kernel_init: initialiser of the conditioner's kernels.
       kernel_metadata: metadata of every kernel, for instance its sharding.
@@ -75,6 +76,7 @@ class MixtureCDFCoupling(Layer):
         trunk: nnx.Module | None = None,
         activation: Callable[[Array], Array] = jax.nn.relu,
         dtype: Any = None,
+        precision: Any = "highest",
         param_dtype: Any = jnp.float32,
         kernel_init: nnx.Initializer = LECUN_NORMAL,
         kernel_metadata: dict[str, Any] | None = None,
@@ -103,6 +105,7 @@ class MixtureCDFCoupling(Layer):
             trunk=trunk,
             activation=activation,
             dtype=dtype,
+            precision=precision,
             param_dtype=param_dtype,
             kernel_init=kernel_init,
             kernel_metadata=kernel_metadata,
@@ -158,6 +161,9 @@ class MixtureCDFCoupling(Layer):
                 f" {conditioner.activation!r}."
             )
         dtype = conditioner.out.dtype
+        # The usual one is not told: checkpoints of earlier releases do not tell it either.
+        usual = conditioner.precision == "highest"
+        told = {} if usual else {"precision": conditioner.precision}
         return {
             "num_features": self.num_features,
             "mask": list(self.mask),
@@ -168,6 +174,7 @@ class MixtureCDFCoupling(Layer):
             "hidden": list(conditioner.hidden),
             "activation": name,
             "dtype": None if dtype is None else jnp.dtype(dtype).name,
+            **told,
         }
 
 

@@ -6,7 +6,7 @@ over data is `distrax.Transformed(base, Inverse(bijector))`. Log densities are i
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import distrax
@@ -181,7 +181,7 @@ class GaussianizationFlow(nnx.Module):
         self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None
     ) -> tuple[Float[Array, "*s d"], Float[Array, "*s"]]:
         """Samples [*shape, ..., d] and their log densities in nats; see `sample`."""
-        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        shape = tuple(shape) if isinstance(shape, Iterable) else (shape,)
         context = self._check_context(context)
         batch = () if context is None else context.shape[:-1]
         dtype = dtype_of(self.layers)

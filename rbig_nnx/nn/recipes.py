@@ -33,6 +33,7 @@ def coupling_flow(
     whiten: bool = False,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
+    precision: Any = "highest",
     param_dtype: Any = jnp.float32,
     kernel_metadata: dict[str, Any] | None = None,
     bias_metadata: dict[str, Any] | None = None,
@@ -59,6 +60,8 @@ def coupling_flow(
         dependent: rotations alone cannot undo other mixtures of sources.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
+      precision: of the conditioners' products: float32 stays float32 on every platform,
+        unless it is "high" or "default".
       param_dtype: storage dtype of all parameters.
       kernel_metadata: metadata of every kernel, for instance its sharding.
       bias_metadata: metadata of every bias.
@@ -100,6 +103,7 @@ def coupling_flow(
             hidden=hidden,
             activation=activation,
             dtype=dtype,
+            precision=precision,
             kernel_metadata=kernel_metadata,
             **mixtures,
         )

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from rbig_nnx.math import components
@@ -178,9 +179,9 @@ def _columns(run: Run) -> int:
 
 def _are_few(x: Array, run: Run) -> bool:
     """Whether all blocks keep few values, and are not too many to be written out."""
-    rows = math.prod(x.shape[:-1])
+    values = math.prod(x.shape[:-1]) * run.num_blocks * _columns(run)
     few_blocks = bool(run.stacked) or run.num_blocks <= FEW_BLOCKS
-    return few_blocks and rows * run.num_blocks * _columns(run) <= few_values()
+    return few_blocks and (is_symbolic_dim(values) or values <= few_values())
 
 
 def _num_row_blocks(x: Array, context: Array | None, runs: Sequence[Run]) -> int:
@@ -193,9 +194,10 @@ def _num_row_blocks(x: Array, context: Array | None, runs: Sequence[Run]) -> int
         return 1
     widest = max(map(_columns, many))
     splits = x.ndim == 2 and (context is None or context.ndim == 2)
-    if jax.default_backend() != "cpu" or not splits:
+    rows = x.shape[0]
+    if jax.default_backend() != "cpu" or not splits or is_symbolic_dim(rows):
         return 1
-    blocks = len(x) * widest / _BLOCK_VALUES
+    blocks = rows * widest / _BLOCK_VALUES
     return 2 ** math.ceil(math.log2(max(blocks, 1)))
 
 
