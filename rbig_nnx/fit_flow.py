@@ -22,7 +22,6 @@ from jaxtyping import Array
 from rbig_nnx.fit.judges import Rows, judged, sample, split
 from rbig_nnx.fit.mixtures import Block, Options, Place, kind_of
 from rbig_nnx.fit_layers import fit_layer, fit_standardize
-from rbig_nnx.flow_rows import FlowRows
 from rbig_nnx.math.blocks import in_blocks
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.base.changes import calling, through, writes_nothing
@@ -33,6 +32,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport
+from rbig_nnx.targets.rows import FlowRows
 
 _MIXTURES = MixtureCDFCoupling, MixtureCDFMarginal
 

@@ -25,23 +25,11 @@ from jaxtyping import Array
 from rbig_nnx.fit.mixtures import Options
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_flow import fit_flow
-from rbig_nnx.flow_rows import (
-    FlowRows,
-    Target,
-    check_untraced,
-    checked,
-    read_rows,
-    targets,
-)
 from rbig_nnx.math.arrays import Numbers
-from rbig_nnx.members import (
-    are_members,
-    bootstrap,
-    leading_axes,
-    members,
-    write_members,
-)
 from rbig_nnx.report import LayerReport, WarmStartReport
+from rbig_nnx.targets.choice import Target, targets
+from rbig_nnx.targets.ensemble import bootstrap, leading_axes, members, write_members
+from rbig_nnx.targets.rows import FlowRows, check_untraced, read, rows_of
 
 BACKENDS = ("jax", "sklearn")
 
@@ -82,14 +70,14 @@ def warm_start(
       x: the rows that the flow models, [n, d]; a `jax.Array`, which may be sharded over
         rows, or host numbers of any type, which are taken by value and become float32, or
         keep float64 with 64-bit types on. A mapping of paths to rows fits the flows that it
-        names, each to its own.
+        names, each to its own. Of an ensemble, [members, n, d] are each member's.
       key: JAX key.
       flows: which flows: None for all; a dotted path such as "heads.density", where "*"
         matches anything; an nnx filter of (path, flow); or a list of them. Or a mapping of
         paths to functions (model, x) -> rows [n, d], or (rows, context): what each flow
         reads of x, which may then be any tree of arrays. A function treats every row by
-        itself, and gets 1,024 at a time; the model is in evaluation mode, flows that were
-        named before are fitted. Of an ensemble of whole models it gets a member.
+        itself, and is given 1,024 at a time; the model is in evaluation mode, and flows that
+        were named before are fitted.
       context: the flow's context, [n, c], if it is conditional. Of several flows, of those
         that are; or a mapping of paths.
       weights: nonnegative weights of the rows, [n], array or list; None for equal ones. Or
@@ -171,10 +159,11 @@ def warm_start(
             " weights, which scikit-learn's GaussianMixture does not take; got 'sklearn'."
         )
     several = len(chosen) > 1
-    ready: list[FlowRows | None] = []
-    for target in chosen:  # what can be refused is, before anything is fitted
+    ready: list[list[FlowRows] | None] = []
+    for target, shape in zip(chosen, axes, strict=True):
+        # What can be refused is, before anything is fitted.
         with _naming(f"flow {target.name!r}" if several else ""):
-            ready.append(None if target.read else checked(target, max_rows))
+            ready.append(None if target.read else rows_of(target, shape, max_rows))
     fit = functools.partial(
         fit_flow,
         options=Options(rotation, smoothing if holdout else 0.0, backend, holdout > 0),
@@ -183,54 +172,33 @@ def warm_start(
         callback=callback,
     )
     reports: list[LayerReport] = []
-    for target, own_axes, rows in zip(chosen, axes, ready, strict=True):
+    for target, shape, rows in zip(chosen, axes, ready, strict=True):
         with _naming(f"flow {target.name!r}" if several else ""):
-            read = functools.partial(_read, target, max_rows=max_rows)
-            if own_axes:
-                reports += _fit_members(fit, model, target, own_axes, rows or read, key)
+            rows = rows or rows_of(read(target, model), shape, max_rows)
+            if shape:
+                reports += _fit_members(fit, target, shape, rows, key)
             else:
-                rows = rows or read(model)
-                reports += fit(target.flow, rows, name=target.name, key=key)
+                reports += fit(target.flow, rows[0], name=target.name, key=key)
     return model, WarmStartReport(tuple(reports), holdout)
-
-
-def _read(target: Target, model: Any, *, max_rows: int) -> FlowRows:
-    """What the target's function makes of the rows."""
-    assert target.read is not None
-    found = read_rows(target.read, model, target.x)
-    if not isinstance(found, tuple):
-        found = found, target.context
-    if len(found) != 2:
-        raise ValueError(
-            "`flows` must map paths to functions that return rows or (rows, context); got"
-            f" {len(found)} values."
-        )
-    x, context = found
-    return checked(target._replace(x=x, context=context), max_rows)
 
 
 def _fit_members(
     fit: Callable[..., list[LayerReport]],
-    model: Any,
     target: Target,
     axes: tuple[int, ...],
-    rows: FlowRows | Callable[[Any], FlowRows],
+    rows: list[FlowRows],
     key: Array,
 ) -> list[LayerReport]:
     """Fits every member of an ensemble to a sample of its own."""
     parts, reports = members(target.flow, axes), []
-    models = [model]
-    if callable(rows) and are_members(model, axes):
-        models = members(model, axes)
-    elif callable(rows):
-        rows = rows(model)
-    for number, (at, part) in enumerate(zip(np.ndindex(axes), parts, strict=True)):
+    for number, at in enumerate(np.ndindex(axes)):
         with _naming(f"member {list(at)}"):
             fit_key, sample_key = jax.random.split(jax.random.fold_in(key, number))
-            own = rows(models[number]) if callable(rows) else rows
+            own = rows[number]
             weights = bootstrap(sample_key, len(own.x), own.weights)
             own = own._replace(weights=weights)
-            reports += fit(part, own, name=f"{target.name}{list(at)}", key=fit_key)
+            name = f"{target.name}{list(at)}"
+            reports += fit(parts[number], own, name=name, key=fit_key)
     write_members(target.flow, parts, axes)
     return reports
 

@@ -1,31 +1,13 @@
-"""Which flows of a model are fitted, and the rows of each."""
+"""Which flows of a model are fitted, and what the caller gave for each."""
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array
 
-from rbig_nnx.fit.checks import check_rows, check_weights
-from rbig_nnx.fit.sample import everywhere
-from rbig_nnx.math.arrays import float_array
-from rbig_nnx.nn.flow import GaussianizationFlow, check_context
-from rbig_nnx.nn.stack import ScannedBlocks
-
-_ROWS = 1_024  # that a function of rows is given at a time
-
-
-class FlowRows(NamedTuple):
-    """What a flow is fitted to."""
-
-    x: Array  # [n, d]
-    context: Array | None  # [n, c]
-    weights: Array | None  # [n]
-    needed: int  # the fits need more rows than this
+from rbig_nnx.nn.flow import GaussianizationFlow
 
 
 class Target(NamedTuple):
@@ -42,25 +24,6 @@ class Target(NamedTuple):
     def name(self) -> str:
         """The first path, dotted; empty of the model itself."""
         return _dotted(self.paths[0])
-
-
-def check_untraced(**arguments: Any) -> None:
-    """Refuses arguments that are traced, and any within `jax.jit`.
-
-    Raises:
-      ValueError: naming the argument.
-    """
-    traced = [name for name, value in arguments.items() if _is_traced(value)]
-    if traced or _is_traced(jnp.zeros(())):
-        raise ValueError(
-            f"`{(traced or ['model'])[0]}` must not be traced: a warm start decides on the"
-            " host what it fits. Call it outside of jax.jit, vmap, scan and grad, and give"
-            " them the model that it returns."
-        )
-
-
-def _is_traced(value: Any) -> bool:
-    return any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(value))
 
 
 def targets(model: Any, flows: Any, x: Any, context: Any, weights: Any) -> list[Target]:
@@ -94,7 +57,7 @@ def targets(model: Any, flows: Any, x: Any, context: Any, weights: Any) -> list[
 
     xs = [x] * len(chosen) if reads else each("x", x)
     contexts = each("context", context)
-    conditional = [t.flow.context_features > 0 for t in chosen]
+    conditional = [bool(t.flow.context_features) for t in chosen]
     if any(conditional) and not isinstance(context, Mapping):
         contexts = [context if reads_it else None for reads_it in conditional]
     for t, rows in zip(chosen, xs, strict=True):
@@ -227,80 +190,3 @@ def _predicate(flows: Any) -> Callable[[tuple, GaussianizationFlow], bool]:
             f" them, or functions of rows by path; got {type(flows).__name__}."
         )
     return nnx.filterlib.to_predicate(flows)
-
-
-def read_rows(read: Callable, model: Any, x: Any) -> Any:
-    """`read(model, x)`, of many rows a part at a time, in evaluation mode.
-
-    Args:
-      read: function of a model and rows, which treats every row by itself.
-      model: as it is left: `read` gets a copy.
-      x: rows, or a tree of arrays of rows. Where they do not all have as many, or lie on
-        several devices, they are read at once.
-
-    Returns:
-      What `read` returns for all rows: an array, or a tuple of them.
-    """
-    model = nnx.clone(model)
-    for part in jax.tree.leaves(model, is_leaf=_is_module):
-        if _is_module(part):
-            part.eval()
-    arrays = jax.tree.leaves(x)
-    spread = any(isinstance(a, jax.Array) and everywhere(a) is not None for a in arrays)
-    counts = {np.shape(a)[:1] for a in arrays}
-    n = sum(counts.pop()) if len(counts) == 1 and not spread else 0
-    if n <= _ROWS:
-        return read(model, x)
-    parts = [
-        read(model, jax.tree.map(lambda a, i=i: a[i : i + _ROWS], x))
-        for i in range(0, n, _ROWS)
-    ]
-    return jax.tree.map(lambda *a: np.concatenate(list(map(np.asarray, a))), *parts)
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, nnx.Module)
-
-
-def checked(target: Target, max_rows: int) -> FlowRows:
-    """Rows, context and weights as arrays that the flow can be fitted to.
-
-    Raises:
-      ValueError: for what it cannot.
-    """
-    flow, x = target.flow, float_array(target.x, "x")
-    d = flow.num_features
-    if x.ndim != 2 or x.shape[1] != d:
-        raise ValueError(
-            f"`x` must be [rows, {d}], the flow's number of features; got {x.shape}."
-        )
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    context = check_context(flow, target.context)
-    if context is not None and context.shape[:-1] != x.shape[:-1]:
-        raise ValueError(
-            f"`context` must have one row per row of `x`, {len(x)}; got shape"
-            f" {context.shape}."
-        )
-    weights, positive = check_weights(target.weights, len(x))
-    needed = max(getattr(la, "num_components", 1) for la in _layers(flow))
-    if positive <= needed:
-        kind = "" if weights is None else " of positive weight"
-        raise ValueError(
-            f"`x` must have more rows than `num_components`; got {positive} rows{kind} and"
-            f" {needed} components. Fit on more data or build the flow with fewer"
-            " components."
-        )
-    if not max_rows > needed:
-        raise ValueError(
-            f"`max_rows` must be more than `num_components`; got {max_rows} rows and"
-            f" {needed} components. Leave it out."
-        )
-    for name, rows in (("x", x), ("context", context)):
-        if rows is not None:
-            check_rows(name, rows)
-    return FlowRows(x, context, weights, needed)
-
-
-def _layers(flow: GaussianizationFlow) -> Iterator[Any]:
-    for layer in flow.layers:
-        yield from layer.layers if isinstance(layer, ScannedBlocks) else [layer]

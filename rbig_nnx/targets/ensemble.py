@@ -29,7 +29,7 @@ def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:
     Example:
       >>> from flax import nnx
       >>> import rbig_nnx as rn
-      >>> from rbig_nnx.members import leading_axes
+      >>> from rbig_nnx.targets.ensemble import leading_axes
       >>> make = nnx.vmap(lambda rngs: rn.coupling_flow(2, 1, rngs=rngs))
       >>> print(leading_axes(make(nnx.Rngs(0).split(3))))
       (3,)
@@ -61,11 +61,6 @@ def members(model: Any, axes: tuple[int, ...]) -> list[Any]:
         nnx.merge(graphdef, jax.tree.map(lambda a, at=at: jnp.asarray(a[at]), state))
         for at in np.ndindex(axes)
     ]
-
-
-def are_members(model: Any, axes: tuple[int, ...]) -> bool:
-    """Whether all of the model is stacked, and not only a flow in it."""
-    return all(_is_stacked(a, axes) for a in jax.tree.leaves(nnx.state(model)))
 
 
 def write_members(model: Any, parts: list[Any], axes: tuple[int, ...]) -> None:
