@@ -147,9 +147,7 @@ def warm_start(
         raise ValueError(
             f"`smoothing` must be at least 0, and finite; got {smoothing}."
         )
-    check_untraced(
-        model=nnx.state(model), x=x, context=context, weights=weights, key=key
-    )
+    check_untraced(model, x=x, context=context, weights=weights, key=key)
     model = nnx.clone(model)
     chosen = targets(model, flows, x, context, weights)
     axes = [leading_axes(target.flow) for target in chosen]

@@ -50,6 +50,13 @@ class Pair(nnx.Module):
         self.a, self.b = a or diagonal(), b or diagonal(seed=1)
 
 
+class Plain(nnx.Module, pytree=False):
+    """With a list of Python's, and itself as a part."""
+
+    def __init__(self, flow, other):
+        self.flow, self.more, self.myself = flow, [other], self
+
+
 # Which flows, and the rows of each.
 
 
@@ -60,6 +67,7 @@ class Pair(nnx.Module):
         (lambda a, b: [a, b], ["0", "1"]),
         (lambda a, b: {"a": a, "more": [b]}, ["a", "more.0"]),
         (lambda a, b: nnx.Dict(a=nnx.List([a, b])), ["a.0", "a.1"]),
+        (lambda a, b: Plain(a, b), ["flow", "more.0"]),
     ],
 )
 def test_every_flow_of_a_model_starts_as_it_would_alone(holder, names):

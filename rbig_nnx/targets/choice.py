@@ -94,12 +94,19 @@ def _paths_of_flows(
         return
     if isinstance(node, nnx.Variable) or any(node is other for other in above):
         return
-    children, _ = jax.tree_util.tree_flatten_with_path(
-        node, is_leaf=lambda value: value is not node
+    for key, child in _children(node):
+        yield from _paths_of_flows(child, (*path, key), (*above, node))
+
+
+def _children(node: Any) -> list[tuple[str | int, Any]]:
+    # One level: only the first that is asked about, the node, is opened.
+    opened = iter([False])
+    found, _ = jax.tree_util.tree_flatten_with_path(
+        node, is_leaf=lambda _: next(opened, True)
     )
-    for keys, child in children:
-        if keys:  # else it is a leaf
-            yield from _paths_of_flows(child, (*path, _key(keys[0])), (*above, node))
+    if found and not found[0][0]:  # a leaf; or a module that is no pytree
+        return list(vars(node).items()) if isinstance(node, nnx.Module) else []
+    return [(_key(keys[0]), child) for keys, child in found]
 
 
 def _key(entry: Any) -> str | int:

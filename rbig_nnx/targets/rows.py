@@ -30,12 +30,14 @@ class FlowRows(NamedTuple):
     needed: int  # the fits need more rows than this
 
 
-def check_untraced(**arguments: Any) -> None:
+def check_untraced(model: Any, **arguments: Any) -> None:
     """Refuses arguments that are traced, and any within `jax.jit`.
 
     Raises:
       ValueError: naming the argument.
     """
+    variables = [v for _, v in nnx.iter_graph(model) if isinstance(v, nnx.Variable)]
+    arguments = {"model": variables, **arguments}
     traced = [name for name, value in arguments.items() if _is_traced(value)]
     if traced or _is_traced(jnp.zeros(())):
         raise ValueError(
@@ -91,9 +93,12 @@ def _in_parts(function: Callable, x: Any) -> Any:
         function(jax.tree.map(lambda a, i=i: a[i : i + _ROWS], x))
         for i in range(0, n, _ROWS)
     ]
-    return jax.tree.map(
-        lambda *a: np.concatenate(list(map(np.asarray, a)), axis=-2), *parts
-    )
+    return jax.tree.map(_joined, *parts)
+
+
+def _joined(*parts: Any) -> np.ndarray:
+    arrays = list(map(np.asarray, parts))
+    return np.concatenate(arrays, axis=-min(arrays[0].ndim, 2))  # members lie before
 
 
 def _is_module(value: Any) -> bool:
