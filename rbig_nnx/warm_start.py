@@ -123,8 +123,8 @@ def warm_start(
 
       Two flows, each with its own rows:
 
-      >>> pair = nnx.Dict(a=flow, b=rn.diagonal_flow(1, 1, rngs=nnx.Rngs(1)))
-      >>> warm, report = rn.warm_start(pair, {"a": x, "b": x[:, :1]}, key=jax.random.key(1))
+      >>> pair = nnx.Dict(a=flow, b=nnx.clone(flow))
+      >>> warm, report = rn.warm_start(pair, {"a": x, "b": 2 * x}, key=jax.random.key(1))
       >>> print(list(report.flows))
       ['a', 'b']
     """

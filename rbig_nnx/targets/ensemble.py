@@ -30,7 +30,7 @@ def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:
       >>> from flax import nnx
       >>> import rbig_nnx as rn
       >>> from rbig_nnx.targets.ensemble import leading_axes
-      >>> make = nnx.vmap(lambda rngs: rn.coupling_flow(2, 1, rngs=rngs))
+      >>> make = nnx.vmap(lambda rngs: rn.diagonal_flow(2, 1, rngs=rngs))
       >>> print(leading_axes(make(nnx.Rngs(0).split(3))))
       (3,)
     """
