@@ -5,6 +5,7 @@ import io
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +18,45 @@ class LayerReport:
     negentropy: float  # nats this layer removed on those rows
     action: str  # "pca", "8 of 8 features", "passed", …
     seconds: float  # compilation included
+    flow: str = (
+        ""  # path in the model, "heads.density"; of a member, "heads.density[2]"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartReport:
-    """The layers in order; `print` it for a table."""
+    """The layers in order, flow by flow; `print` it for a table.
+
+    Of several flows, or members of an ensemble, `flows` has the report of each.
+    """
 
     layers: tuple[LayerReport, ...]
     holdout: float  # share of the rows that are valid ones; 0: judged by train rows
 
     @property
+    def flows(self) -> dict[str, "WarmStartReport"]:
+        """The report of each flow or member, by its name: of a model itself, ""."""
+        names = dict.fromkeys(layer.flow for layer in self.layers)
+        return {
+            name: dataclasses.replace(
+                self, layers=tuple(la for la in self.layers if la.flow == name)
+            )
+            for name in names
+        }
+
+    @property
     def log_prob(self) -> float:
-        """Mean log density of the warm-started flow in nats, on the valid rows."""
+        """Mean log density of the warm-started flow in nats, on the valid rows.
+
+        Raises:
+          ValueError: of several flows, each of which has its own.
+        """
+        if len(names := list(self.flows)) > 1:
+            raise ValueError(
+                "`log_prob` is that of one flow, and this report is of"
+                f" {len(names)}; ask report.flows[{names[0]!r}].log_prob, or others of"
+                f" {names}."
+            )
         return self.layers[-1].log_prob
 
     @property
@@ -37,23 +65,29 @@ class WarmStartReport:
         return sum(layer.seconds for layer in self.layers)
 
     def table(self) -> Table:
-        """The report as a rich table."""
+        """The report as a rich table: of one flow its layers, of several the flows."""
+        flows = self.flows
+        first = ("layer", "fit") if len(flows) < 2 else ("flow", "layers")
         rows = "valid rows" if self.holdout else "train rows"
         table = Table(title=f"warm start, nats on {rows}")
-        for name in ("layer", "fit", "log p", "removed", "seconds"):
-            left = name in ("layer", "fit")
-            table.add_column(name, justify="left" if left else "right")
-        for layer in self.layers:
-            table.add_row(
-                f"{layer.index:>2} {layer.name}",
-                layer.action,
-                f"{layer.log_prob:.4f}",
-                f"{layer.negentropy:+.4f}",
-                f"{layer.seconds:.2f}",
-            )
+        for name in (*first, "log p", "removed", "seconds"):
+            table.add_column(name, justify="left" if name in first else "right")
+        if len(flows) < 2:
+            for la in self.layers:
+                numbers = la.log_prob, la.negentropy, la.seconds
+                table.add_row(f"{la.index:>2} {la.name}", la.action, *_shown(*numbers))
+            return table
+        for name, report in flows.items():
+            removed = sum(la.negentropy for la in report.layers)
+            numbers = report.log_prob, removed, report.seconds
+            table.add_row(Text(name), str(len(report.layers)), *_shown(*numbers))
         return table
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=100)
         console.print(self.table())
         return console.file.getvalue()
+
+
+def _shown(log_prob: float, removed: float, seconds: float) -> tuple[str, str, str]:
+    return f"{log_prob:.4f}", f"{removed:+.4f}", f"{seconds:.2f}"

@@ -22,7 +22,7 @@ from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.base.layer import Layer, as_bijector
 from rbig_nnx.nn.base.meshes import on_any_mesh
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
-from rbig_nnx.nn.stack import LayerStack, ScannedBlocks, blocks_of
+from rbig_nnx.nn.stack import LayerStack, ScannedBlocks
 from rbig_nnx.nn.standardize import Bounded, Standardize
 
 
@@ -315,7 +315,8 @@ def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
     """max|W| of each coupling's output kernel, in order: zeros exactly at a warm start.
 
     Args:
-      model: a flow, or any module that contains flows.
+      model: a flow, or any module that contains flows. Of an ensemble, whose variables are
+        stacked, each is the largest of all members.
 
     Example:
       >>> from flax import nnx
@@ -325,10 +326,22 @@ def output_kernel_magnitudes(model: nnx.Module) -> tuple[float, ...]:
       6
     """
     return tuple(
-        float(jnp.max(jnp.abs(layer.conditioner.output("kernel")[...])))
+        float(largest)
         for _, flow in find_flows(model)
         for outer in flow.layers
-        for block in blocks_of(outer)
-        for layer in block
-        if isinstance(layer, MixtureCDFCoupling)
+        for block in zip(*_kernel_magnitudes(outer), strict=True)
+        for largest in block
     )
+
+
+def _kernel_magnitudes(outer: Any) -> list[Array]:
+    """Of each coupling in a layer, a number for each of the blocks that it is stacked in."""
+    scanned = isinstance(outer, ScannedBlocks)
+    found = []
+    for layer in outer.layers if scanned else [outer]:
+        if isinstance(layer, MixtureCDFCoupling):
+            kernel = layer.conditioner.output("kernel")[...]
+            blocks = kernel.ndim - 3 if scanned else None  # members lie before
+            axes = tuple(i for i in range(kernel.ndim) if i != blocks)
+            found.append(jnp.atleast_1d(jnp.max(jnp.abs(kernel), axis=axes)))
+    return found

@@ -104,6 +104,8 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             train, chosen.architecture, seed=seed, callback=progress.layer
         )
         layers = [dataclasses.asdict(layer) for layer in about.layers]
+        for layer in layers:
+            del layer["flow"]  # there is one
         told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
         if seconds is not None:
             left = seconds - (time.perf_counter() - began)

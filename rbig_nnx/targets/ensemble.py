@@ -1,0 +1,119 @@
+"""Ensembles: flows whose variables are stacked along leading axes, as `nnx.vmap` makes them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from rbig_nnx.fit.sample import generator, on_host
+from rbig_nnx.nn.coupling import MixtureCDFCoupling
+from rbig_nnx.nn.flow import GaussianizationFlow
+from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.rotation import HouseholderRotation
+from rbig_nnx.nn.stack import ScannedBlocks
+from rbig_nnx.nn.standardize import Standardize, Whiten
+from rbig_nnx.nn.tails import TailTransform
+
+
+def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:
+    """The shape of an ensemble, (members,) or one axis for each `nnx.vmap`; () of one flow.
+
+    It is read off the layers of this package, whose arrays have a known shape.
+
+    Raises:
+      ValueError: naming a variable that does not have the members on its first axes.
+
+    Example:
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> from rbig_nnx.targets.ensemble import leading_axes
+      >>> make = nnx.vmap(lambda rngs: rn.diagonal_flow(2, 1, rngs=rngs))
+      >>> print(leading_axes(make(nnx.Rngs(0).split(3))))
+      (3,)
+    """
+    known = [found for layer in flow.layers for found in _known(layer)]
+    axes = max((a.shape[: a.ndim - len(own)] for a, own in known), key=len, default=())
+    if not axes:
+        return ()
+    misfits = [a.shape for a, own in known if a.shape != (*axes, *own)]
+    misfits += [
+        a.shape for a in jax.tree.leaves(nnx.state(flow)) if not _is_stacked(a, axes)
+    ]
+    if misfits:
+        raise ValueError(
+            "`model` must have the members of an ensemble on the first axis of every"
+            f" variable; got variables stacked by {axes} beside one of shape"
+            f" {misfits[0]}. Make it by nnx.vmap with its default `out_axes`, or warm-start"
+            " one flow and stack copies of it."
+        )
+    return axes
+
+
+def members(model: Any, axes: tuple[int, ...]) -> list[Any]:
+    """Copies of the model, one for each member, in the order of `np.ndindex(axes)`."""
+    graphdef, state = nnx.split(model)
+    # On the host: nothing to compile.
+    state = jax.tree.map(_on_host, state)
+    return [
+        nnx.merge(graphdef, jax.tree.map(lambda a, at=at: jnp.asarray(a[at]), state))
+        for at in np.ndindex(axes)
+    ]
+
+
+def write_members(model: Any, parts: list[Any], axes: tuple[int, ...]) -> None:
+    """Writes the variables of all members, as `members` gives them."""
+
+    def stack(*leaves: Array) -> Array:
+        whole = jnp.asarray(_stack([_on_host(a) for a in leaves]))
+        return whole.reshape(*axes, *whole.shape[1:])
+
+    nnx.update(model, jax.tree.map(stack, *map(nnx.state, parts)))
+
+
+def bootstrap(key: Array, n: int, weights: Array | None) -> Array:
+    """Weights of n rows, [n], drawn anew: a Bayesian bootstrap sample of them.
+
+    Exponential draws, times the rows' own weights (Rubin, The Bayesian bootstrap, 1981). No
+    row is left out, as a third is of rows that are drawn with replacement: a column that
+    varies in few of them still does.
+    """
+    draws = generator(key).exponential(size=n).astype(np.float32)
+    return jnp.asarray(draws) if weights is None else weights * draws
+
+
+def _known(layer: Any) -> list[tuple[Array, tuple[int, ...]]]:
+    """Arrays of a layer, and the shape that each has in one flow."""
+    d = getattr(layer, "num_features", 0)
+    if isinstance(layer, ScannedBlocks):
+        inner = [found for la in layer.layers for found in _known(la)]
+        return [(a, (layer.num_blocks, *own)) for a, own in inner]
+    if isinstance(layer, Standardize):
+        return [(layer.mean[...], (d,))]
+    if isinstance(layer, Whiten):
+        return [(layer.matrix[...], (d, d))]
+    if isinstance(layer, TailTransform):
+        return [(layer.left_tail[...], (d,))]
+    if isinstance(layer, HouseholderRotation):
+        return [(layer.vectors[...], (layer.num_reflections, d))]
+    if isinstance(layer, MixtureCDFMarginal):
+        return [(layer.max_log_scale[...], (d,))]
+    if isinstance(layer, MixtureCDFCoupling):
+        return [(layer.max_log_scale[...], (layer.mask.count(False),))]
+    return []
+
+
+def _is_stacked(a: Any, axes: tuple[int, ...]) -> bool:
+    return np.shape(a)[: len(axes)] == axes
+
+
+def _on_host(a: Any) -> Any:
+    """The array as NumPy's, but for random keys."""
+    is_key = jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return a if is_key else on_host(a)
+
+
+def _stack(arrays: list[Any]) -> Any:
+    return jnp.stack(arrays) if isinstance(arrays[0], jax.Array) else np.stack(arrays)
