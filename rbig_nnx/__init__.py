@@ -7,6 +7,7 @@ from rbig_nnx.nn.base.activations import keep_activations as keep_activations
 from rbig_nnx.nn.base.layer import Frozen as Frozen
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config
+from rbig_nnx.nn.config import register_layer as register_layer
 from rbig_nnx.nn.config import to_config as to_config
 from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
