@@ -252,7 +252,7 @@ def test_layers_on_several_devices_are_brought_together(axes):
     assert found.shape == (16, 48)
     assert found.get_metadata("out_sharding") == (None, "model")
     columns = MixtureParams.unpack(found[...], 16).logits[:8, 0, :8]
-    before = MixtureParams.unpack(kernel[...], 8).logits[:, 0]
+    before = MixtureParams.unpack(jnp.asarray(np.asarray(kernel[...])), 8).logits[:, 0]
     np.testing.assert_array_equal(columns, before)
 
 
