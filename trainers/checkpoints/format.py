@@ -213,7 +213,8 @@ def read_arrays(
         if array.size
     }
     if targets:
-        result |= restored(folder / str(step) / "arrays", targets)
+        place = folder / str(step)
+        result |= restored(place / "arrays", targets, place)
     wrong = [n for n in sorted(about) if checksum(result[n]) != about[n]["checksum"]]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -229,12 +230,13 @@ def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
     return CheckpointError(f"the checkpoint {path} is damaged: {reason}.")
 
 
-def restored(folder: pathlib.Path, targets: Any) -> Any:
+def restored(folder: pathlib.Path, targets: Any, place: pathlib.Path) -> Any:
     """What Orbax reads from the folder of a tree, for a part of that tree.
 
     Args:
       folder: of the arrays.
       targets: a tree; each leaf as of `target`.
+      place: the checkpoint that they are of, for the error.
 
     Raises:
       CheckpointError: Orbax does not read it.
@@ -250,7 +252,7 @@ def restored(folder: pathlib.Path, targets: Any) -> Any:
             return checkpointer.restore(folder, args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
         text = str(error) or type(error).__name__
-        raise damaged(folder, text.splitlines()[0][:200]) from error
+        raise damaged(place, text.splitlines()[0][:200]) from error
 
 
 def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:

@@ -90,7 +90,7 @@ def read(
 
         wanted = _pruned(_tree(folder), own)
         targets = jax.tree.map(target, wanted)
-        read = jax.tree.leaves(on_disk.restored(folder, targets))
+        read = jax.tree.leaves(on_disk.restored(folder, targets, folder))
         for leaf, array in zip(jax.tree.leaves(wanted), read, strict=True):
             name = leaf.name.removesuffix(_VALUE)
             if name in own:
