@@ -7,6 +7,7 @@ from rbig_nnx.nn.base.activations import keep_activations as keep_activations
 from rbig_nnx.nn.base.layer import Frozen as Frozen
 from rbig_nnx.nn.conditioner import Conditioner as Conditioner
 from rbig_nnx.nn.config import from_config as from_config
+from rbig_nnx.nn.config import register_layer as register_layer
 from rbig_nnx.nn.config import to_config as to_config
 from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
@@ -18,6 +19,9 @@ from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks as ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize as Standardize
 from rbig_nnx.nn.standardize import Whiten as Whiten
+from rbig_nnx.nn.surgery.blocks import stack_blocks as stack_blocks
+from rbig_nnx.nn.surgery.blocks import unstack_blocks as unstack_blocks
+from rbig_nnx.nn.surgery.widen import widen as widen
 from rbig_nnx.nn.tails import TailTransform as TailTransform
 from rbig_nnx.report import LayerReport as LayerReport
 from rbig_nnx.report import WarmStartReport as WarmStartReport

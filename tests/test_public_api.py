@@ -14,7 +14,8 @@ LIBRARY = {
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
     "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
     "coupling_flow", "diagonal_flow", "from_config", "information", "keep_activations",
-    "output_kernel_magnitudes", "to_config", "warm_start",
+    "output_kernel_magnitudes", "register_layer", "stack_blocks", "to_config",
+    "unstack_blocks", "warm_start", "widen",
 }  # fmt: skip
 TRAINERS = {
     "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "Schema",

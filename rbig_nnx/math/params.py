@@ -1,4 +1,4 @@
-"""The parameters of one-dimensional mixtures, and the mixtures that nothing is known of."""
+"""The parameters of one-dimensional mixtures, and those of mixtures that stand for others."""
 
 from typing import Literal, NamedTuple
 
@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Family = Literal["gaussian", "logistic"]
 FAMILIES: tuple[str, ...] = ("gaussian", "logistic")
 
 ANCHOR_WEIGHT = 0.01  # ε: weight of the fixed N(0, 1) component; see docs/design.md
 _LEAST_LOG_SCALE = -30.0
+# How far apart, in scales. With the variance that the component had, the density of Gaussian
+# parts is off by the fourth power of it; that of logistic ones, by its square.
+APART: dict[str, float] = {"gaussian": 1e-2, "logistic": 1e-3}
 
 
 class MixtureParams(NamedTuple):
@@ -102,3 +105,74 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
         means=np.float32(means),
         log_scales=np.full(num_components, np.log(scale), np.float32),
     )
+
+
+def parts_of(
+    logits: Float[Array, "m k"], num_components: int
+) -> tuple[Int[Array, "m n"], Float[Array, "m n"]]:
+    """Of which component each of more is a part, and where among its parts, −1 to 1.
+
+    A mixture is one of more components in one way only, if all have a weight that can train:
+    components become several, whose weights add up to theirs. Equal ones would stay equal in
+    training; they are set apart by so little that the density does not show it. All K come
+    first, then parts of the heaviest ones in turn. What is no part is at 0.
+
+    Args:
+      logits: of the weights of K components, [m, K].
+      num_components: of the result, n ≥ K.
+    """
+    m, k = logits.shape
+    turn = np.arange(num_components - k)
+    heaviest = jnp.argsort(-logits, axis=-1)
+    source = jnp.concatenate(
+        [jnp.broadcast_to(jnp.arange(k), (m, k)), heaviest[:, turn % k]], axis=-1
+    )
+    rank = np.concatenate([np.zeros(k), 1 + turn // k])
+    others = _over_parts(jnp.ones(source.shape), source) - 1
+    return source, jnp.where(others > 0, 2 * rank / jnp.maximum(others, 1) - 1, 0.0)
+
+
+def split(
+    params: MixtureParams, source: Int[Array, "m n"], place: Float[Array, "m n"]
+) -> MixtureParams:
+    """The mixtures whose components are parts of others, as `parts_of` says.
+
+    Args:
+      params: of K components, each [m, K].
+      source: the component that each is a part of, [m, n].
+      place: of its mean among the parts, in its scales, [m, n].
+
+    Returns:
+      Of n components, each [m, n].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from rbig_nnx.math.params import MixtureParams, parts_of, split
+      >>> one = MixtureParams(*jnp.zeros((3, 1, 1)))
+      >>> source, place = parts_of(one.logits, 2)
+      >>> print(split(one, source, 0.01 * place).means)
+      [[-0.01  0.01]]
+    """
+    logits, means, log_scales = (
+        jnp.take_along_axis(p, source, axis=-1) for p in params
+    )
+    parts = _over_parts(jnp.ones_like(logits), source)
+    variance = _over_parts(place**2, source) / parts
+    return MixtureParams(
+        logits - jnp.log(parts),
+        means + place * jnp.exp(log_scales),
+        log_scales + 0.5 * jnp.log1p(-variance),
+    )
+
+
+def exact_identity(num_components: int) -> MixtureParams:
+    """A Gaussian mixture that is N(0, 1), whose components can train apart, each [K]."""
+    one = MixtureParams(*jnp.zeros((3, 1, 1)))
+    source, place = parts_of(one.logits, num_components)
+    return MixtureParams(*(p[0] for p in split(one, source, APART["gaussian"] * place)))
+
+
+def _over_parts(values: Float[Array, "m n"], source: Int[Array, "m n"]) -> Array:
+    """For each component the sum over all parts of the one that it is a part of, [m, n]."""
+    equal = source[:, :, None] == source[:, None, :]
+    return jnp.sum(jnp.where(equal, values[:, None, :], 0), axis=-1)

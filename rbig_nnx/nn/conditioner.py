@@ -18,6 +18,7 @@ from rbig_nnx.nn.network import (
     affine,
     applied,
     compute_dtype,
+    has_usual_options,
     is_plain,
     looked_at,
     zeros,
@@ -165,6 +166,17 @@ class Conditioner(Activated):
             f" {type(self.out).__name__}, which holds none. Warm-start the flow first, then"
             " exchange its layers."
         )
+
+    def linear_layers(self) -> list[nnx.Linear] | None:
+        """The default trunk's layers and the output's; None where others took their place."""
+        if type(self.trunk) is not MLP or self.trunk.activation is not self.activation:
+            return None
+        layers = [*self.trunk.layers, self.out]
+        usual = all(
+            has_usual_options(layer) and layer.dtype == self.out.dtype
+            for layer in layers
+        )
+        return layers if usual else None
 
     def make_constant(self, bias: Float[Array, " o"]) -> None:
         """Zeroes the output kernel and writes the bias: the output ignores the input.

@@ -150,10 +150,12 @@ class MixtureCDFCoupling(Layer):
         """
         conditioner = self.conditioner
         name = jax_nn_name(conditioner.activation)
-        if conditioner.hidden is None:
+        layers = conditioner.linear_layers()
+        if conditioner.hidden is None or layers is None:
             raise ValueError(
-                f"a trunk of type {type(conditioner.trunk).__name__} cannot be described"
-                " as JSON; build the model in code and restore its parameters."
+                f"a trunk of type {type(conditioner.trunk).__name__} with layers of your"
+                " own cannot be described as JSON; build the model in code and restore its"
+                " parameters."
             )
         if name is None:
             raise ValueError(
@@ -171,7 +173,7 @@ class MixtureCDFCoupling(Layer):
             "family": self.family,
             "anchor_weight": self.anchor_weight,
             "context_features": self.context_features,
-            "hidden": list(conditioner.hidden),
+            "hidden": [layer.out_features for layer in layers[:-1]],
             "activation": name,
             "dtype": None if dtype is None else jnp.dtype(dtype).name,
             **told,

@@ -133,10 +133,14 @@ _PLAIN = {
 
 def is_plain(layer: Any) -> bool:
     """Whether the layer's kernel and bias are all that there is to it."""
-    if type(layer) is not nnx.Linear:
-        return False
-    options = all(getattr(layer, name) is value for name, value in _PLAIN.items())
-    return options and isinstance(layer.kernel.get_value(), jax.Array)
+    return has_usual_options(layer) and isinstance(layer.kernel.get_value(), jax.Array)
+
+
+def has_usual_options(layer: Any) -> bool:
+    """Whether the layer is an `nnx.Linear` as its constructor makes it by default."""
+    return type(layer) is nnx.Linear and all(
+        getattr(layer, name) is value for name, value in _PLAIN.items()
+    )
 
 
 def applied(layer: Any, x: Float[Array, " i *b"]) -> Float[Array, " o *b"]:

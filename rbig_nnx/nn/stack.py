@@ -205,7 +205,7 @@ def runs_of(layers: Sequence[Any]) -> list[Run]:
     """Splits layers into runs of equal units, the longest run of blocks first found."""
     # Copies of what is shared would go different ways.
     shared = has_shared_variables(layers)
-    kinds = [None] * len(layers) if shared else _kinds(layers)
+    kinds = [None] * len(layers) if shared else kinds_of(layers)
     n, start, runs = len(layers), 0, []
     while start < n:
         if isinstance(layers[start], ScannedBlocks):
@@ -232,7 +232,7 @@ def runs_of(layers: Sequence[Any]) -> list[Run]:
     return runs
 
 
-def _kinds(layers: Sequence[Any]) -> list[int | None]:
+def kinds_of(layers: Sequence[Any]) -> list[int | None]:
     """Equal numbers for layers of equal structure and shapes; None for unscannable ones.
 
     Layers with other than floating arrays (random streams, counters) never repeat, nor do
@@ -295,7 +295,7 @@ class ScannedBlocks(Layer):
                 "`blocks` must hold at least one block, each of the same number of layers;"
                 f" got blocks of {sizes} layers."
             )
-        kinds = _kinds([layer for block in blocks for layer in block])
+        kinds = kinds_of([layer for block in blocks for layer in block])
         if None in kinds or kinds != kinds[: sizes[0]] * len(blocks):
             raise ValueError(
                 "`blocks` must be equal in all but the values of their arrays, which must be"

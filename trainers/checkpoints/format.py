@@ -27,6 +27,7 @@ from trainers.placement.names import dotted
 
 FORMAT = "rbig-nnx"
 FORMAT_VERSION = 2
+_PART = 1 << 20  # words that a checksum takes at a time: its temporaries are small
 _IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 
 
@@ -56,10 +57,9 @@ def unflat(like: Any, arrays: Mapping[str, Any]) -> Any:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether an array holds random keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
+    """Whether an array, or what stands for one, holds random keys."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def checksum(array: Any) -> int:
@@ -70,9 +70,13 @@ def checksum(array: Any) -> int:
     """
     if _is_held_together(array) and not array.is_fully_replicated:
         return int(jax.jit(lambda a: _mixed(_words_on_device(a), jnp))(array))
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(_on_host(array))
     words = array.reshape(-1).view(f"u{_word_size(array)}")
-    return int(_mixed(words.astype(np.uint32), np))
+    parts = (
+        int(_mixed(words[i : i + _PART].astype(np.uint32), np, start=i))
+        for i in range(0, len(words), _PART)
+    )
+    return sum(parts) % 2**32
 
 
 def describe(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -159,7 +163,7 @@ def read_meta(folder: pathlib.Path, step: int) -> dict[str, Any]:
             " `meta` item. Load it with the program that wrote it."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise damaged(folder, step, "its `meta` item does not parse") from None
+        raise damaged(folder / str(step), "its `meta` item does not parse") from None
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder / str(step)} was written by another program; `path` must be a"
@@ -171,7 +175,9 @@ def read_meta(folder: pathlib.Path, step: int) -> dict[str, Any]:
             f" release reads version {FORMAT_VERSION}. Use the release that wrote it."
         )
     if meta.pop("checksum", None) != _json_checksum(meta):
-        raise damaged(folder, step, "the checksum of its `meta` item does not match")
+        raise damaged(
+            folder / str(step), "the checksum of its `meta` item does not match"
+        )
     return meta
 
 
@@ -191,7 +197,7 @@ def read_arrays(
       meta: of that step.
       names: of the arrays to read.
       like: arrays by name. What several processes hold together is read the same way,
-        each process its own part.
+        each process its own part. So are `jax.ShapeDtypeStruct`s with a sharding.
 
     Raises:
       CheckpointError: the step is damaged.
@@ -202,29 +208,39 @@ def read_arrays(
         for name, entry in about.items()
     }
     targets = {
-        name: _target(array, (like or {}).get(name))
+        name: target(array.shape, array.dtype, (like or {}).get(name))
         for name, array in result.items()
         if array.size
     }
     if targets:
-        result |= _restored(folder, step, targets)
+        place = folder / str(step)
+        result |= restored(place / "arrays", targets, place)
     wrong = [n for n in sorted(about) if checksum(result[n]) != about[n]["checksum"]]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise damaged(
-            folder,
-            step,
+            folder / str(step),
             f"the checksum does not match for {', '.join(wrong[:3])}{more}",
         )
     return result
 
 
-def damaged(folder: pathlib.Path, step: int, reason: str) -> CheckpointError:
-    """The error that names the step and what is wrong with it."""
-    return CheckpointError(f"the checkpoint {folder / str(step)} is damaged: {reason}.")
+def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
+    """The error that names the checkpoint and what is wrong with it."""
+    return CheckpointError(f"the checkpoint {path} is damaged: {reason}.")
 
 
-def _restored(folder, step, targets):
+def restored(folder: pathlib.Path, targets: Any, place: pathlib.Path) -> Any:
+    """What Orbax reads from the folder of a tree, for a part of that tree.
+
+    Args:
+      folder: of the arrays.
+      targets: a tree; each leaf as of `target`.
+      place: the checkpoint that they are of, for the error.
+
+    Raises:
+      CheckpointError: Orbax does not read it.
+    """
     arguments = ocp.args.PyTreeRestore(
         item=targets,
         restore_args=ocp.checkpoint_utils.construct_restore_args(targets),
@@ -233,16 +249,27 @@ def _restored(folder, step, targets):
     handler = ocp.PyTreeCheckpointHandler()
     try:
         with _without_closed_loops(), ocp.Checkpointer(handler) as checkpointer:
-            return checkpointer.restore(folder / str(step) / "arrays", args=arguments)
+            return checkpointer.restore(folder, args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
         text = str(error) or type(error).__name__
-        raise damaged(folder, step, text.splitlines()[0][:200]) from error
+        raise damaged(place, text.splitlines()[0][:200]) from error
 
 
-def _target(array, like):
-    if _is_held_together(like):
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=like.sharding)
-    return array
+def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """What tells Orbax to read an array: to the host, or to where `like` lies.
+
+    Args:
+      shape: of the array.
+      dtype: of the array.
+      like: an array that several processes hold together, or a `jax.ShapeDtypeStruct`
+        with a sharding; anything else for NumPy's array.
+    """
+    asked = isinstance(like, jax.ShapeDtypeStruct) and like.sharding is not None
+    # 64-bit types come to the host where JAX would cut them: their checksum is of all bits.
+    whole = jax.dtypes.canonicalize_dtype(dtype) == dtype
+    if (asked and whole) or _is_held_together(like):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=like.sharding)
+    return np.empty(shape, dtype)
 
 
 @contextlib.contextmanager
@@ -273,6 +300,18 @@ def _is_held_together(array) -> bool:
     return isinstance(array, jax.Array) and not array.is_fully_addressable
 
 
+def _on_host(array) -> np.ndarray:
+    """The whole array, without the copy that JAX would keep with it."""
+    if not isinstance(array, jax.Array):
+        return np.asarray(array)
+    if array.is_fully_replicated:
+        return np.asarray(array.addressable_data(0))
+    whole = np.empty(array.shape, array.dtype)
+    for shard in array.addressable_shards:
+        whole[shard.index] = shard.data
+    return whole
+
+
 def _json_checksum(meta: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
@@ -290,9 +329,10 @@ def _words_on_device(array: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(array, word).astype(jnp.uint32)
 
 
-def _mixed(words, xp):
+def _mixed(words, xp, start=0):
     constant = xp.uint32
     position = xp.arange(words.size, dtype=xp.uint32).reshape(words.shape)
+    position = position + constant(start % 2**32) if start else position
     mix = words ^ (position * constant(0x9E3779B9))
     mix = (mix ^ (mix >> constant(16))) * constant(0x85EBCA6B)
     mix = (mix ^ (mix >> constant(13))) * constant(0xC2B2AE35)

@@ -2,26 +2,34 @@
 
 import contextlib
 import fnmatch
-import json
 import os
 import pathlib
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
-
-FOLDER = "checkpoints"  # inside a training run's workdir
-
-Step = int | Literal["best", "last"]
-Weights = Literal["ema", "raw"]
+from trainers.checkpoints.mismatch import beginning, mismatch
+from trainers.checkpoints.source import (
+    Source,
+    Step,
+    Weights,
+    find,
+    find_source,
+    is_of_save,
+    read_meta,
+)
+from trainers.checkpoints.variables import (
+    abstract_names,
+    arrays_of,
+    described,
+    with_arrays,
+)
 
 
 def save(
@@ -41,8 +49,13 @@ def save(
       about: what else to keep with it, as JSON; `read_about` gives it back.
 
     Raises:
-      ValueError: `path` holds something else.
+      ValueError: `path` holds something else, or `model` no arrays.
     """
+    if names := abstract_names(model):
+        raise ValueError(
+            f"`model` must hold arrays; got only the shape of {', '.join(names[:3])}."
+            " Restore or build it in full."
+        )
     path = pathlib.Path(path).absolute()
     if path.exists() and not _is_replaceable(path):
         raise ValueError(
@@ -70,67 +83,86 @@ def restore(
     *,
     strict: bool = True,
     only: Sequence[str] = (),
+    prefix: str = "",
+    rename: Mapping[str, str] | None = None,
+    shardings: Any = None,
     step: Step = "best",
     weights: Weights = "ema",
 ) -> nnx.Module:
     """Returns a new model like `model` with the arrays of a checkpoint.
 
     Args:
-      path: folder of `save`, or a run's `workdir`.
-      model: gives the structure; unchanged.
-      strict: True demands the same names and shapes on both sides. False takes those
-        that agree and warns with three lists: what the checkpoint misses, what the model
-        does not expect, and what has another shape.
+      path: folder of `save`, a run's `workdir`, or what Orbax wrote without this library:
+        a tree, as from `StandardCheckpointer().save(path, nnx.state(model))`, or the
+        steps of a `CheckpointManager`, whose newest counts as the best.
+      model: gives the structure; unchanged. One that was never allocated will do, as
+        `nnx.eval_shape` and `nnx.get_abstract_model` give it.
+      strict: True demands the same names and shapes on both sides, and a flow that was
+        built with the same arguments. False takes the arrays that agree and warns with
+        three lists: what the checkpoint misses, what the model does not expect, and what
+        has another shape.
       only: patterns of dotted names, as in `("*.vectors", "layers.0.*")`; the arrays that
         match none are left as they are in `model`. Empty for all.
+      prefix: a part of the checkpoint, as in "encoder.flow"; the other parts do not count.
+      rename: names in that part, or what they begin with, to names in the model, as in
+        `{"backbone": "trunk.layers.0"}`; "" begins them all.
+      shardings: a `jax.sharding.Sharding` for all arrays, or a tree of them with names of
+        the model: each array is read to where it is to lie. None: to where `model` says,
+        if it does; else to the default device.
       step: which of a run's models; "best" is by validation, a number is the model that
         trained at that step.
       weights: of a run, the moving averages that were evaluated, or the raw parameters.
 
     Raises:
       CheckpointError: the checkpoint is missing, damaged, or does not fit the model.
+      ValueError: patterns, names or shardings that match nothing.
+
+    Example:
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> from trainers import restore, save
+      >>> def build():
+      ...     return rn.coupling_flow(2, 1, hidden=(8,), rngs=nnx.Rngs(0))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(f"{folder}/flow", build())
+      ...     flow = restore(f"{folder}/flow", nnx.eval_shape(build))
+      >>> print(flow.layers[1].vectors.shape)
+      (2, 2)
     """
-    folder, number = _find(path, step)
-    meta = _meta(folder, number)
-    stored = _stored_names(folder, meta, step, weights)
-    wanted = _matching(on_disk.describe(arrays_of(model)), only)
-    expected = {n for n in stored if not only or _matches(n, only)}
-    shapes = {n: tuple(meta["arrays"][stored[n]]["shape"]) for n in expected}
-    missing = sorted(wanted.keys() - expected)
-    unexpected = sorted(expected - wanted.keys())
-    mismatched = [
-        f"{n}: shape {shapes[n]} in the checkpoint and {tuple(wanted[n]['shape'])} in"
-        " the model"
-        for n in sorted(wanted.keys() & expected)
-        if shapes[n] != tuple(wanted[n]["shape"])
-    ]
-    agreed = {n for n in wanted if shapes.get(n) == tuple(wanted[n]["shape"])}
-    lists = {
-        "missing in the checkpoint": missing,
-        "unexpected in the model": unexpected,
-        "mismatched": mismatched,
-    }
-    if strict and any(lists.values()):
+    whole = find_source(path, step=step, weights=weights)
+    part = bool(only or prefix or rename)
+    source = whole.renamed(prefix, rename or {})
+    wanted = _matching(described(model, shardings), only)
+    stored = {n: a for n, a in source.arrays.items() if not only or _matches(n, only)}
+    configs = () if part else _configs(source, model)
+    agreed = {n: a for n, a in wanted.items() if _shape(stored.get(n)) == a.shape}
+    differs = mismatch(stored, wanted, configs)
+    if differs and (strict or not agreed):
+        start = "" if agreed else beginning(whole.arrays, wanted)
+        way_out = f"Pass prefix={start!r}." if start else differs.way_out()
+        fault = "must have the arrays of" if agreed else "has no array in common with"
         raise CheckpointError(
-            f"`model` must have the arrays of the checkpoint {folder}; they differ:"
-            f" {_told(lists, most=5)}. Build the model with the same arguments, or pass"
-            " `strict=False` to take what agrees."
+            f"`model` {fault} the checkpoint {source.place}; they differ:"
+            f" {differs.told(most=5)}. {way_out}"
         )
-    if not agreed:
+    left = sorted(set(abstract_names(model)) - agreed.keys())
+    if left:
         raise CheckpointError(
-            f"`model` has no array in common with the checkpoint {folder}: it is of"
-            " another model."
+            "`model` must hold an array wherever the checkpoint gives none; got only the"
+            f" shape of {', '.join(left[:5])}. Build it in full."
         )
-    if any(lists.values()):
-        warnings.warn(f"not restored: {_told(lists)}", stacklevel=2)
-    arrays = _arrays(folder, number, meta, [stored[n] for n in agreed])
-    return with_arrays(model, {name: arrays[stored[name]] for name in agreed})
+    if differs:
+        warnings.warn(f"not restored: {differs.told()}", stacklevel=2)
+    return with_arrays(model, source.read(agreed), agreed)
 
 
 def load_flow(
     path: str | os.PathLike, *, step: Step = "best", weights: Weights = "ema"
 ) -> nnx.Module:
-    """Rebuilds a flow from a checkpoint alone.
+    """Rebuilds a flow from a checkpoint alone, or refuses: never another map than was saved.
+
+    Layers of your own are rebuilt too once `rbig_nnx.register_layer` knows their class.
 
     Args:
       path: folder of `save`, or a run's `workdir`.
@@ -138,37 +170,47 @@ def load_flow(
       weights: of a run; see `restore`.
 
     Raises:
-      CheckpointError: the checkpoint is missing, damaged, of another kind of model, or of
-        float64 while JAX's 64-bit types are off.
+      CheckpointError: the checkpoint is missing, damaged, of another kind of model or of
+        layers that are not known, or of float64 while JAX's 64-bit types are off.
     """
     import rbig_nnx  # here, so that saving any NNX module needs no flow
 
-    folder, number = _find(path, step)
-    meta = _meta(folder, number)
+    source = find_source(path, step=step, weights=weights)
+    meta, way_out = (
+        source.meta,
+        "Build that model and use trainers.restore(path, model).",
+    )
+    if not meta:
+        raise CheckpointError(
+            f"{source.place} is no checkpoint of this library: nothing in it tells how to"
+            f" build its model. {way_out}"
+        )
     # Earlier releases wrote a configuration of subclasses too, which forgets what they are.
     is_flow = meta["model"] == rbig_nnx.GaussianizationFlow.__name__
     if meta["config"] is None or not is_flow:
         reason = "has layers of your own and" if is_flow else "is no plain flow and"
         raise CheckpointError(
-            f"the checkpoint {folder} is of a {meta['model']}, which {reason} cannot be"
-            " rebuilt from a configuration. Build that model and use"
-            " trainers.restore(path, model)."
+            f"the checkpoint {source.place} is of a {meta['model']}, which {reason} cannot"
+            f" be rebuilt from a configuration. {way_out}"
         )
-    stored = _stored_names(folder, meta, step, weights).values()
-    _check_precision(folder, {meta["arrays"][name]["dtype"] for name in stored})
-    flow = rbig_nnx.from_config(meta["config"], rngs=nnx.Rngs(0))
-    return restore(path, flow, step=step, weights=weights)
+    _check_precision(source)
 
+    def build() -> nnx.Module:
+        return rbig_nnx.from_config(meta["config"], rngs=nnx.Rngs(0))
 
-def _check_precision(folder, dtypes):
-    """Refuses 64-bit types where JAX would cut them without being asked."""
-    cut = sorted(d for d in dtypes if jax.dtypes.canonicalize_dtype(d) != d)
-    if cut:
+    try:
+        flow = nnx.eval_shape(build)  # no arrays beside those of the checkpoint
+    except ValueError as error:
         raise CheckpointError(
-            f"the checkpoint {folder} holds {', '.join(cut)}, and JAX's 64-bit types are"
-            " off. Set JAX_ENABLE_X64=1, or restore it into a model of float32:"
-            " trainers.restore(path, model)."
+            f"the checkpoint {source.place} cannot be rebuilt: {error}"
+        ) from error
+    others = _other_dtypes(source, flow)
+    if others:
+        raise CheckpointError(
+            f"the checkpoint {source.place} holds arrays of other types than its"
+            f" configuration describes: {', '.join(others[:3])}. {way_out}"
         )
+    return restore(path, flow, step=step, weights=weights)
 
 
 def read_about(path: str | os.PathLike) -> dict[str, Any]:
@@ -177,32 +219,7 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
       CheckpointError: the checkpoint is missing or damaged.
     """
-    return _meta(*_find(path, "last")).get("about", {})
-
-
-def arrays_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """A model's arrays by dotted name, random keys as their words."""
-    return {
-        name: np.asarray(jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf)
-        for name, leaf in _named_leaves(nnx.state(model))
-    }
-
-
-def with_arrays(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
-    """A new model like `model` with the named arrays exchanged, types kept."""
-    graphdef, state = nnx.split(model)
-    leaves = []
-    for name, leaf in _named_leaves(state):
-        if name not in arrays:
-            leaves.append(leaf)
-        elif on_disk.is_key(leaf):
-            impl = jax.random.key_impl(leaf)
-            leaves.append(jax.random.wrap_key_data(arrays[name], impl=impl))
-        else:
-            leaves.append(jnp.asarray(arrays[name], leaf.dtype))
-    paths = [path for path, _ in nnx.to_flat_state(state)]
-    new = nnx.from_flat_state(list(zip(paths, leaves, strict=True)))
-    return nnx.merge(graphdef, new, copy=True)
+    return read_meta(*find(path, "last")).get("about", {})
 
 
 def about_model(model: nnx.Module) -> dict[str, Any]:
@@ -216,86 +233,32 @@ def about_model(model: nnx.Module) -> dict[str, Any]:
     return {"model": type(model).__name__, "config": config}
 
 
-def newest_good(folder: pathlib.Path, *, below: int) -> int | None:
-    """The newest step before step `below` that reads whole, or None."""
-    for step in reversed([s for s in on_disk.steps_in(folder) if s < below]):
-        try:
-            meta = on_disk.read_meta(folder, step)
-            on_disk.read_arrays(folder, step, meta, meta["arrays"])
-        except CheckpointError:
-            continue
-        return step
-    return None
-
-
-def _find(path, step) -> tuple[pathlib.Path, int]:
-    path = pathlib.Path(path).absolute()
-    if not path.is_dir():
+def _check_precision(source: Source):
+    """Refuses 64-bit types where JAX would cut them without being asked."""
+    dtypes = {array.dtype for array in source.arrays.values()}
+    cut = sorted(d.name for d in dtypes if jax.dtypes.canonicalize_dtype(d) != d)
+    if cut:
         raise CheckpointError(
-            f"`path` must be a checkpoint folder; got {path}, which is"
-            f" {'a file' if path.exists() else 'not there'}."
+            f"the checkpoint {source.place} holds {', '.join(cut)}, and JAX's 64-bit types"
+            " are off. Set JAX_ENABLE_X64=1, or restore it into a model of float32:"
+            " trainers.restore(path, model)."
         )
-    folder = path / FOLDER if (path / FOLDER).is_dir() else path
-    steps = on_disk.steps_in(folder)
-    if not steps:
-        raise CheckpointError(
-            f"`path` must hold a checkpoint written by trainers.save or trainers.fit;"
-            f" got {path}, which holds none."
-        )
-    if step in ("best", "last"):  # every step of a run carries the best until then
-        return folder, steps[-1]
-    if step not in steps:
-        raise CheckpointError(
-            f"`step` must be 'best', 'last' or one of {steps} in {path}; got {step!r}."
-        )
-    return folder, step
 
 
-def _meta(folder, number):
-    try:
-        return on_disk.read_meta(folder, number)
-    except CheckpointError as error:
-        raise _with_way_out(error, folder, number) from error
+def _other_dtypes(source: Source, flow: nnx.Module) -> list[str]:
+    built = {n: a.dtype for n, a in described(flow).items() if n in source.arrays}
+    return [
+        f"{name} ({source.arrays[name].dtype}, not {dtype})"
+        for name, dtype in built.items()
+        if source.arrays[name].dtype != dtype
+    ]
 
 
-def _arrays(folder, number, meta, names):
-    try:
-        return on_disk.read_arrays(folder, number, meta, names)
-    except CheckpointError as error:
-        raise _with_way_out(error, folder, number) from error
-
-
-def _with_way_out(error, folder, number) -> CheckpointError:
-    good = newest_good(folder, below=number)
-    offer = (
-        "Restore it from a copy."
-        if good is None
-        else f"Step {good} is whole: pass `step={good}`."
-    )
-    return CheckpointError(f"{error} {offer}")
-
-
-def _stored_names(folder, meta, step, weights) -> dict[str, str]:
-    """Names in the checkpoint by name in the model."""
-    if weights not in ("ema", "raw"):
-        raise ValueError(f"`weights` must be 'ema' or 'raw'; got {weights!r}.")
-    if "run" in meta:
-        part = "best" if step == "best" else "state"
-        values = "ema" if weights == "ema" else "params"
-        prefixes = (f"{part}.{values}.", f"{part}.rest.")
-    elif weights == "raw":
-        raise CheckpointError(
-            f"`weights` must be 'ema' for {folder}, which holds one model and no training"
-            " run; got 'raw'."
-        )
-    else:
-        prefixes = ("model.",)
-    return {
-        name.removeprefix(prefix): name
-        for prefix in prefixes
-        for name in meta["arrays"]
-        if name.startswith(prefix)
-    }
+def _configs(source: Source, model: nnx.Module) -> Sequence[Any]:
+    """Of the flow that was saved and of the model, where both can be described."""
+    configs = source.meta.get("config"), about_model(model)["config"]
+    same = source.meta.get("model") == type(model).__name__
+    return configs if same and None not in configs else ()
 
 
 def _matching(arrays, only):
@@ -312,33 +275,10 @@ def _matches(name, patterns) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _told(lists: Mapping[str, Sequence[str]], *, most: int | None = None) -> str:
-    parts = []
-    for title, names in lists.items():
-        if names:
-            shown = names if most is None else names[:most]
-            more = len(names) - len(shown)
-            tail = f" and {more} more" if more else ""
-            parts.append(f"{title}: {', '.join(shown)}{tail}")
-    return "; ".join(parts)
-
-
-def _named_leaves(state: Any):
-    for path, leaf in nnx.to_flat_state(state):
-        array = leaf[...] if isinstance(leaf, nnx.Variable) else leaf
-        yield ".".join(map(str, path)), array
+def _shape(array) -> tuple[int, ...] | None:
+    return None if array is None else array.shape
 
 
 def _is_replaceable(path: pathlib.Path) -> bool:
     """Whether `path` is empty or holds nothing but what `save` wrote, in any version."""
-    if not path.is_dir():
-        return False
-    return all(_is_of_save(entry) for entry in path.iterdir())
-
-
-def _is_of_save(step: pathlib.Path) -> bool:
-    try:
-        meta = json.loads((step / "meta" / "metadata").read_text())
-    except (OSError, ValueError):
-        return False
-    return meta.get("format") == on_disk.FORMAT and "run" not in meta
+    return path.is_dir() and all(map(is_of_save, path.iterdir()))

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.identity import differences
-from trainers.checkpoints.model import FOLDER
+from trainers.checkpoints.source import FOLDER
 
 WAY_OUT = (
     "Choose another `workdir` (--workdir), or pass `resume=False` (--no-resume), which"

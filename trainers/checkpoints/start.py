@@ -18,8 +18,9 @@ from flax import nnx
 
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.identity import as_json
-from trainers.checkpoints.model import FOLDER, load_flow, read_about, save
+from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.run import WAY_OUT, OtherRunError, all_steps, check_same
+from trainers.checkpoints.source import FOLDER
 
 _START = "start"  # beside the checkpoints of the run
 

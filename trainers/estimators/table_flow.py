@@ -15,13 +15,8 @@ from scipy.special import logsumexp
 
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
-from trainers.checkpoints.model import (
-    arrays_of,
-    load_flow,
-    read_about,
-    save,
-    with_arrays,
-)
+from trainers.checkpoints.model import load_flow, read_about, save
+from trainers.checkpoints.variables import arrays_of, with_arrays
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema

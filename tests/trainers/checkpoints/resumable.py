@@ -12,7 +12,7 @@ from flax import nnx
 
 import rbig_nnx as rn
 from trainers import FitResult, TrainConfig, fit, restore
-from trainers.checkpoints.model import arrays_of
+from trainers.checkpoints.variables import arrays_of
 
 CONFIG = TrainConfig(
     num_steps=2_000,

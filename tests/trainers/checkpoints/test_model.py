@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from rbig_nnx.nn import config
+from tests.nn.users import Loud
 from trainers import CheckpointError, load_flow, restore, save
 from trainers.checkpoints import format as on_disk
-from trainers.checkpoints.model import arrays_of
+from trainers.checkpoints.variables import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
 pytestmark = pytest.mark.filterwarnings(
@@ -90,6 +93,51 @@ def test_a_subclass_does_not_come_back_as_a_plain_flow(tmp_path, monkeypatch):
         found = restore(tmp_path / name, like)
         assert type(found) is Shifted
         assert_same(found, flow)
+
+
+class Scale(nnx.Module):
+    """Somebody's layer, registered or not."""
+
+    def __init__(self, width, *, rngs=None):
+        self.log_scale = nnx.Param(jnp.ones(width))
+
+    def bijector(self, context=None):
+        return distrax.Block(
+            distrax.ScalarAffine(0.0, log_scale=self.log_scale[...]), 1
+        )
+
+    def config(self):
+        return {"width": len(self.log_scale)}
+
+
+def test_a_layer_of_ones_own_comes_back_once_it_is_registered(tmp_path, monkeypatch):
+    flow = rn.GaussianizationFlow([Scale(2), *build(seed=3).layers])
+    save(tmp_path / "unknown", flow)
+    with pytest.raises(CheckpointError, match=r"has layers of your own.*restore\("):
+        load_flow(tmp_path / "unknown")
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "_LAYERS", dict(config._LAYERS))
+        rn.register_layer(Scale)
+        save(tmp_path / "flow", flow)
+        found = load_flow(tmp_path / "flow")
+        assert type(found.layers[0]) is Scale
+        assert_same(found, flow)
+        halves = jax.tree.map(lambda a: a.astype(jnp.bfloat16), flow)
+        save(tmp_path / "halves", halves)
+        with pytest.raises(
+            CheckpointError, match=r"log_scale \(bfloat16, not float32\)"
+        ):
+            load_flow(tmp_path / "halves")
+    with pytest.raises(CheckpointError, match=r"got 'Scale'\. Register a layer"):
+        load_flow(tmp_path / "flow")
+
+
+def test_an_exchanged_network_does_not_come_back_as_the_default(tmp_path):
+    flow = build(seed=3)
+    flow.layers[2].conditioner.trunk.layers[0] = Loud(1, 4, rngs=nnx.Rngs(0))
+    save(tmp_path / "flow", flow)  # the same arrays, another map
+    with pytest.raises(CheckpointError, match=r"has layers of your own.*restore\("):
+        load_flow(tmp_path / "flow")
 
 
 def test_the_dtype_comes_back(tmp_path):

@@ -18,8 +18,8 @@ from tests.slow import slow
 from tests.trainers.layouts import SPLIT, mesh_of
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit, load_flow, restore, save
-from trainers.checkpoints.model import arrays_of
 from trainers.checkpoints.run import RunCheckpoints
+from trainers.checkpoints.variables import arrays_of
 
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(300, 2)).astype(np.float32)

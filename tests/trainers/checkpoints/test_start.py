@@ -11,8 +11,8 @@ import rbig_nnx as rn
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, TrainConfig, fit
 from trainers.checkpoints.identity import digest, file_digest
-from trainers.checkpoints.model import arrays_of
 from trainers.checkpoints.start import find_start, keep_start
+from trainers.checkpoints.variables import arrays_of
 
 X = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 TRAIN = TrainConfig(num_steps=4, batch_size=32, eval_every=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trainers import FitResult
-from trainers.checkpoints.model import arrays_of
+from trainers.checkpoints.variables import arrays_of
 from trainers.estimators import rungs
 from trainers.estimators.fitting import EncodedTable, split, start
 from trainers.estimators.rungs import START, steps_within, train_rungs

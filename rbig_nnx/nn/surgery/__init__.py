@@ -1,0 +1,1 @@
+"""Flows made from flows: the same density by more parameters, or stored otherwise."""
