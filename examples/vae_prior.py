@@ -99,7 +99,7 @@ def run(seed, steps, num_codes):
     return {name: held_out(model, test, key) for name, model in models.items()}
 
 
-def main(steps=1_000, num_codes=8, seeds=3):
+def main(steps=700, num_codes=8, seeds=3):
     """Prints the table; returns held-out bounds in nats by prior, [seeds, 2]."""
     runs = [run(seed, steps, num_codes) for seed in range(seeds)]
     scores = {name: np.array([r[name] for r in runs]) for name in runs[0]}
