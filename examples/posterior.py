@@ -8,8 +8,8 @@ Bayesian inference algorithms with simulation-based calibration, 2018).
 
 Run it: python examples/posterior.py (45 seconds of one core)
 Reaches, in nats on 2,000 held-out pairs (one seed): 0.013 ± 0.004 below the exact posterior,
-1.574 before training, where the flow has no use of its context yet. The ranks are uniform as far
-as 2,000 can tell: p = 0.51 and 0.84.
+1.574 before training, when it does not read its context yet. The ranks are uniform as far as
+2,000 can tell: p = 0.51 and 0.84.
 """
 
 import jax
