@@ -42,41 +42,32 @@ def test_example_reaches_its_numbers(name):
     load(name).main()
 
 
-def small_flow(key, **options):
-    """A flow whose couplings depend on what they read."""
-    flow = rn.coupling_flow(2, 1, hidden=(8,), num_components=2, rngs=nnx.Rngs(0))
+def moved(flow, key):
+    """A flow that is not the identity."""
     state = nnx.state(flow, nnx.Param)
     leaves, structure = jax.tree.flatten(state)
     keys = jax.random.split(key, len(leaves))
-    moved = [
+    leaves = [
         a + 0.1 * jax.random.normal(k, a.shape)
         for a, k in zip(leaves, keys, strict=True)
     ]
-    nnx.update(flow, jax.tree.unflatten(structure, moved))
+    nnx.update(flow, jax.tree.unflatten(structure, leaves))
     return flow
 
 
 def test_numpyro_distribution_is_the_flow(key):
-    example, flow = load("numpyro_prior"), small_flow(key)
-    prior = example.flow_distribution(flow)
+    flow = moved(rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0)), key)
+    prior = load("numpyro_prior").flow_distribution(flow)
     assert prior.batch_shape == ()
     assert prior.event_shape == (2,)
     x = prior.sample(key, (3, 4))
     assert x.shape == (3, 4, 2)
     assert prior.support(x).all()
-    np.testing.assert_allclose(prior.log_prob(x), flow.log_prob(x), atol=1e-5)
-    # A pytree: the parameters are what JAX sees.
+    # A pytree: JAX sees the parameters.
     log_p = jax.jit(lambda prior, x: prior.log_prob(x))(prior, x)
     np.testing.assert_allclose(log_p, flow.log_prob(x), atol=1e-5)
     (transform,) = prior.transforms
-    z = transform.inv(x)
-    np.testing.assert_allclose(transform(z), x, atol=1e-5)
-    jacobian = jax.jacfwd(transform)(z[0, 0])
-    np.testing.assert_allclose(
-        transform.log_abs_det_jacobian(z[0, 0], x[0, 0]),
-        jnp.linalg.slogdet(jacobian)[1],
-        atol=1e-4,
-    )
+    np.testing.assert_allclose(transform(transform.inv(x)), x, atol=1e-5)
 
 
 def test_linen_layer_is_the_flow_that_was_fitted(key):
@@ -98,7 +89,9 @@ def test_linen_layer_is_the_flow_that_was_fitted(key):
 
 
 def test_lora_starts_as_no_change_and_keeps_the_kernels(key):
-    example, flow = load("lora"), small_flow(key)
+    example = load("lora")
+    flow = rn.coupling_flow(2, 1, hidden=(8,), num_components=2, rngs=nnx.Rngs(0))
+    flow = moved(flow, key)
     adapted = example.with_lora(flow, 2, nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_allclose(adapted.log_prob(x), flow.log_prob(x), atol=1e-5)
