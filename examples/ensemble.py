@@ -5,7 +5,10 @@ warm-started on a bootstrap sample (rows counted 0, 1, 2, … times) and trained
 counts as weights, all in one call of `fit`. The data are few rows of two moons, whose density
 is known: so the spread of log p over the members stands beside the error of their mean.
 
-Run it: python examples/ensemble.py
+Run it: python examples/ensemble.py (35 seconds of one core)
+Reaches, in nats on 5,000 held-out rows (one seed): ensemble -1.629, a member -1.730 in the mean,
+true density -1.337. The spread finds places without data (rank correlation 0.48 with the error
+all over the square), not the larger errors among rows of the data (0.04).
 """
 
 import operator

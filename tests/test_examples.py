@@ -97,6 +97,11 @@ def test_lora_starts_as_no_change_and_keeps_the_kernels(key):
     np.testing.assert_allclose(adapted.log_prob(x), flow.log_prob(x), atol=1e-5)
     assert rn.output_kernel_magnitudes(adapted) == rn.output_kernel_magnitudes(flow)
     assert len(jax.tree.leaves(nnx.state(adapted, nnx.LoRAParam))) == 8
+    # What wraps a kernel of zeros, and adds nothing, can be warm-started.
+    conditioner = adapted.layers[2].conditioner
+    bias = jnp.arange(conditioner.output("bias").shape[0], dtype=jnp.float32)
+    conditioner.make_constant(bias)
+    np.testing.assert_allclose(conditioner(x[:, :1])[0], bias, atol=1e-6)
 
 
 def test_exact_posterior_integrates_to_one_and_follows_bayes():
