@@ -6,7 +6,7 @@ counts as weights, all in one call of `fit`. The data are few rows of two moons,
 is known: so the spread of log p over the members stands beside the error of their mean.
 
 Run it: python examples/ensemble.py (35 seconds of one core)
-Reaches, in nats on 5,000 held-out rows (one seed): ensemble -1.629, a member -1.730 in the mean,
+Reaches, in nats on 5,000 held-out rows (one seed): ensemble -1.629, a member -1.730, the
 true density -1.337. The spread finds places without data (rank correlation 0.48 with the error
 all over the square), not the larger errors among rows of the data (0.04).
 """
