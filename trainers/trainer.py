@@ -93,7 +93,8 @@ def fit(
         caller decided before, such as the options of its warm start.
       loss_fn: (model, batch, key) -> loss, a mean or one for each row; or (loss, values)
         with a dictionary of numbers, each of which becomes a column of the history, its
-        mean over the steps.
+        mean over the steps. In training `config.jitter` blurs x, or the first array of a
+        tuple, if it is of floats: set it to 0 where those are counts.
       optimizer: of Optax, in place of clipping, Adam, decay and schedule of `config`,
         whose settings must then have their defaults. A step is one call of its `update`.
       metrics: more to compute of every set at each evaluation, the columns "SET/METRIC": a

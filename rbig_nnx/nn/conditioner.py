@@ -153,12 +153,13 @@ class Conditioner(Activated):
         )
 
     def output(self, name: str) -> nnx.Variable:
-        """The variable "kernel" or "bias" of the output layer.
+        """The variable "kernel" or "bias" of the output layer, or of what `nnx.LoRA` wraps.
 
         Raises:
           ValueError: if another layer took its place that has none.
         """
-        found = getattr(self.out, name, None)
+        wrapped = getattr(self.out, "base_module", None)
+        found = getattr(self.out if wrapped is None else wrapped, name, None)
         if isinstance(found, nnx.Variable):
             return found
         raise ValueError(
