@@ -14,6 +14,7 @@ from trainers.tables.columns import (
     refuse_missing,
     start,
     without_copies,
+    without_states,
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
@@ -106,8 +107,7 @@ class Schema:
             columns.append(schema.of_kind(found))
             notes += [found.note] if found.note else []
         if whole:
-            skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
-            refuse_missing(frame, skipped=skipped, name=name)
+            refuse_missing(frame, skipped=without_states(columns), name=name)
         if whole and not given:
             columns = in_order(without_copies(columns, frame, asked), frame)
             notes += _dependences(columns, frame)
@@ -317,12 +317,12 @@ def kinds_table(about: Iterable[Mapping[str, Any]], *, title: str = "columns") -
 
 def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
     """The kinds that were asked for, by name; columns may be given by number."""
-    if isinstance(kinds, str):
-        if kinds != "auto":
-            raise InputError(
-                f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
-            )
+    if isinstance(kinds, str) and kinds == "auto":
         return {}
+    if not isinstance(kinds, Mapping):
+        raise InputError(
+            f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
+        )
     result = {}
     for key, words in kinds.items():
         number = isinstance(key, int | np.integer) and str(key) not in frame.names
