@@ -82,6 +82,9 @@ def arrow_of_frame(frame: Frame) -> Any:
     arrow = import_pyarrow()
     table = frame.dataframe("pyarrow")
     for j, column in enumerate(frame.columns):
+        if arrow.types.is_run_end_encoded(table.schema[j].type):  # no file has it
+            whole = arrow.compute.run_end_decode(table.column(j))
+            table = table.set_column(j, column.name, whole)
         as_came = column.native is not None and frame.origin == "pyarrow"
         is_dictionary = arrow.types.is_dictionary(table.schema[j].type)
         if as_came or not column.levels or not is_dictionary:

@@ -327,4 +327,4 @@ def _form(dtype: np.dtype) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
-    return value.item()
+    return float(value) if value.dtype.kind == "f" else value.item()

@@ -13,7 +13,7 @@ import numpy as np
 from trainers.tables import natives
 from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
-from trainers.tables.natives.labels import as_level
+from trainers.tables.natives.labels import as_level, unboxed
 
 _NOT_READ = (nw.Time, nw.List, nw.Array, nw.Struct, nw.Binary)
 
@@ -55,6 +55,7 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
         import pyarrow as pa
 
         table = pa.Table.from_batches([table])
+    _refuse_others(table, name)
     if hasattr(table, "columns") or hasattr(table, "column_names"):
         try:
             frame = nw.from_native(table, eager_only=True)
@@ -64,7 +65,6 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
             return of_dataframe(frame, name=name)
     if isinstance(table, Mapping):
         return frame_of_columns(table, name=name)
-    _refuse_others(table, name)
     masked = np.ma.isMaskedArray(table)
     array = table if masked else np.asarray(table)
     if array.dtype.names:
@@ -145,7 +145,7 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
 
 def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
     """A narwhals DataFrame as a `Frame`; its library's index is no column of it."""
-    names = [str(column) for column in frame.columns]
+    names = [str(unboxed(column)) for column in frame.columns]
     if len(set(names)) < len(names):
         twice = sorted({column for column in names if names.count(column) > 1})
         raise InputError(
@@ -226,8 +226,11 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     if held and all(isinstance(v, bool | np.bool_) for v in held):
         held = np.asarray(held, bool)
     elif held and all(isinstance(v, datetime.date) for v in held):
+        held = [_in_utc(v) for v in held]
         instants = any(isinstance(v, datetime.datetime) for v in held)
         held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
+    elif held and all(isinstance(v, datetime.timedelta) for v in held):
+        held = np.asarray(held, "timedelta64[us]")
     elif any(isinstance(v, decimal.Decimal) for v in held):
         held = np.asarray([float(v) for v in held])
     elif any(isinstance(v, list | tuple | dict | set | np.ndarray) for v in held):
@@ -261,6 +264,13 @@ def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str
     return _of_objects(array, missing, where)
 
 
+def _in_utc(date: datetime.date) -> datetime.date:
+    """An instant with a time zone as NumPy counts it; others as they are."""
+    if getattr(date, "tzinfo", None) is None:
+        return date
+    return date.astimezone(datetime.UTC).replace(tzinfo=None)  # type: ignore[attr-defined]
+
+
 def _in_64_bits(series: nw.Series, where: str) -> nw.Series:
     """Integers of 128 bits in a type that NumPy has."""
     low, high = series.min(), series.max()
@@ -279,7 +289,7 @@ def _refuse_others(table: Any, name: str):
         "collect": "Read it with .collect().",
         "__next__": "Make a list of it with list(...).",
     }
-    if hasattr(table, "__array__"):
+    if hasattr(table, "__array__") or isinstance(table, Mapping):
         return
     found = [way for method, way in ways_out.items() if hasattr(table, method)]
     if found or table is None or callable(table) or isinstance(table, set | frozenset):

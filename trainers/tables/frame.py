@@ -150,7 +150,8 @@ def _is_cast(column: Column, built: Any) -> bool:
     if kind is None or built == kind:
         return False
     if isinstance(kind, nw.Categorical):
-        return isinstance(built, nw.String)  # of numbers only some libraries have any
+        # Of numbers only some libraries have any; no rows are of no type.
+        return isinstance(built, nw.String | nw.Unknown)
     return not (column.missing.any() and column.values.dtype.kind in "biu")
 
 

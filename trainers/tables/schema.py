@@ -20,6 +20,7 @@ from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, dependence, kind_from_config
 from trainers.tables.kinds.finding import Found, declared, find
+from trainers.tables.natives.labels import unboxed
 
 _VERSION = 1
 _LEAST = np.finfo(np.float64).tiny
@@ -324,8 +325,8 @@ def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
             f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
         )
     result = {}
-    for key, words in kinds.items():
-        number = isinstance(key, int | np.integer) and str(key) not in frame.names
+    for key, words in zip(map(unboxed, kinds), kinds.values(), strict=True):
+        number = isinstance(key, int) and str(key) not in frame.names
         if number and 0 <= key < len(frame.columns):
             result[frame.names[key]] = words
         elif str(key) in frame.names:

@@ -15,8 +15,7 @@ def as_json(value: Any) -> Any:
     Raises:
       ValueError: for other than words, numbers, dates, intervals, periods and tuples of them.
     """
-    if isinstance(value, np.bool_ | np.integer | np.floating):
-        value = value.item()
+    value = unboxed(value)
     if value is None or type(value) is str:
         return value
     kind = type(value).__name__
@@ -24,7 +23,7 @@ def as_json(value: Any) -> Any:
         kind = next(k.__name__ for k in _PLAIN if isinstance(value, k))
         return [kind, repr(value) if kind == "float" else value]
     if isinstance(value, tuple):
-        return ["tuple", [as_json(part) for part in value]]
+        return ["tuple", list(map(as_json, value))]
     if isinstance(value, decimal.Decimal):
         return ["Decimal", str(value)]
     if kind in ("date", "datetime"):
@@ -75,7 +74,14 @@ _READERS = {
 }
 
 
+def unboxed(value: Any) -> Any:
+    """NumPy's numbers as Python's, also within tuples."""
+    if isinstance(value, tuple):
+        return tuple(map(unboxed, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def as_level(level: Any) -> Any:
     """A level as columns hold it: numbers and words as they are, others as text."""
-    level = level.item() if isinstance(level, np.generic) else level
+    level = unboxed(level)
     return level if isinstance(level, _PLAIN) else str(level)

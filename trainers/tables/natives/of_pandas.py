@@ -23,14 +23,14 @@ _DIGITS = 15  # decimals that a float has
 
 
 def described(series: Any) -> dict[str, Any] | None:
-    """The type of a Series, None where a NumPy array becomes it."""
+    """The type of a Series or an Index, None where a NumPy array becomes it."""
     kind = series.dtype
     name = type(kind).__name__
     if name == "CategoricalDtype":
         return {
             "type": "category",
             "ordered": bool(kind.ordered),
-            "of": str(kind.categories.dtype),
+            "of": described(kind.categories) or str(kind.categories.dtype),
             "levels": [labels.as_json(level) for level in kind.categories],
         }
     if name == "StringDtype":
@@ -47,7 +47,7 @@ def described(series: Any) -> dict[str, Any] | None:
         return {"type": "Sparse", "of": str(kind.subtype), "fill": fill}
     if str(kind) in (*_MASKED, "float16", _LONG):
         return {"type": str(kind)}
-    return _of_objects(series) if kind.kind == "O" else None
+    return _of_objects(series) if kind == np.dtype(object) else None
 
 
 def _of_objects(series: Any) -> dict[str, Any]:
@@ -57,7 +57,9 @@ def _of_objects(series: Any) -> dict[str, Any]:
         scale = -min(int(e) for e in exponents if isinstance(e, int))
         return {"type": "object", "scale": min(max(scale, 0), _DIGITS)}
     stamps = bool(held) and all(type(value).__name__ == "Timestamp" for value in held)
-    return {"type": "object", "of": "Timestamp"} if stamps else {"type": "object"}
+    zones = {str(getattr(value, "tzinfo", None)) for value in held}
+    zone = {"zone": zones.pop()} if len(zones) == 1 and zones != {"None"} else {}
+    return {"type": "object"} | ({"of": "Timestamp"} if stamps else {}) | zone
 
 
 def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) -> Any:
@@ -128,25 +130,39 @@ def _objects(values: np.ndarray, native: dict[str, Any]) -> np.ndarray:
     if "scale" in native:
         form = f".{native['scale']}f"
         held = [decimal.Decimal(format(value, form)) for value in values.tolist()]
-    elif native.get("of") == "Timestamp":
+    elif "zone" in native or native.get("of") == "Timestamp":
         import pandas as pd
 
-        held = [pd.Timestamp(value) for value in values]
+        held = pd.Series(values)
+        if "zone" in native:
+            held = held.dt.tz_localize("UTC").dt.tz_convert(native["zone"])
+        if native.get("of") != "Timestamp":
+            held = held.dt.to_pydatetime()
+        held = list(held)
     elif values.dtype.kind in "mM" and values.dtype != "M8[D]":
         held = values.astype(f"{values.dtype.kind}8[us]").tolist()
     else:
         held = values.tolist()
+    return _array(held)
+
+
+def _array(values: list[Any]) -> np.ndarray:
+    """An array of objects, also of tuples."""
     result = np.empty(len(values), object)
-    result[:] = held
+    result[:] = values
     return result
 
 
 def _category(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) -> Any:
     import pandas as pd
 
-    levels = pd.Index(list(map(labels.value_of, native["levels"])), tupleize_cols=False)
-    of = native["of"]
-    if of in _NUMPY or of == "object" or _DATES.fullmatch(of):
+    kept, of = list(map(labels.value_of, native["levels"])), native["of"]
+    levels = pd.Index(kept, tupleize_cols=False)
+    if isinstance(of, dict):
+        levels = levels.astype(
+            restored(_array(kept), np.zeros(len(kept), bool), of).dtype
+        )
+    elif of in _NUMPY or _DATES.fullmatch(of):
         levels = levels.astype(of)
     place = {labels.as_level(level): i for i, level in enumerate(levels)}
     codes = [-1 if gone else place[value]

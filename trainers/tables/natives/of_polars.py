@@ -18,6 +18,11 @@ def described(series: Any) -> dict[str, Any] | None:
         return {"type": "Enum", "levels": kind.categories.to_list()}
     if isinstance(kind, pl.Decimal):
         return {"type": "Decimal", "precision": kind.precision, "scale": kind.scale}
+    categories = getattr(kind, "categories", None)
+    if isinstance(kind, pl.Categorical) and categories is not None:
+        # Of the nameless ones there is one set for all.
+        names = {n: getattr(categories, n)() for n in ("name", "namespace")}
+        return {"type": "Categorical"} | names if names["name"] else None
     return {"type": str(kind)} if str(kind) in _BY_NAME else None
 
 
@@ -32,6 +37,10 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
         kind = pl.Decimal(native["precision"], native["scale"])
     elif name == "Enum":
         kind = pl.Enum(native["levels"])
+    elif name == "Categorical":
+        kind = pl.Categorical(
+            pl.Categories(native["name"], namespace=native["namespace"])
+        )
     elif name in _BY_NAME:
         kind = getattr(pl, name)
     else:
