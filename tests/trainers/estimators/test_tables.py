@@ -276,6 +276,7 @@ def test_samples_are_counted_in_whole_numbers(density, number):
     assert len(density.sample(np.int64(2))) == 2
 
 
+@pytest.mark.slow
 def test_types_and_names_come_back_from_a_checkpoint_and_a_pickle(tmp_path):
     random = np.random.default_rng(0)
     levels = pd.CategoricalDtype(["z", "q", "x"], ordered=True)
