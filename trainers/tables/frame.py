@@ -111,9 +111,9 @@ class Frame:
     def dataframe(self, backend: str) -> Any:
         """The table as a DataFrame of "pandas", "polars" or "pyarrow"."""
         as_came = backend == self.origin
-        own = {c.name for c in self.columns if as_came and c.native is not None}
+        own = {c.name: c.native for c in self.columns if as_came and c.native}
         lists = {
-            c.name: natives.restored(c.values, c.missing, c.native, backend)
+            c.name: natives.restored(c.values, c.missing, own[c.name], backend)
             if c.name in own
             else _for_dataframe(c)
             for c in self.columns

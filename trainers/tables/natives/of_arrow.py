@@ -67,7 +67,7 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
     if values.dtype == object:
         return pa.array(values.tolist(), kind, mask=missing)
     if pa.types.is_decimal(kind):
-        values = within(np.float64(values), kind.precision, kind.scale)
+        values = within(values.astype(np.float64), kind.precision, kind.scale)
     if pa.types.is_float16(kind):
         values = values.astype(np.float16)
     return pa.array(values, mask=missing).cast(kind)
