@@ -1,17 +1,80 @@
 """What comes into the estimators, before scikit-learn looks at it."""
 
+import inspect
+import math
+import numbers
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from sklearn.base import BaseEstimator
 
+from rbig_nnx.fit.rotation import METHODS
+from rbig_nnx.math.params import FAMILIES
+from trainers.estimators.settings import seconds_of
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
 from trainers.tables.schema import Schema
+
+
+def _is_whole(value: Any, least: int = 1) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and int(value) >= least
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _are_widths(value: Any) -> bool:
+    listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+    return listed and all(map(_is_whole, value))
+
+
+_COUNT = "a whole number of 1 or more", _is_whole
+_AMOUNT = "a number of 0 or more", lambda x: _is_real(x) and 0 <= x < math.inf
+_SHARE = "a number in [0, 1)", lambda x: _is_real(x) and 0 <= x < 1
+_SWITCH = "True or False", lambda x: isinstance(x, bool | np.bool_)
+_ROTATIONS = ("auto", *METHODS)
+_RULES = {  # what an argument must be, in words and as a function
+    **dict.fromkeys(("num_blocks", "num_components", "num_steps"), _COUNT),
+    **dict.fromkeys(("batch_size", "eval_every", "num_draws"), _COUNT),
+    "patience": ("a whole number of 0 or more", lambda x: _is_whole(x, 0)),
+    "hidden": ("widths of 1 or more, as (64, 64)", _are_widths),
+    "learning_rate": (
+        "a number above 0",
+        lambda x: _is_real(x) and 0 < x < math.inf,
+    ),
+    **dict.fromkeys(("jitter", "weight_decay"), _AMOUNT),
+    **dict.fromkeys(("ema_decay", "validation_fraction"), _SHARE),
+    **dict.fromkeys(("tails", "whiten"), _SWITCH),
+    "family": (f"one of {FAMILIES}", lambda x: isinstance(x, str) and x in FAMILIES),
+    "rotation": (
+        f"one of {_ROTATIONS}",
+        lambda x: isinstance(x, str) and x in _ROTATIONS,
+    ),
+}
+
+
+def check_arguments(estimator: Any) -> None:
+    """Checks the arguments of an estimator before any work; None passes where it is usual.
+
+    Raises:
+      InputError: names the argument, what it must be and what came.
+    """
+    usual = inspect.signature(type(estimator)).parameters
+    for name, value in estimator.get_params(deep=False).items():
+        if name not in _RULES or (value is None and usual[name].default is None):
+            continue
+        rule, holds = _RULES[name]
+        if not holds(value):
+            or_none = " or None" if usual[name].default is None else ""
+            raise InputError(f"`{name}` must be {rule}{or_none}; got {value!r}.")
+    if seconds_of(estimator.budget) is not None and estimator.num_steps is not None:
+        raise InputError("`budget` must be None where `num_steps` is given.")
 
 
 def is_dataframe(X: Any) -> bool:
@@ -32,8 +95,8 @@ def refuse_words(X: Any):
                 )
 
 
-def warn_of_lost(schema: Schema, kinds: Any):
-    """Names the columns that are neither modelled nor written back, but for those asked."""
+def warn_of(schema: Schema, kinds: Any):
+    """The schema's notes, and columns neither modelled nor written back, unless asked."""
     asked = kinds if isinstance(kinds, Mapping) else {}
     lost = [
         column
@@ -52,6 +115,8 @@ def warn_of_lost(schema: Schema, kinds: Any):
             UserWarning,
             stacklevel=3,
         )
+    for note in schema.notes:
+        warnings.warn(note, UserWarning, stacklevel=3)
 
 
 def json_params(estimator: BaseEstimator) -> dict[str, Any]:

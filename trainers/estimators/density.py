@@ -3,7 +3,6 @@
 import functools
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -24,11 +23,12 @@ from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
 from trainers.estimators import fitting
 from trainers.estimators.arguments import (
+    check_arguments,
     is_dataframe,
     json_params,
     refuse_words,
     say,
-    warn_of_lost,
+    warn_of,
 )
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.rungs import Chosen, steps_within, train_rungs
@@ -172,6 +172,7 @@ class FlowDensity(
           context: [n, c], given and not modelled: the density is then conditional.
         """
         del y
+        check_arguments(self)
         frame = self._frame(X, reset=True)
         weights = checked_weights(sample_weight, len(frame))
         given_frame = None if context is None else frame_of(context, name="context")
@@ -186,9 +187,7 @@ class FlowDensity(
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
         given = None if context is None else Schema.of(given_frame, given=True)
-        warn_of_lost(schema, self.kinds)
-        for note in schema.notes:
-            warnings.warn(note, UserWarning, stacklevel=2)
+        warn_of(schema, self.kinds)
         if self.verbose:
             Console(stderr=True).print(schema.table())
         encoded = fitting.EncodedTable.of(

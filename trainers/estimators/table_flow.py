@@ -80,8 +80,8 @@ class TableFlow:
         Raises:
           InputError: a negative number, or contexts that do not fit.
         """
-        if num_rows < 0:
-            raise InputError(f"`n_samples` must be 0 or more; got {num_rows}.")
+        if not isinstance(num_rows, int | np.integer) or num_rows < 0:
+            raise InputError(f"`n_samples` must be 0 or more; got {num_rows!r}.")
         given = self._given(context, num_rows)
         size = self._size(num_rows)
         key = jax.random.key(seed)

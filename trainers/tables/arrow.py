@@ -1,7 +1,9 @@
 """pyarrow, an extra: imported where it is needed; its types, as a `Frame` holds them."""
 
+import dataclasses
 from typing import Any
 
+from trainers.tables import natives
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
@@ -61,8 +63,18 @@ def frame_of_arrow(table: Any, name: str) -> Frame:
             f" {printable(shown(bad))}. Leave them out with --drop."
         )
     arrow = import_pyarrow()
-    columns = [_plain(column) for column in table.columns]
-    return frame_of(arrow.table(columns, names=table.column_names), name=name)
+    plain = [_plain(column) for column in table.columns]
+    frame = frame_of(arrow.table(plain, names=table.column_names), name=name)
+    # Times of the day are durations here, also on the way back.
+    columns = (
+        column
+        if arrow.types.is_time(kind)
+        else dataclasses.replace(column, native=natives.described(own, frame.origin))
+        for column, own, kind in zip(
+            frame.columns, table.columns, table.schema.types, strict=True
+        )
+    )
+    return dataclasses.replace(frame, columns=tuple(columns))
 
 
 def arrow_of_frame(frame: Frame) -> Any:
@@ -70,7 +82,12 @@ def arrow_of_frame(frame: Frame) -> Any:
     arrow = import_pyarrow()
     table = frame.dataframe("pyarrow")
     for j, column in enumerate(frame.columns):
-        if not column.levels or not arrow.types.is_dictionary(table.schema[j].type):
+        if arrow.types.is_run_end_encoded(table.schema[j].type):  # no file has it
+            whole = arrow.compute.run_end_decode(table.column(j))
+            table = table.set_column(j, column.name, whole)
+        as_came = column.native is not None and frame.origin == "pyarrow"
+        is_dictionary = arrow.types.is_dictionary(table.schema[j].type)
+        if as_came or not column.levels or not is_dictionary:
             continue
         levels = arrow.array([str(level) for level in column.levels])
         found = table.column(j).cast(arrow.string())

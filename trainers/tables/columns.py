@@ -1,7 +1,7 @@
 """What was learned of one column, and columns that are functions of others."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +36,7 @@ class ColumnSchema:
       date_format: of dates that came as text: how more of them are read, and written.
       digits: of numbers in a type that holds few: after the point, of nearly all of them.
         0.1 is then what float64 calls 0.1; None where they are of any length.
+      native, label: type and name in the DataFrame that it came in, as of `Column`.
     """
 
     name: str
@@ -50,6 +51,8 @@ class ColumnSchema:
     origin: int = 0
     date_format: str = ""
     digits: int | None = None
+    native: dict[str, Any] | None = None
+    label: dict[str, Any] | None = None
 
     @property
     def kind_name(self) -> str:
@@ -126,11 +129,16 @@ class ColumnSchema:
             np.zeros(len(values), bool),
             self.source,
             date_format=self.date_format,
+            native=self.native,
+            label=self.label,
         )
 
     def to_config(self) -> dict[str, Any]:
         """JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("native", "label"):  # which earlier releases do not know
+            if values[name] is None:
+                del values[name]
         return values | {"kind": self.kind.to_config()}
 
 
@@ -149,6 +157,8 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         why="",
         missing=int(column.gone.sum()),
         date_format=column.date_format,
+        native=column.native,
+        label=column.label,
         **about,
     )
     if dates:
@@ -303,19 +313,37 @@ def in_order(columns: Sequence[ColumnSchema], frame: Frame) -> list[ColumnSchema
     return [dataclasses.replace(c, kind=changed.get(c.name, c.kind)) for c in columns]
 
 
+def without_states(columns: Iterable[ColumnSchema]) -> set[str]:
+    """Names of the columns whose missing values lose nothing: neither kept nor written back.
+
+    One value in some rows and none in the others are two states, and no constant.
+    """
+    return {
+        c.name for c in columns if isinstance(c.kind, Skipped) and c.kind.value is None
+    }
+
+
 def refuse_missing(frame: Frame, *, skipped: Any = (), name: str = "X"):
     """Raises for missing values and infinities, with the counts by column."""
-    counts = {}
+    counts = []
     for column in frame.columns:
         if column.name not in skipped and column.gone.any():
-            counts[column.name] = int(column.gone.sum())
+            counts.append(f"{column.gone.sum()} in {column.name}{_always(column)}")
     if counts:
-        told = shown([f"{n} in {c}" for c, n in counts.items()])
+        told = shown(counts)
         raise InputError(
             f"`{name}` must be whole and finite; got NaN, infinity or missing values: {told}"
             f" (of {len(frame)} rows). Drop or impute them; of a file, --missing drop-rows"
             " or drop-columns."
         )
+
+
+def _always(column: Column) -> str:
+    """What a column with missing values holds, where that is one value: it has two states."""
+    held = column.values[~column.gone]
+    if not len(held) or (held != held[0]).any():
+        return ""
+    return f" (else always {held[0]}: fill the empty cells to model both)"
 
 
 def _is_unordered(kind: Kind) -> bool:
@@ -330,4 +358,4 @@ def _form(dtype: np.dtype) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64):
         return str(value)
-    return value.item()
+    return float(value) if value.dtype.kind == "f" else value.item()

@@ -1,5 +1,6 @@
 """The one door for tables: in memory or in a file, every column in the type it came in."""
 
+import dataclasses
 import datetime
 import decimal
 import os
@@ -9,8 +10,12 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from trainers.tables import natives
 from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
+from trainers.tables.natives.labels import as_level, unboxed
+
+_NOT_READ = (nw.Time, nw.List, nw.Array, nw.Struct, nw.Binary)
 
 
 def as_frame(
@@ -46,6 +51,11 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
     """
     if isinstance(table, Frame):
         return table
+    if type(table).__name__ == "RecordBatch":
+        import pyarrow as pa
+
+        table = pa.Table.from_batches([table])
+    _refuse_others(table, name)
     if hasattr(table, "columns") or hasattr(table, "column_names"):
         try:
             frame = nw.from_native(table, eager_only=True)
@@ -62,9 +72,14 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
-        raise InputError(
-            f"`{name}` must have rows and columns, [n, d], got shape {array.shape}. "
+        way_out = (
             "Reshape it with x.reshape(len(x), -1)."
+            if array.ndim
+            else "Give an array, a DataFrame or a mapping of columns."
+        )
+        came = f"shape {array.shape}" if array.ndim else f"one number, {array}"
+        raise InputError(
+            f"`{name}` must have rows and columns, [n, d], got {came}. {way_out}"
         )
     columns = (array[:, j] for j in range(array.shape[1]))
     return Frame(
@@ -77,7 +92,25 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
 
 
 def frame_of_columns(columns: Mapping[str, Any], *, name: str = "X") -> Frame:
-    """A mapping of names to arrays of one length, [n] each, as a `Frame`."""
+    """A mapping of names to arrays of one length, [n] each, as a `Frame`.
+
+    Raises:
+      InputError: other lengths or shapes, and as `of_array`.
+    """
+    shapes = {key: np.shape(array) for key, array in columns.items()}
+    for key, shape in shapes.items():
+        if len(shape) != 1:
+            came = f"shape {shape}" if shape else f"{columns[key]!r}"
+            raise InputError(
+                f"column {key!r} of `{name}` must hold one value for each row, [n]; got"
+                f" {came}. Give a list or an array of one dimension."
+            )
+    if len(set(shapes.values())) > 1:
+        told = shown([f"{shape[0]} in {key}" for key, shape in shapes.items()])
+        raise InputError(
+            f"`{name}` must have as many rows in every column; got {told}. Cut or fill"
+            " them to one length."
+        )
     return Frame(
         tuple(
             of_array(array, str(key), where=f"column {key!r} of `{name}`")
@@ -112,29 +145,48 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
 
 def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
     """A narwhals DataFrame as a `Frame`; its library's index is no column of it."""
-    names = [str(column) for column in frame.columns]
+    names = [str(unboxed(column)) for column in frame.columns]
     if len(set(names)) < len(names):
         twice = sorted({column for column in names if names.count(column) > 1})
         raise InputError(
             f"`{name}` must name every column differently, got twice: {shown(twice)}."
             " Rename them."
         )
-    columns = tuple(
-        _of_series(series, column, where=f"column {column!r} of `{name}`")
-        for column, series in zip(names, frame.iter_columns(), strict=True)
-    )
-    return Frame(columns, frame.implementation.value)
+    origin = frame.implementation.value
+    columns = []
+    for own, column, series in zip(
+        frame.columns, names, frame.iter_columns(), strict=True
+    ):
+        where = f"column {column!r} of `{name}`"
+        try:
+            native = natives.described(series.to_native(), origin)
+            label = natives.label(own, frame.to_native(), origin)
+        except ValueError as error:
+            raise InputError(
+                f"{where} must have a name and categories that are {error}. Rename them,"
+                " or make words of them with .astype(str)."
+            ) from None
+        found = _of_series(series, column, native, where=where)
+        columns.append(dataclasses.replace(found, native=native, label=label))
+    return Frame(tuple(columns), origin)
 
 
-def _of_series(series: nw.Series, name: str, *, where: str) -> Column:
+def _of_series(
+    series: nw.Series, name: str, native: dict[str, Any] | None, *, where: str
+) -> Column:
     kind = series.dtype
+    if isinstance(kind, nw.Int128 | nw.UInt128):
+        series = _in_64_bits(series, where)
+    if isinstance(kind, _NOT_READ):
+        raise _not_numbers(where, kind)
     missing = np.asarray(series.is_null().to_numpy(), bool)
     levels: tuple[Any, ...] = ()
     if isinstance(kind, nw.Categorical | nw.Enum):
-        levels = tuple(map(_plain, series.cat.get_categories().to_list()))
+        levels = tuple(map(as_level, natives.levels_of(native)))
+        levels = levels or tuple(series.cat.get_categories().to_list())
     if isinstance(kind, nw.Categorical | nw.Enum | nw.String):
         values = np.empty(len(series), object)
-        values[:] = [None if _is_missing(v) else _plain(v) for v in series.to_list()]
+        values[:] = [None if _is_missing(v) else as_level(v) for v in series.to_list()]
         return Column(name, values, missing, str(kind), levels)
     if isinstance(kind, nw.Object | nw.Decimal | nw.Unknown):
         values, missing = _of_dataframe_objects(series.to_list(), missing, where)
@@ -151,8 +203,6 @@ def _of_series(series: nw.Series, name: str, *, where: str) -> Column:
         )  # fmt: skip
         unit = getattr(kind, "time_unit", "us")
         values = np.asarray(plain.to_numpy()).astype(f"datetime64[{unit}]")
-    elif isinstance(kind, nw.Time):
-        raise _not_numbers(where, kind)
     elif missing.any() and not isinstance(kind, nw.Float32 | nw.Float64):
         filled = series.drop_nulls().to_numpy()
         values = np.zeros(len(missing), filled.dtype)
@@ -176,10 +226,15 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     if held and all(isinstance(v, bool | np.bool_) for v in held):
         held = np.asarray(held, bool)
     elif held and all(isinstance(v, datetime.date) for v in held):
-        instants = all(isinstance(v, datetime.datetime) for v in held)
+        held = [_in_utc(v) for v in held]
+        instants = any(isinstance(v, datetime.datetime) for v in held)
         held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
+    elif held and all(isinstance(v, datetime.timedelta) for v in held):
+        held = np.asarray(held, "timedelta64[us]")
     elif any(isinstance(v, decimal.Decimal) for v in held):
         held = np.asarray([float(v) for v in held])
+    elif any(isinstance(v, list | tuple | dict | set | np.ndarray) for v in held):
+        raise _not_numbers(where, type(held[0]).__name__)
     else:
         held = np.asarray(held) if held else np.zeros(0)
     if held.dtype.kind not in "biufmM":
@@ -194,17 +249,57 @@ def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str
     array = np.empty(len(values), object)
     array[:] = values
     missing = missing | np.array([_is_missing(v) for v in values], bool)
-    if any(isinstance(v, str) for v in array[~missing]):
-        for i in np.flatnonzero(~missing):
-            array[i] = str(array[i])
+    words = np.array([isinstance(v, str) for v in array], bool)
+    if words.any():
+        others = array[~missing & ~words]
+        if len(others):
+            raise InputError(
+                f"{where} must hold words or numbers, not both; got"
+                f" {array[words][0]!r} in {words.sum()} rows and {others[0]!r} in"
+                f" {len(others)}. Make words of all with .astype(str), or numbers with"
+                " pandas.to_numeric."
+            )
+        array[~missing] = [str(word) for word in array[~missing]]
         return array, missing
     return _of_objects(array, missing, where)
 
 
-def _plain(value: Any) -> Any:
-    """A level as JSON can hold it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, bool | int | float | str) else str(value)
+def _in_utc(date: datetime.date) -> datetime.date:
+    """An instant with a time zone as NumPy counts it; others as they are."""
+    if getattr(date, "tzinfo", None) is None:
+        return date
+    return date.astimezone(datetime.UTC).replace(tzinfo=None)  # type: ignore[attr-defined]
+
+
+def _in_64_bits(series: nw.Series, where: str) -> nw.Series:
+    """Integers of 128 bits in a type that NumPy has."""
+    low, high = series.min(), series.max()
+    if low is not None and not -(2**63) <= low <= high < 2**64:
+        raise InputError(
+            f"{where} must hold integers of 64 bits; got {low} to {high}. Take an offset"
+            " off, or convert them to floats."
+        )
+    return series.cast(nw.UInt64() if (high or 0) >= 2**63 else nw.Int64())
+
+
+def _refuse_others(table: Any, name: str):
+    """Raises for what NumPy would take for a single object."""
+    ways_out = {
+        "toarray": "Make an array of it with .toarray().",
+        "collect": "Read it with .collect().",
+        "__next__": "Make a list of it with list(...).",
+    }
+    if hasattr(table, "__array__") or isinstance(table, Mapping):
+        return
+    found = [way for method, way in ways_out.items() if hasattr(table, method)]
+    if found or table is None or callable(table) or isinstance(table, set | frozenset):
+        kind = type(table)
+        came = "None" if table is None else f"a {kind.__module__}.{kind.__qualname__}"
+        way_out = found[0] if found else "Give an array, a DataFrame or a path."
+        raise InputError(
+            f"`{name}` must be a table in memory or the path of one; got"
+            f" {came.replace('builtins.', '')}. {way_out}"
+        )
 
 
 def _is_missing(value: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, Self
 import narwhals.stable.v2 as nw
 import numpy as np
 
+from trainers.tables import natives
+
 ARRAY = "numpy"  # the origin of tables that came as arrays
 
 
@@ -30,6 +32,10 @@ class Column:
       date_format: how cells of a text were written, where not as usual: of dates as
         `trainers.tables.dates` has it, of truth values "True|False", of words that would
         be numbers "words".
+      native: the type to write back into a DataFrame of the library that it came in, as
+        `natives.described` has it, where `source` does not say it.
+      label: what pandas calls the column where that is not `name` alone, as
+        `natives.of_pandas.label` has it.
     """
 
     name: str
@@ -38,6 +44,8 @@ class Column:
     source: str
     levels: tuple[Any, ...] = ()
     date_format: str = ""
+    native: dict[str, Any] | None = None
+    label: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -102,16 +110,22 @@ class Frame:
 
     def dataframe(self, backend: str) -> Any:
         """The table as a DataFrame of "pandas", "polars" or "pyarrow"."""
-        lists = {column.name: _for_dataframe(column) for column in self.columns}
+        as_came = backend == self.origin
+        own = {c.name: c.native for c in self.columns if as_came and c.native}
+        lists = {
+            c.name: natives.restored(c.values, c.missing, own[c.name], backend)
+            if c.name in own
+            else _for_dataframe(c)
+            for c in self.columns
+        }
         frame = nw.from_dict(lists, backend=backend)
         casts = [
             _cast(column)
             for column in self.columns
-            if (kind := _narwhals_type(column.source)) is not None
-            and frame.schema[column.name] != kind
-            and not (column.missing.any() and column.values.dtype.kind in "biu")
+            if column.name not in own and _is_cast(column, frame.schema[column.name])
         ]
-        return (frame.with_columns(*casts) if casts else frame).to_native()
+        frame = (frame.with_columns(*casts) if casts else frame).to_native()
+        return natives.named(frame, self.columns, backend) if as_came else frame
 
 
 def joined(frames: Sequence[Frame]) -> Frame:
@@ -121,10 +135,24 @@ def joined(frames: Sequence[Frame]) -> Frame:
             parts[0],
             values=np.concatenate([part.values for part in parts]),
             missing=np.concatenate([part.missing for part in parts]),
+            native=parts[0].native
+            if all(part.native == parts[0].native for part in parts)
+            else None,
         )
         for parts in zip(*(frame.columns for frame in frames), strict=True)
     )
     return dataclasses.replace(frames[0], columns=tuple(columns))
+
+
+def _is_cast(column: Column, built: Any) -> bool:
+    """Whether a type that was built from values becomes another one."""
+    kind = _narwhals_type(column.source)
+    if kind is None or built == kind:
+        return False
+    if isinstance(kind, nw.Categorical):
+        # Of numbers only some libraries have any; no rows are of no type.
+        return isinstance(built, nw.String | nw.Unknown)
+    return not (column.missing.any() and column.values.dtype.kind in "biu")
 
 
 def _cast(column: Column) -> nw.Expr:

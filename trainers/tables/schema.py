@@ -14,11 +14,13 @@ from trainers.tables.columns import (
     refuse_missing,
     start,
     without_copies,
+    without_states,
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, dependence, kind_from_config
 from trainers.tables.kinds.finding import Found, declared, find
+from trainers.tables.natives.labels import unboxed
 
 _VERSION = 1
 _LEAST = np.finfo(np.float64).tiny
@@ -106,8 +108,7 @@ class Schema:
             columns.append(schema.of_kind(found))
             notes += [found.note] if found.note else []
         if whole:
-            skipped = {c.name for c in columns if isinstance(c.kind, Skipped)}
-            refuse_missing(frame, skipped=skipped, name=name)
+            refuse_missing(frame, skipped=without_states(columns), name=name)
         if whole and not given:
             columns = in_order(without_copies(columns, frame, asked), frame)
             notes += _dependences(columns, frame)
@@ -317,15 +318,15 @@ def kinds_table(about: Iterable[Mapping[str, Any]], *, title: str = "columns") -
 
 def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
     """The kinds that were asked for, by name; columns may be given by number."""
-    if isinstance(kinds, str):
-        if kinds != "auto":
-            raise InputError(
-                f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
-            )
+    if isinstance(kinds, str) and kinds == "auto":
         return {}
+    if not isinstance(kinds, Mapping):
+        raise InputError(
+            f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
+        )
     result = {}
-    for key, words in kinds.items():
-        number = isinstance(key, int | np.integer) and str(key) not in frame.names
+    for key, words in zip(map(unboxed, kinds), kinds.values(), strict=True):
+        number = isinstance(key, int) and str(key) not in frame.names
         if number and 0 <= key < len(frame.columns):
             result[frame.names[key]] = words
         elif str(key) in frame.names:

@@ -276,6 +276,8 @@ def _spoken(frame: Frame) -> Any:
             column = arrow.compute.if_else(column, *form.split(cells.OR))
         elif types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
+        elif types.is_string_view(field.type):
+            column = column.cast(arrow.string())
         elif types.is_timestamp(field.type):
             zone = field.type.tz
             column = _coarsest(column, functools.partial(arrow.timestamp, tz=zone))

@@ -1,5 +1,8 @@
 """FlowDensity on what people bring: types, offsets, words, contexts, weights, few rows."""
 
+import datetime
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -235,6 +238,68 @@ def test_a_sentinel_is_warned_of_by_column():
     x[:40, 1] = -9_999
     with pytest.warns(UserWarning, match=r"column 1 \(from 0\): -9999 in 40 rows"):
         FlowDensity(**SMALL | {"num_steps": 1}).fit(x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hidden": 8}, r"`hidden` must be widths of 1 or more.* None; got 8"),
+        ({"hidden": (0,)}, r"`hidden` must be widths of 1 or more.* got \(0,\)"),
+        ({"rotation": "x"}, r"`rotation` must be one of \('auto', 'pca'.* got 'x'"),
+        ({"family": "cauchy"}, r"`family` must be one of .* got 'cauchy'"),
+        (
+            {"num_blocks": 2.5},
+            "`num_blocks` must be a whole number of 1 or more or None",
+        ),
+        ({"num_steps": True}, "`num_steps` must be a whole number .* got True"),
+        ({"num_draws": None}, "`num_draws` must be a whole number .* more; got None"),
+        ({"patience": -1}, "`patience` must be a whole number of 0 or more or None"),
+        ({"learning_rate": "x"}, "`learning_rate` must be a number above 0; got 'x'"),
+        ({"jitter": float("inf")}, "`jitter` must be a number of 0 or more or None"),
+        ({"ema_decay": 1}, r"`ema_decay` must be a number in \[0, 1\) or None; got 1"),
+        ({"validation_fraction": 1.0}, r"`validation_fraction` must be a number in"),
+        ({"tails": "yes"}, "`tails` must be True or False or None; got 'yes'"),
+        ({"budget": "x"}, "`budget` must be a time"),
+        ({"budget": 9}, "`budget` must be None where `num_steps` is given"),
+    ],
+)
+def test_arguments_are_checked_before_any_work(arguments, message, monkeypatch):
+    monkeypatch.delattr(FlowDensity, "_frame")
+    with pytest.raises(ValueError, match=message):
+        FlowDensity(**SMALL | arguments).fit(np.zeros((9, 2)))
+
+
+@pytest.mark.parametrize("number", [2.5, "3", -1])
+def test_samples_are_counted_in_whole_numbers(density, number):
+    with pytest.raises(InputError, match="`n_samples` must be 0 or more; got"):
+        density.sample(number)
+    assert len(density.sample(np.int64(2))) == 2
+
+
+@pytest.mark.slow
+def test_types_and_names_come_back_from_a_checkpoint_and_a_pickle(tmp_path):
+    random = np.random.default_rng(0)
+    levels = pd.CategoricalDtype(["z", "q", "x"], ordered=True)
+    table = pd.DataFrame(
+        {
+            0: pd.array(random.poisson(3, 200), "Int64"),
+            ("a", 1): pd.Categorical(random.choice(["x", "z"], 200), dtype=levels),
+            datetime.date(2020, 1, 1): random.normal(size=200).astype("float16"),
+        }
+    )
+    small = SMALL | {"num_steps": 1, "num_components": 1}
+    model = FlowDensity(**small).fit(table)
+    model.save(tmp_path / "d")
+    for copy in (model, FlowDensity.load(tmp_path / "d"), copied(model)):
+        drawn = copy.sample(20, random_state=0)
+        assert drawn.columns.equals(table.columns)
+        assert drawn.dtypes.equals(table.dtypes)
+        assert drawn[0].dtype == "Int64"
+        assert np.isfinite(copy.score(drawn))
+
+
+def copied(model):
+    return pickle.loads(pickle.dumps(model))
 
 
 def test_outliers_are_found(tmp_path):

@@ -16,6 +16,7 @@ from trainers.estimators.fitting import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables import dates
 from trainers.tables.checks import InputError, shown
+from trainers.tables.columns import without_states
 from trainers.tables.files import cells
 from trainers.tables.files.opening import open_table as open_file
 from trainers.tables.files.sources import Source, TableFile
@@ -201,7 +202,8 @@ def _whole(
     if not any(column.gone.any() for column in frame.columns):
         return frame, []
     schemas = _schemas(frame, kinds, given, name, whole=False)
-    used = [c.name for schema in schemas if schema is not None for c in schema.kept]
+    lost = without_states(c for s in schemas if s is not None for c in s.columns)
+    used = [column for column in frame.names if column not in lost]
     return without_holes(name, frame, used, missing, file)
 
 
