@@ -10,9 +10,8 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
 from trainers.tables.kinds.found import Found
+from trainers.tables.kinds.ticks import Ticks, type_of
 
-_DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
-        "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
 _SEARCHED = 200  # columns among which copies are looked for
 _LOOKED_AT = 50_000  # rows that order categories
 
@@ -29,8 +28,8 @@ class ColumnSchema:
       why: the reason for the kind.
       low, high: seen; None for words.
       missing: how many values were missing or infinite.
-      unit, origin: of dates: NumPy's unit, and the instant from which days are counted;
-        of whole numbers beyond 2⁵³ the one from which the others are counted.
+      unit, origin: of dates, as of `Ticks`; of whole numbers beyond 2⁵³ the one from which
+        the others are counted.
       date_format: of dates that came as text: how more of them are read, and written.
     """
 
@@ -52,6 +51,11 @@ class ColumnSchema:
         name = self.kind.kind_name if isinstance(self.kind, Levels) else self.kind.kind
         return f"date, {name}" if self.unit else name
 
+    @property
+    def ticks(self) -> Ticks:
+        """How dates are counted."""
+        return Ticks(np.dtype(self.dtype).kind, self.unit, self.origin)
+
     def of_kind(self, found: Found) -> Self:
         """With the kind that was found, and why."""
         counted = self.origin and not self.unit
@@ -67,7 +71,9 @@ class ColumnSchema:
             else f"a density per {'day' if self.unit else 'unit'}"
         )
         if isinstance(kind, Spike):
-            log_p = f"a mass at {kind.value:g} and {log_p} elsewhere"
+            value = self.ticks.text(kind.value) if self.unit else f"{kind.value:g}"
+            rest = "a mass" if kind.rest.is_mass else log_p
+            log_p = f"a mass at {value} and {rest} elsewhere"
         return {
             "column": self.name,
             "kind": self.kind_name,
@@ -90,8 +96,7 @@ class ColumnSchema:
                 f"column {self.name!r} must hold {wanted}, as in the fit; got {came}."
             )
         if self.unit:
-            whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
-            return np.float64(whole - self.origin) / _DAY[self.unit]
+            return self.ticks.numbers(values)
         if self.origin:
             return _from(self.origin, values)
         return values if values.dtype == object else np.float64(values)
@@ -100,10 +105,7 @@ class ColumnSchema:
         """Decoded values as the column came."""
         dtype = np.dtype(self.dtype)
         if self.unit:
-            days = np.float64(values) * _DAY[self.unit]
-            values = (np.rint(days).astype(np.int64) + self.origin).astype(
-                f"{dtype.kind}8[{self.unit}]"
-            )
+            values = self.ticks.dates(values, dtype)
         elif dtype.kind in "iu":
             values = _whole(np.rint(np.float64(values)), self.origin, dtype)
         elif dtype.kind != "O":
@@ -122,13 +124,20 @@ class ColumnSchema:
         return values | {"kind": self.kind.to_config()}
 
 
-def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
-    """A schema without its kind yet, and the values that decide it."""
+def start(column: Column, asked: str | None = None) -> tuple[ColumnSchema, np.ndarray]:
+    """A schema without its kind yet, and the values that decide it; `asked` is a kind."""
     values, dates = column.values, column.values.dtype.kind in "mM"
+    if dates:
+        values = values.astype(type_of(values.dtype))
     held = values[~column.gone]
     about: dict[str, Any] = {"low": None, "high": None}
-    if held.dtype != object and len(held):
-        about = {"low": _plain(held.min()), "high": _plain(held.max())}
+    if dates:
+        found = Ticks.of(held, days=asked == "continuous")
+        ends = found.numbers(np.sort(held)[[0, -1]]) if len(held) else ()
+        about |= dict(zip(("low", "high"), map(found.text, ends), strict=False))
+        about |= {"unit": found.unit, "origin": found.origin}
+    elif held.dtype != object and len(held):
+        about = {"low": held.min().item(), "high": held.max().item()}
     schema = ColumnSchema(
         name=column.name,
         kind=Skipped(reason="not looked at"),
@@ -139,17 +148,11 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         date_format=column.date_format,
         **about,
     )
-    if dates:
-        unit = np.datetime_data(values.dtype)[0]
-        unit = unit if unit in _DAY else "s"
-        whole = held.astype(f"{values.dtype.kind}8[{unit}]").astype(np.int64)
-        origin = int(np.median(whole)) if len(whole) else 0
-        schema = dataclasses.replace(schema, unit=unit, origin=origin)
-    elif held.dtype.kind in "iu" and len(held) and _needs_origin(held):
+    if held.dtype.kind in "iu" and len(held) and _needs_origin(held):
         middle = np.sort(held)[len(held) // 2]
         schema = dataclasses.replace(schema, origin=int(middle))
         return schema, schema.numbers(column).astype(np.int64)
-    elif values.dtype.kind in "biu" or values.dtype == object:
+    if values.dtype.kind in "biu" or values.dtype == object:
         return schema, values
     return schema, schema.numbers(column)
 
@@ -294,9 +297,3 @@ def _is_unordered(kind: Kind) -> bool:
 
 def _form(dtype: np.dtype) -> str:
     return {"O": "words", "M": "dates", "m": "durations"}.get(dtype.kind, "numbers")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return str(value)
-    return value.item()

@@ -17,7 +17,7 @@ from trainers.tables.columns import (
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
-from trainers.tables.kinds import Skipped, dependence, kind_from_config
+from trainers.tables.kinds import Skipped, dependence, kind_from_config, ticks
 from trainers.tables.kinds.finding import Found, declared, find
 
 _VERSION = 1
@@ -93,14 +93,15 @@ class Schema:
             # The columns of arrays have numbers for names.
             called = repr(column.name) if frame.is_named else f"{number} (from 0)"
             where = f"column {called}"
-            schema, values = start(column)
+            schema, values = start(column, wanted := asked.get(column.name))
             values = values[~column.gone]
             options = {"where": where, "mass": masses}
             if not len(values):
                 found = Found(Skipped(reason="empty"), "no values")
-            elif column.name in asked:
-                dates = bool(schema.unit)
-                found = declared(values, asked[column.name], dates=dates, **options)
+            elif schema.unit:
+                found = ticks.find(values, schema.ticks, wanted, given=given, **options)
+            elif wanted is not None:
+                found = declared(values, wanted, **options)
             else:
                 found = find(values, given=given, **options)
             columns.append(schema.of_kind(found))

@@ -90,12 +90,8 @@ def _holds(kind: Kind, x: np.ndarray) -> bool:
     return bool(np.isfinite(kind.encode(np.float64(x), middle)[1]).all())
 
 
-def declared(
-    x: np.ndarray, words: str, *, where: str, mass: bool = True, dates: bool = False
-) -> Found:
-    """The kind that a user asked for, as in "positive" or "bounded(0, 1)".
-
-    As `find`; `dates` says that the numbers are dates, in days.
+def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
+    """The kind that a user asked for, as in "positive" or "bounded(0, 1)"; as `find`.
 
     Raises:
       InputError: an unknown kind, or values that it cannot hold.
@@ -125,9 +121,9 @@ def declared(
                 f" {len(levels):,}. Use categorical, or leave the kind out."
             )
         return Found(counted(x, levels, name), why)
-    if x.dtype == object or (name == "date" and not dates):
+    if x.dtype == object or name == "date":
         raise _words_for(name, x[:1].tolist()[0], where)
-    if name in ("rounded", "integer", "date"):
+    if name in ("rounded", "integer"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
         if not 0 < step < np.inf:
