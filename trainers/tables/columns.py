@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from trainers.tables.checks import InputError, shown
+from trainers.tables.dates import ISO
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
 from trainers.tables.kinds.found import Found
@@ -56,6 +57,11 @@ class ColumnSchema:
         """How dates are counted."""
         return Ticks(np.dtype(self.dtype).kind, self.unit, self.origin)
 
+    @property
+    def known_format(self) -> str:
+        """How more of a text is read: dates are dates there too, also with a bad cell."""
+        return self.date_format or (ISO if self.unit else "")
+
     def of_kind(self, found: Found) -> Self:
         """With the kind that was found, and why."""
         counted = self.origin and not self.unit
@@ -96,6 +102,7 @@ class ColumnSchema:
                 f"column {self.name!r} must hold {wanted}, as in the fit; got {came}."
             )
         if self.unit:
+            _check_zone(self, column)
             return self.ticks.numbers(values)
         if self.origin:
             return _from(self.origin, values)
@@ -155,6 +162,19 @@ def start(column: Column, asked: str | None = None) -> tuple[ColumnSchema, np.nd
     if values.dtype.kind in "biu" or values.dtype == object:
         return schema, values
     return schema, schema.numbers(column)
+
+
+def _check_zone(fitted: ColumnSchema, column: Column):
+    """Raises for times of which only some say what zone they are in."""
+    aware, came = ("time_zone='" in c.source for c in (fitted, column))
+    if aware != came:
+        which = ("without", "with")
+        raise InputError(
+            f"column {fitted.name!r} must hold times {which[aware]} a time zone, as in the"
+            f" fit; got times {which[came]} one, which may be hours apart. Convert them"
+            f" (x.dt.{'tz_localize(ZONE)' if aware else 'tz_localize(None)'}; in a text,"
+            f" {'Z or +02:00 behind the time' if aware else 'no Z or +02:00 behind it'})."
+        )
 
 
 def _needs_origin(x: np.ndarray) -> bool:

@@ -139,9 +139,10 @@ def _of_series(series: nw.Series, name: str, *, where: str) -> Column:
     if isinstance(kind, nw.Object | nw.Decimal | nw.Unknown):
         values, missing = _of_dataframe_objects(series.to_list(), missing, where)
         words = values.dtype == object
-        return Column(
-            name, values, missing, "String" if words else _source(values.dtype)
-        )
+        source = "String" if words else _source(values.dtype)
+        if values.dtype.kind == "M" and _are_aware(series.drop_nulls().to_list()):
+            source = "Datetime(time_unit='us', time_zone='UTC')"
+        return Column(name, values, missing, source)
     if isinstance(kind, nw.Date):
         values = np.asarray(series.to_list(), "datetime64[D]")
     elif isinstance(kind, nw.Datetime):
@@ -177,6 +178,7 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
         held = np.asarray(held, bool)
     elif held and all(isinstance(v, datetime.date) for v in held):
         instants = all(isinstance(v, datetime.datetime) for v in held)
+        held = [_in_utc(v) for v in held] if _are_aware(held, where) else held
         held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
     elif any(isinstance(v, decimal.Decimal) for v in held):
         held = np.asarray([float(v) for v in held])
@@ -187,6 +189,21 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     filled = np.zeros(len(values), held.dtype)
     filled[~missing] = held
     return filled, missing
+
+
+def _are_aware(held: Sequence[Any], where: str = "") -> bool:
+    """Whether instants have a time zone; all or none of them."""
+    aware = {getattr(v, "tzinfo", None) is not None for v in held}
+    if len(aware) > 1:
+        raise InputError(
+            f"{where} must hold times that all have a time zone, or none; got some of both."
+            " Convert them with pandas.to_datetime(x, utc=True)."
+        )
+    return aware == {True}
+
+
+def _in_utc(instant: datetime.datetime) -> datetime.datetime:
+    return instant.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str):
@@ -216,7 +233,20 @@ def _is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
+_CONVERTED = {  # types of pandas that are no numbers, and how to have numbers or dates
+    "Period": "x.dt.to_timestamp()",
+    "Interval": "two columns, of x.array.left and x.array.right",
+    "time": "pandas.to_timedelta(x.astype(str)), the time since midnight",
+    "Time": "x.cast(polars.Duration), the time since midnight",
+}
+
+
 def _not_numbers(where: str, came: Any) -> InputError:
+    if way := _CONVERTED.get(str(came)):
+        return InputError(
+            f"{where} must hold numbers, words or dates, got {came!s}. Convert it to {way},"
+            " or leave the column out."
+        )
     return InputError(
         f"{where} must hold real numbers, got {came!r}. Convert it with"
         " x.astype(float) if they are numbers, or leave the column out; words are"

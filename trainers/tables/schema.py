@@ -153,7 +153,7 @@ class Schema:
         Raises:
           InputError: a column that is not there, or arrays of another width.
         """
-        formats = {c.name: c.date_format for c in self.columns}
+        formats = {c.name: c.known_format for c in self.columns}
         frame = as_frame(table, name=name, date_formats=formats)
         if frame.names == self.names:
             return frame

@@ -20,7 +20,7 @@ from trainers.tables.kinds.grids import (
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
 from trainers.tables.kinds.remarks import far_values, remarked
-from trainers.tables.kinds.words import counted, of_words, sorted_levels
+from trainers.tables.kinds.words import counted, no_numbers, of_words, sorted_levels
 
 NAMES = (
     "continuous", "positive", "bounded(lo, hi)", "rounded(step)", "integer",
@@ -122,7 +122,7 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
             )
         return Found(counted(x, levels, name), why)
     if x.dtype == object or name == "date":
-        raise _words_for(name, x[:1].tolist()[0], where)
+        raise no_numbers(name, x, where)
     if name in ("rounded", "integer"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
@@ -176,21 +176,6 @@ def _asked_spike(x, numbers, words, *, where: str, mass: bool) -> Found:
         rest, np.unique(rest), where=where, mass=mass, spikes=_MAX_SPIKES
     )
     return _spiked(x, numbers[0], found)
-
-
-def _words_for(name: str, word: Any, where: str) -> InputError:
-    """The error for words where numbers were asked for, and anything but dates."""
-    if name == "date":
-        return InputError(
-            f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read,"
-            " or may be day/month or month/day. Write 2024-01-31, 31/1/2024, 1/31/2024,"
-            " 31.1.2024 or 31 Jan 2024, with or without a time, or 20240131 in a text; or use"
-            " categorical."
-        )
-    return InputError(
-        f"`kinds` asks for {name}, which needs numbers; {where} holds words, as {word!r}."
-        " Use categorical or skipped."
-    )
 
 
 def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
