@@ -1,5 +1,7 @@
 """Dates on a grid of the clock are counted in whole ticks, and come back on it."""
 
+import datetime
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,50 @@ def test_dates_far_from_those_of_the_fit_do_not_wrap():
     ends = ticks.dates(np.array([-1e18, 1e18]), np.dtype("datetime64[ns]"))
     assert ends[0].astype("M8[Y]") < np.datetime64("1700")
     assert ends[1].astype("M8[Y]") > np.datetime64("2250")
+
+
+def test_zones_must_be_as_in_the_fit():
+    aware, naive = frame(GRIDS["zoned"]), frame(GRIDS["hours"])
+    with pytest.raises(InputError, match="'t' must hold times with a time zone, as in"):
+        Schema.of(aware).encode(naive)
+    with pytest.raises(InputError, match="'t' must hold times without a time zone, as"):
+        Schema.of(naive).encode(aware)
+
+
+def test_instants_of_several_offsets_are_read_as_utc():
+    zones = [datetime.timezone(datetime.timedelta(hours=h)) for h in range(3)]
+    times = [
+        datetime.datetime(2020, 1, 1, i % 24, tzinfo=zones[i % 3]) for i in range(N)
+    ]
+    table = frame(GRIDS["hours"]).assign(t=pd.Series(times, dtype=object))
+    schema = Schema.of(table)
+    back = schema.decode(schema.encode(table).rows).t
+    assert (back == pd.to_datetime(table.t, utc=True)).all()
+    table.loc[0, "t"] = datetime.datetime(2020, 1, 1)
+    with pytest.raises(InputError, match=r"'t' of `X` must hold times that all have"):
+        Schema.of(table)
+
+
+@pytest.mark.parametrize(
+    ("values", "way"),
+    [
+        (pd.period_range("2020", periods=N, freq="M"), r"Period.*x\.dt\.to_timestamp"),
+        (pd.interval_range(0, N), r"Interval.*x\.array\.left"),
+        (GRIDS["hours"].time, r"time\. .*pandas\.to_timedelta"),
+    ],
+)
+def test_types_of_pandas_that_are_no_numbers_are_told_what_to_do(values, way):
+    table = pd.DataFrame({"t": values, "x": RNG.normal(size=N)})
+    with pytest.raises(InputError, match=f"'t' of `X` must hold .*got {way}"):
+        Schema.of(table)
+
+
+def test_what_lies_beyond_the_range_makes_no_heap_at_its_ends():
+    hours = START + pd.to_timedelta(RNG.integers(0, 300, 2_000), "h")
+    table = frame(hours)
+    schema = Schema.of(table)
+    rows = schema.encode(table).rows
+    rows[:, 0] *= 1.1  # as a flow that does not keep to the ends
+    drawn = schema.decode(rows).t
+    assert drawn.between(table.t.min(), table.t.max()).all()
+    assert drawn.value_counts().max() < 30
