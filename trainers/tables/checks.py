@@ -1,6 +1,6 @@
 """The checks that every row passes, whichever door it came through."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,4 +121,24 @@ def refuse_extreme(x: np.ndarray, where: str):
         raise InputError(
             f"{where} must vary by {1 / _LARGEST:g} or more; got {spread:g}. Multiply it by a"
             " power of ten."
+        )
+
+
+def refuse_others(table: Any, name: str):
+    """Raises for what NumPy would take for a single object."""
+    ways_out = {
+        "toarray": "Make an array of it with .toarray().",
+        "collect": "Read it with .collect().",
+        "__next__": "Make a list of it with list(...).",
+    }
+    if hasattr(table, "__array__") or isinstance(table, Mapping):
+        return
+    found = [way for method, way in ways_out.items() if hasattr(table, method)]
+    if found or table is None or callable(table) or isinstance(table, set | frozenset):
+        kind = type(table)
+        came = "None" if table is None else f"a {kind.__module__}.{kind.__qualname__}"
+        way_out = found[0] if found else "Give an array, a DataFrame or a path."
+        raise InputError(
+            f"`{name}` must be a table in memory or the path of one; got"
+            f" {came.replace('builtins.', '')}. {way_out}"
         )

@@ -7,16 +7,21 @@ from typing import Any, Self
 import numpy as np
 
 from trainers.tables.checks import InputError, shown
+from trainers.tables.dates import ISO
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
+from trainers.tables.kinds.exact import (
+    digits_of,
+    from_origin,
+    is_told,
+    needs_origin,
+    whole_from,
+)
 from trainers.tables.kinds.found import Found
+from trainers.tables.kinds.ticks import Ticks, type_of
 
-_DAY = {"D": 1, "h": 24, "m": 1440, "s": 86_400, "ms": 86_400_000,
-        "us": 86_400_000_000, "ns": 86_400_000_000_000}  # fmt: skip
 _SEARCHED = 200  # columns among which copies are looked for
 _LOOKED_AT = 50_000  # rows that order categories
-_NEARLY_ALL = 0.98  # of the values, that have so few digits
-_COARSE = 2  # times what their type resolves, for digits to be theirs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +36,8 @@ class ColumnSchema:
       why: the reason for the kind.
       low, high: seen; None for words.
       missing: how many values were missing or infinite.
-      unit, origin: of dates: NumPy's unit, and the instant from which days are counted;
-        of whole numbers beyond 2⁵³ the one from which the others are counted.
+      unit, origin: of dates, as of `Ticks`; of whole numbers beyond 2⁵³ the one from which
+        the others are counted.
       date_format: of dates that came as text: how more of them are read, and written.
       digits: of numbers in a type that holds few: after the point, of nearly all of them.
         0.1 is then what float64 calls 0.1; None where they are of any length.
@@ -60,6 +65,16 @@ class ColumnSchema:
         name = self.kind.kind_name if isinstance(self.kind, Levels) else self.kind.kind
         return f"date, {name}" if self.unit else name
 
+    @property
+    def ticks(self) -> Ticks:
+        """How dates are counted."""
+        return Ticks(np.dtype(self.dtype).kind, self.unit, self.origin)
+
+    @property
+    def known_format(self) -> str:
+        """How more of a text is read: dates are dates there too, also with a bad cell."""
+        return self.date_format or (ISO if self.unit else "")
+
     def of_kind(self, found: Found) -> Self:
         """With the kind that was found, and why."""
         counted = self.origin and not self.unit
@@ -75,7 +90,9 @@ class ColumnSchema:
             else f"a density per {'day' if self.unit else 'unit'}"
         )
         if isinstance(kind, Spike):
-            log_p = f"a mass at {kind.value:g} and {log_p} elsewhere"
+            value = self.ticks.text(kind.value) if self.unit else f"{kind.value:g}"
+            rest = "a mass" if kind.rest.is_mass else log_p
+            log_p = f"a mass at {value} and {rest} elsewhere"
         return {
             "column": self.name,
             "kind": self.kind_name,
@@ -99,10 +116,10 @@ class ColumnSchema:
                 f"column {self.name!r} must hold {wanted}{as_in} in the fit; got {came}."
             )
         if self.unit:
-            whole = values.astype(f"{values.dtype.kind}8[{self.unit}]").astype(np.int64)
-            return np.float64(whole - self.origin) / _DAY[self.unit]
+            _check_zone(self, column)
+            return self.ticks.numbers(values)
         if self.origin:
-            return _from(self.origin, values)
+            return from_origin(self.origin, values)
         if values.dtype == object:
             return values
         numbers = np.float64(values)
@@ -115,12 +132,9 @@ class ColumnSchema:
         """Decoded values as the column came."""
         dtype = np.dtype(self.dtype)
         if self.unit:
-            days = np.float64(values) * _DAY[self.unit]
-            values = (np.rint(days).astype(np.int64) + self.origin).astype(
-                f"{dtype.kind}8[{self.unit}]"
-            )
+            values = self.ticks.dates(values, dtype)
         elif dtype.kind in "iu":
-            values = _whole(np.rint(np.float64(values)), self.origin, dtype)
+            values = whole_from(np.rint(np.float64(values)), self.origin, dtype)
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
         return Column(
@@ -142,12 +156,19 @@ class ColumnSchema:
         return values | {"kind": self.kind.to_config()}
 
 
-def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
-    """A schema without its kind yet, and the values that decide it."""
+def start(column: Column, asked: str | None = None) -> tuple[ColumnSchema, np.ndarray]:
+    """A schema without its kind yet, and the values that decide it; `asked` is a kind."""
     values, dates = column.values, column.values.dtype.kind in "mM"
+    if dates:
+        values = values.astype(type_of(values.dtype))
     held = values[~column.gone]
     about: dict[str, Any] = {"low": None, "high": None}
-    if held.dtype != object and len(held):
+    if dates:
+        found = Ticks.of(held, days=asked == "continuous")
+        ends = found.numbers(np.sort(held)[[0, -1]]) if len(held) else ()
+        about |= dict(zip(("low", "high"), map(found.text, ends), strict=False))
+        about |= {"unit": found.unit, "origin": found.origin}
+    elif held.dtype != object and len(held):
         about = {"low": _plain(held.min()), "high": _plain(held.max())}
     schema = ColumnSchema(
         name=column.name,
@@ -161,67 +182,28 @@ def start(column: Column) -> tuple[ColumnSchema, np.ndarray]:
         label=column.label,
         **about,
     )
-    if dates:
-        unit = np.datetime_data(values.dtype)[0]
-        unit = unit if unit in _DAY else "s"
-        whole = held.astype(f"{values.dtype.kind}8[{unit}]").astype(np.int64)
-        origin = int(np.median(whole)) if len(whole) else 0
-        schema = dataclasses.replace(schema, unit=unit, origin=origin)
-    elif held.dtype.kind in "iu" and len(held) and _needs_origin(held):
+    if held.dtype.kind in "iu" and len(held) and needs_origin(held):
         middle = np.sort(held)[len(held) // 2]
         schema = dataclasses.replace(schema, origin=int(middle))
         return schema, schema.numbers(column).astype(np.int64)
-    elif values.dtype == object or (values.dtype.kind in "biu" and _is_told(held)):
+    if values.dtype == object or (values.dtype.kind in "biu" and is_told(held)):
         return schema, values
-    elif values.dtype in (np.float16, np.float32):
-        schema = dataclasses.replace(schema, digits=_digits(held))
+    if values.dtype in (np.float16, np.float32):
+        schema = dataclasses.replace(schema, digits=digits_of(held))
     return schema, schema.numbers(column)
 
 
-def _digits(x: np.ndarray) -> int | None:
-    """After the point, of nearly all values of a type that holds few; None if of any number."""
-    top = np.abs(x).max(initial=0)
-    for digits in range(10):
-        if not 10.0**-digits > _COARSE * np.spacing(top):
-            break
-        decimal = np.round(np.float64(x), digits).astype(x.dtype)
-        if np.mean(decimal == x) >= _NEARLY_ALL:
-            return digits
-    return None
-
-
-def _is_told(x: np.ndarray) -> bool:
-    """Whether float64 tells whole numbers from their neighbours."""
-    return not len(x) or max(-int(x.min()), int(x.max())) < 2**53
-
-
-def _needs_origin(x: np.ndarray) -> bool:
-    """Whether float64 tells the differences of whole numbers, but not the numbers."""
-    low, high = int(x.min()), int(x.max())
-    return max(-low, high) >= 2**53 > high - low
-
-
-def _from(origin: int, x: np.ndarray) -> np.ndarray:
-    """x − origin, float64, exact where the result is."""
-    if x.dtype.kind in "iu":
-        # Modulo 2⁶⁴, so right where it fits.
-        whole = (x.astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.int64)
-        far = np.abs(np.float64(x) - origin) >= 2**62
-        return np.where(far, np.float64(x) - origin, np.float64(whole))
-    return np.float64(x) - origin
-
-
-def _whole(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:
-    """x + origin in a type of integers, or the nearest that it holds."""
-    info = np.iinfo(dtype)
-    low, high = float(info.min - origin), float(info.max - origin)
-    inside = (x > low) & (x < high)
-    whole = np.where(inside, x, 0)
-    if origin:
-        near = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
-        whole = near.astype(np.uint64) + np.uint64(origin % 2**64)
-    ends = np.where(x >= high, dtype.type(info.max), dtype.type(info.min))
-    return np.where(inside, whole.astype(dtype), ends)
+def _check_zone(fitted: ColumnSchema, column: Column):
+    """Raises for times of which only some say what zone they are in."""
+    aware, came = ("time_zone='" in c.source for c in (fitted, column))
+    if aware != came:
+        which = ("without", "with")
+        raise InputError(
+            f"column {fitted.name!r} must hold times {which[aware]} a time zone, as in the"
+            f" fit; got times {which[came]} one, which may be hours apart. Convert them"
+            f" (x.dt.{'tz_localize(ZONE)' if aware else 'tz_localize(None)'}; in a text,"
+            f" {'Z or +02:00 behind the time' if aware else 'no Z or +02:00 behind it'})."
+        )
 
 
 def without_copies(
@@ -356,6 +338,4 @@ def _form(dtype: np.dtype) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return str(value)
     return float(value) if value.dtype.kind == "f" else value.item()

@@ -7,19 +7,22 @@ A format is in the words of strptime. That of a column also says how its cells a
 import datetime
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from trainers.tables.arrow import import_pyarrow
 
 COMPACT = "%Y%m%d"  # whole numbers, which are dates where the user says so
+ISO = "%Y-%m-%d"
+_SOME = 1_000  # words among which one that is no date is looked for
 _FEW = 20  # words that show soon that a format does not fit
 _DATES = (
     "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m-%d", "%Y/%m/%d",
     "%Y.%m.%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%b-%Y", "%d %b %Y", "%d-%b-%y",
-    "%d %b %y",
+    "%d %b %y", "%d-%m-%y", "%m-%d-%y", "%y/%m/%d", "%y-%m-%d", "%y.%m.%d",
 )  # fmt: skip
 _CLOCKS = ("%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p")
-_FORMATS = (
+FORMATS = (
     *(
         f"{date}{clock}"
         for date in _DATES
@@ -46,14 +49,26 @@ def found(words: Any) -> dict[str, Any]:
     """The formats that fit all words, and what they give; alike ones once."""
     few = words[:_FEW].to_pylist()
     result: dict[str, Any] = {}
-    for form in _FORMATS:
+    for form in FORMATS:
         look = re.compile(_pattern(form))
         if not all(map(look.match, few)):
             continue
         dates = parsed(words, form)
         if not dates.null_count and not any(map(dates.equals, result.values())):
             result[form] = dates
-    return result
+    return _likely(words, result)
+
+
+def _likely(words: Any, forms: dict[str, Any]) -> dict[str, Any]:
+    """Without %y/%m/%d where the first parts differ as much as the last: those are days."""
+    pc = import_pyarrow().compute
+    for form in [f for f in forms if "%y/%m/%d" in re.sub("[-.]", "/", f)]:
+        if len(forms) > 1:
+            parts = _fields(words, form)
+            first, last = (len(pc.unique(pc.struct_field(parts, s))) for s in "yd")
+            if first >= last:
+                forms = {f: dates for f, dates in forms.items() if f != form}
+    return forms
 
 
 def parsed(words: Any, form: str) -> Any:
@@ -137,6 +152,16 @@ def written(dates: Any, form: str) -> Any:
 def instant(word: str, form: str) -> datetime.date | None:
     """One date or instant in a format, or None for another text."""
     return parsed(import_pyarrow().array([word]), form)[0].as_py()
+
+
+def misfit(words: Sequence[str]) -> str | None:
+    """The first word that is no date in the format of most; None for a date each."""
+    arrow = import_pyarrow()
+    cells = arrow.array(list(dict.fromkeys(words))[:_SOME])
+    read = min((parsed(cells, form) for form in FORMATS), key=lambda d: d.null_count)
+    return (
+        cells[read.is_null().index(True).as_py()].as_py() if read.null_count else None
+    )
 
 
 def has_time(form: str) -> bool:

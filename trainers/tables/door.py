@@ -11,7 +11,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from trainers.tables import natives
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError, refuse_others, shown
 from trainers.tables.frame import Column, Frame
 from trainers.tables.natives.labels import as_level, unboxed
 
@@ -55,7 +55,7 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
         import pyarrow as pa
 
         table = pa.Table.from_batches([table])
-    _refuse_others(table, name)
+    refuse_others(table, name)
     if hasattr(table, "columns") or hasattr(table, "column_names"):
         try:
             frame = nw.from_native(table, eager_only=True)
@@ -191,9 +191,10 @@ def _of_series(
     if isinstance(kind, nw.Object | nw.Decimal | nw.Unknown):
         values, missing = _of_dataframe_objects(series.to_list(), missing, where)
         words = values.dtype == object
-        return Column(
-            name, values, missing, "String" if words else _source(values.dtype)
-        )
+        source = "String" if words else _source(values.dtype)
+        if values.dtype.kind == "M" and _are_aware(series.drop_nulls().to_list()):
+            source = "Datetime(time_unit='us', time_zone='UTC')"
+        return Column(name, values, missing, source)
     if isinstance(kind, nw.Date):
         values = np.asarray(series.to_list(), "datetime64[D]")
     elif isinstance(kind, nw.Datetime):
@@ -226,8 +227,8 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     if held and all(isinstance(v, bool | np.bool_) for v in held):
         held = np.asarray(held, bool)
     elif held and all(isinstance(v, datetime.date) for v in held):
-        held = [_in_utc(v) for v in held]
         instants = any(isinstance(v, datetime.datetime) for v in held)
+        held = [_in_utc(v) for v in held] if _are_aware(held, where) else held
         held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
     elif held and all(isinstance(v, datetime.timedelta) for v in held):
         held = np.asarray(held, "timedelta64[us]")
@@ -242,6 +243,17 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     filled = np.zeros(len(values), held.dtype)
     filled[~missing] = held
     return filled, missing
+
+
+def _are_aware(held: Sequence[Any], where: str = "") -> bool:
+    """Whether instants have a time zone; all or none of them."""
+    aware = {getattr(v, "tzinfo", None) is not None for v in held}
+    if len(aware) > 1:
+        raise InputError(
+            f"{where} must hold times that all have a time zone, or none; got some of both."
+            " Convert them with pandas.to_datetime(x, utc=True)."
+        )
+    return aware == {True}
 
 
 def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str):
@@ -282,26 +294,6 @@ def _in_64_bits(series: nw.Series, where: str) -> nw.Series:
     return series.cast(nw.UInt64() if (high or 0) >= 2**63 else nw.Int64())
 
 
-def _refuse_others(table: Any, name: str):
-    """Raises for what NumPy would take for a single object."""
-    ways_out = {
-        "toarray": "Make an array of it with .toarray().",
-        "collect": "Read it with .collect().",
-        "__next__": "Make a list of it with list(...).",
-    }
-    if hasattr(table, "__array__") or isinstance(table, Mapping):
-        return
-    found = [way for method, way in ways_out.items() if hasattr(table, method)]
-    if found or table is None or callable(table) or isinstance(table, set | frozenset):
-        kind = type(table)
-        came = "None" if table is None else f"a {kind.__module__}.{kind.__qualname__}"
-        way_out = found[0] if found else "Give an array, a DataFrame or a path."
-        raise InputError(
-            f"`{name}` must be a table in memory or the path of one; got"
-            f" {came.replace('builtins.', '')}. {way_out}"
-        )
-
-
 def _is_missing(value: Any) -> bool:
     if value is None:
         return True
@@ -311,7 +303,20 @@ def _is_missing(value: Any) -> bool:
         return type(value).__name__ == "NAType"
 
 
+_CONVERTED = {  # types of pandas that are no numbers, and how to have numbers or dates
+    "Period": "x.dt.to_timestamp()",
+    "Interval": "two columns, of x.array.left and x.array.right",
+    "time": "pandas.to_timedelta(x.astype(str)), the time since midnight",
+    "Time": "x.cast(polars.Duration), the time since midnight",
+}
+
+
 def _not_numbers(where: str, came: Any) -> InputError:
+    if way := _CONVERTED.get(str(came)):
+        return InputError(
+            f"{where} must hold numbers, words or dates, got {came!s}. Convert it to {way},"
+            " or leave the column out."
+        )
     return InputError(
         f"{where} must hold real numbers, got {came!r}. Convert it with"
         " x.astype(float) if they are numbers, or leave the column out; words are"

@@ -18,7 +18,7 @@ from trainers.tables.columns import (
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
-from trainers.tables.kinds import Skipped, dependence, kind_from_config
+from trainers.tables.kinds import Skipped, dependence, kind_from_config, ticks
 from trainers.tables.kinds.finding import Found, declared, find
 from trainers.tables.natives.labels import unboxed
 
@@ -94,15 +94,15 @@ class Schema:
         for number, column in enumerate(frame.columns):
             # The columns of arrays have numbers for names.
             called = repr(column.name) if frame.is_named else f"{number} (from 0)"
-            where = f"column {called}"
-            schema, values = start(column)
+            schema, values = start(column, wanted := asked.get(column.name))
             values = values[~column.gone]
-            options = {"where": where, "mass": masses}
+            options = {"where": f"column {called}", "mass": masses}
             if not len(values):
                 found = Found(Skipped(reason="empty"), "no values")
-            elif column.name in asked:
-                dates = bool(schema.unit)
-                found = declared(values, asked[column.name], dates=dates, **options)
+            elif schema.unit:
+                found = ticks.find(values, schema.ticks, wanted, given=given, **options)
+            elif wanted is not None:
+                found = declared(values, wanted, **options)
             else:
                 found = find(values, given=given, **options)
             columns.append(schema.of_kind(found))
@@ -153,7 +153,7 @@ class Schema:
         Raises:
           InputError: a column that is not there, or arrays of another width.
         """
-        formats = {c.name: c.date_format for c in self.columns}
+        formats = {c.name: c.known_format for c in self.columns}
         frame = as_frame(table, name=name, date_formats=formats)
         if frame.names == self.names:
             return frame

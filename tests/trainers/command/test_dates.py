@@ -56,3 +56,14 @@ def test_samples_and_given_values_have_the_dates_of_the_fit(polls, tmp_path, in_
             600
         )
     assert {row[1].strip('"') for row in rows} == {"2/3/1996"}
+
+
+def test_a_cell_that_is_no_date_leaves_its_score_empty(polls, tmp_path):
+    rows, out = tmp_path / "rows.csv", tmp_path / "scores.csv"
+    lines = polls.file.read_text().splitlines()[:20]
+    rows.write_text("\n".join([*lines, "31/31/1996,1/9/1996,1.5"]) + "\n")
+    ended = command("score", polls.run, rows, "--out", out)
+    assert ended.code == 0, ended.err
+    assert "'31/31/1996' (1 of 20 cells) is no date and counts as missing" in ended.out
+    scores = out.read_text().splitlines()[1:]
+    assert [score in ("", "NA") for score in scores] == [False] * 19 + [True]

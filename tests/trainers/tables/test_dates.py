@@ -147,7 +147,7 @@ def test_a_schema_keeps_the_format_and_old_ones_load_without(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("date", r"asks for date; column 'd' holds '1/2/2024', which is .*Write 2024-"),
+        ("date", r"asks for date; column 'd' holds words, as '1/2/2024'. .*2024-01-31"),
         ("positive", r"needs numbers; column 'd' holds words, as '1/2/2024'"),
     ],
 )
@@ -155,6 +155,107 @@ def test_words_where_a_date_or_a_number_was_asked_for(kind, message):
     words = np.array(["1/2/2024", "3/4/2024"], object)
     with pytest.raises(InputError, match=message):
         declared(words, kind, where="column 'd'")
+
+
+def test_the_cell_that_is_no_date_is_blamed():
+    words = np.array(["1/2/2024", "soon", "3/4/2024"] * 9, object)
+    with pytest.raises(InputError, match="holds 'soon', which is no date"):
+        declared(words, "date", where="column 'd'")
+
+
+DAYS = (np.datetime64("2020-01-31") + np.arange(300)).tolist()
+BAD = ("31.02.2020", "2020-02-30", "unknown", "2020/05/07", "0000-00-00")
+
+
+def with_bad(form, *bad):
+    cells = [day.strftime(form) for day in DAYS]
+    return [*cells[:150], *bad, *cells[150:]]
+
+
+@pytest.mark.parametrize(
+    ("form", "bad", "kind"),
+    [
+        *(("%Y-%m-%d", (bad,), "Date") for bad in BAD),
+        ("%Y-%m-%d", ("0000-00-00",) * 15, "Date"),
+        ("%Y-%m-%dT10:00:00Z", ("2020-02-30T10:00:00Z", "later"), "Datetime"),
+        ("%d/%m/%Y", ("30/2/2020",), "Date"),
+        ("%m/%d/%Y", ("13/13/2020",), "Date"),
+        ("%d.%m.%y", ("unknown",), "Date"),
+    ],
+)
+def test_few_cells_among_dates_that_are_none_are_missing(tmp_path, form, bad, kind):
+    path = write(tmp_path, *with_bad(form, *bad))
+    frame = read_frame(path)
+    assert frame["d"].source.startswith(kind)
+    assert frame["d"].missing.sum() == len(bad)
+    told = ", ".join(f"'{cell}'" for cell in dict.fromkeys(bad))
+    count = f"({len(bad)} of {300 + len(bad)} cells)"
+    note = next(n for n in frame.notes if "missing" in n)
+    assert note.startswith(f"`d`: {told} {count} is no date and counts as missing")
+    assert "--drop d leaves" in note
+    known = {"d": Schema.of(frame, whole=False).column("d").known_format}
+    parts = frames_of(path, rows=160, date_formats=known)
+    assert sum(part["d"].missing.sum() for part in parts) == len(bad)
+
+
+def test_clocks_with_a_bad_cell_and_names_of_hours(tmp_path):
+    clocks = [f"{i // 12:02}:{i % 12 * 5:02}" for i in range(288)]
+    frame = read_frame(write(tmp_path, *clocks, "25:00"))
+    assert frame["d"].missing.sum() == 1
+    assert any("'25:00' (1 of 289 cells) is no time" in n for n in frame.notes)
+    hours = read_frame(write(tmp_path, *[*clocks[::24]] * 9, "closed"))
+    assert hours["d"].source == "String"
+
+
+@pytest.mark.parametrize("known", ["%m/%d/%Y", "%Y-%m-%d"])
+def test_one_bad_date_among_twenty_rows_of_a_known_column(tmp_path, known):
+    cells = [day.strftime(known) for day in DAYS[:10]] * 2
+    path = write(tmp_path, *cells[:19], "33/33/2020")
+    frame = read_frame(path, date_formats={"d": known})
+    assert frame["d"].source == "Date"
+    assert frame["d"].missing.sum() == 1
+
+
+@pytest.mark.parametrize("sep", ["/", "-", "."])
+def test_years_of_two_digits_in_front(tmp_path, sep):
+    form = sep.join(("%y", "%m", "%d"))
+    both = read_frame(write(tmp_path, *with_bad(form)))
+    assert both["d"].source == "String"
+    words = sep.join(("day", "month", "year")), sep.join(("year", "month", "day"))
+    assert any(
+        f"`d` holds dates as {' or '.join(words)}, and is left as words" in note
+        for note in both.notes
+    )
+    old = [f"{99 if i % 2 else 98}{sep}{d:%m{sep}%d}" for i, d in enumerate(DAYS[:99])]
+    read = read_frame(write(tmp_path, *old))["d"]
+    assert read.date_format == form
+    assert read.values[1].astype(str) == "1999-02-01"
+    turned = sep.join(("%d", "%m", "%y"))
+    assert read_frame(write(tmp_path, *with_bad(turned)))["d"].date_format == turned
+
+
+@pytest.mark.parametrize(
+    ("cell", "what"),
+    [
+        ("Fri, {:%d %b %Y} 23:30:15 +0000", "dates"),
+        ("Fri {:%b %d} 23:30:15 {:%Y}", "dates"),
+        ("{} 23:30:15 UTC", "dates"),
+        ("{} 23:30:15 CET", "dates"),
+        ("{} 23:30:15,000", "dates"),
+        ("{}t23:30:15z", "dates"),
+        ("{:%Y-%j}", "dates"),
+        ("{:%d}. Januar {:%Y}", "dates"),
+        ("{:%d}. März {:%Y}", "dates"),
+        ("{:%j}:15:00", "times"),
+    ],
+)
+def test_words_that_look_like_dates_are_told(tmp_path, cell, what):
+    words = [cell.format(day, day).replace(",", ";") for day in DAYS]
+    path = tmp_path / "rows.tsv"
+    path.write_text("d\tb\n" + "".join(f"{c.replace(';', ',')}\t1\n" for c in words))
+    frame = read_frame(path)
+    assert frame["d"].source == "String"
+    assert any(f"`d` looks like {what}, as '" in note for note in frame.notes)
 
 
 @pytest.mark.parametrize("numbers", [20_200_101, 1_700_000_000, 0.5])

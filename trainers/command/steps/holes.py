@@ -121,10 +121,23 @@ def _equals(column: Column, value: str) -> np.ndarray:
     dtype = column.values.dtype
     if dtype.kind == "O":
         return np.array([word == value for word in column.values], bool)
+    read = {"M": np.datetime64, "m": _duration}.get(dtype.kind, float)
     try:
-        wanted = np.datetime64(value) if dtype.kind == "M" else float(value)
+        wanted = read(value)
     except ValueError:
         return np.zeros(len(column), bool)
-    if dtype.kind not in "iufM":
+    if dtype.kind not in "iufMm":
         return np.zeros(len(column), bool)
     return column.values == wanted
+
+
+def _duration(clock: str) -> np.timedelta64:
+    """Of hours:minutes or hours:minutes:seconds."""
+    sign = -1 if clock.startswith("-") else 1
+    parts = [float(part) for part in clock.lstrip("-").split(":")]
+    if not 2 <= len(parts) <= 3:
+        raise ValueError(clock)
+    seconds = sum(
+        60.0**power * part for power, part in zip((2, 1, 0), parts, strict=False)
+    )
+    return np.timedelta64(sign * round(seconds * 1e6), "us")

@@ -149,7 +149,7 @@ class Run:
         """
         given = self.model.given
         columns = (*self.model.schema.columns, *(given.columns if given else ()))
-        formats = {c.name: c.date_format for c in columns if c.date_format}
+        formats = {c.name: c.known_format for c in columns if c.known_format}
         if set(self.needed) <= set(names):
             return formats
         alike = (self.needed, self.columns)

@@ -1,6 +1,7 @@
 """What the text of a cell may be: a number, a date, nothing, or a word."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from trainers.tables.arrow import import_pyarrow
@@ -44,6 +45,7 @@ _MINUS = "^\u2212", "-"
 _FORTRAN = r"^([+-]?\d*[.,]\d*)[dD]([+-]?\d+)$", r"\1E\2"
 _LONGEST_NUMBER = 100  # characters; of a longer text the patterns would take long
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?"
+_ANY_ZONE = r"(?:[Zz]|[A-Z]{3,4}|(?:GMT|UTC)?[+-]\d{1,2}:?(?:\d{2})?)"
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})?"
 _DATE = (
     r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
@@ -71,10 +73,18 @@ _DRESSED = re.compile(
 )
 _MONEY = re.compile(r"[%\u2030$\u20ac\u00a3\u00a5\u20b9]|EUR|USD|GBP|CHF|JPY")
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
-_DATE_LIKE = re.compile(
-    rf"(?:{_MONTH} (?:\d{{1,2}},? )?\d{{4}}|(?:\d{{1,2}}\.? )?{_MONTH}[ -]\d{{2,4}}"
-    rf"|\d{{4}}[-/]\d{{2}}|\d{{4}}[- ]?[QW]\d{{1,2}}|\d{{8}}T\d{{4,6}}Z?)(?:[T ]{_CLOCK})?$"
+_WEEKDAY = r"[^\W\d_]{2,10}\.?,? +"
+_NAMED = r"[^\W\d_]{3,10}\.?"  # a month in any language
+_LIKE = (
+    rf"{_MONTH} (?:\d{{1,2}},? )?\d{{4}}|(?:\d{{1,2}}\.? )?{_MONTH}[ -]\d{{2,4}}"
+    rf"|\d{{1,2}}\.? {_NAMED} \d{{4}}|\d{{4}}[-/]\d{{2,3}}|\d{{4}}[- ]?[QW]\d{{1,2}}"
+    rf"|\d{{8}}T\d{{4,6}}|{_DATE}"
 )
+_DATE_LIKE = re.compile(
+    rf"(?:{_WEEKDAY})?(?:{_LIKE})(?:,?[Tt ] ?{_CLOCK}(?:,\d+)?)?(?: ?{_ANY_ZONE})?$"
+    rf"|(?:{_WEEKDAY})?{_MONTH} +\d{{1,2}} {_CLOCK}(?: {_ANY_ZONE})? \d{{4}}$"
+)
+_TIME_LIKE = re.compile(r"-?(?:\d+ days?,? )?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?$")
 _EITHER = {point: re.compile(rf"[+-]?\d{{1,3}}[{point}]\d{{3}}$") for point in ".,"}
 
 
@@ -150,6 +160,10 @@ def looks_like(words: Any) -> str:
     left = "and is left as words:"
     if all(map(_DATE_LIKE.match, held)):
         return f"dates, as {held[0]!r}, {left} write them as year-month-day"
+    if all(map(_TIME_LIKE.match, held)):
+        return (
+            f"times, as {held[0]!r}, {left} write them as numbers, of seconds or hours"
+        )
     if all(map(_NEGATIVE.match, held)) and any(word[0] == "(" for word in held):
         example = next(word for word in held if word[0] == "(")
         return f"numbers, as {example!r}, {left} write - before negative ones"
@@ -167,6 +181,29 @@ def looks_like(words: Any) -> str:
     return (
         f"numbers with {sign!r}, as {held[0]!r}, {left} leave {sign!r} out in the file"
     )
+
+
+def misfits(words: Any, read: Callable[[Any], Any], limit: int) -> list[str] | None:
+    """The words that `read` gives null for, or fails at; None for more than the limit."""
+    found = read(words)
+    if found is not None:
+        bad = words.filter(import_pyarrow().compute.is_null(found)).drop_null()
+        return bad.to_pylist() if len(bad) <= limit else None
+    if len(words) == 1:
+        return words.to_pylist() if limit else None
+    # It fails as a whole: at which, is found by halves.
+    left = misfits(words[: len(words) // 2], read, limit)
+    if left is None:
+        return None
+    right = misfits(words[len(words) // 2 :], read, limit - len(left))
+    return None if right is None else left + right
+
+
+def without(words: Any, others: list[str]) -> Any:
+    """The words, null for the others."""
+    arrow = import_pyarrow()
+    gone = arrow.compute.is_in(words, arrow.array(others, arrow.string()))
+    return arrow.compute.if_else(gone, arrow.scalar(None, arrow.string()), words)
 
 
 def integers(words: Any) -> Any:

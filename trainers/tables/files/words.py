@@ -1,6 +1,7 @@
 """Columns of text to the type that all of it has, by pyarrow."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from trainers.tables import dates
@@ -95,6 +96,9 @@ def settle(
             return found.take(indices), rule, [note]
     if found := _mostly_numbers(indices, words, name, decimal):
         return found
+    expected = dates.ISO if known else ""
+    if found := _mostly_dates(indices, words, name, expected):
+        return found
     look = cells.looks_like(words)
     note = f"`{name}` looks like {look}"
     return words.take(indices), Rule("words", decimal), [note] * bool(look)
@@ -129,15 +133,18 @@ def _as_dates(
             known_from = "" if known == dates.COMPACT else ", as in the fit"
             note = f"`{name}`: dates as {said}{known_from}"
             return found.take(indices), _rule_of(known), [note]
+        if mostly := _mostly_dates(indices, words, name, known):
+            return mostly
         if known == dates.COMPACT:
             return None
         bad = words.filter(import_pyarrow().compute.is_null(found))[0].as_py()
         note = f"`{name}`: {printable(bad, 30)!r} is no date as {said}, as in the fit"
         return words.take(indices), Rule("words"), [note]
-    forms = dates.found(words)
+    forms = dates.found(words.drop_null())
     if len(forms) == 1:
-        ((form, found),) = forms.items()
-        rule = _rule_of(dates.as_written(words, form))
+        (form,) = forms
+        found = dates.parsed(words, form)
+        rule = _rule_of(dates.as_written(words.drop_null(), form))
         note = f"`{name}`: dates as {dates.spoken(form)}"
         return found.take(indices), rule, [note]
     if not forms:
@@ -175,12 +182,56 @@ def _mostly_numbers(
     rule = Rule("number", decimal, holes=tuple(others))
     if integers is not None and whole_only:
         rule, column = dataclasses.replace(rule, kind="integer"), integers.take(indices)
+    return column, rule, [_holes_note(name, others, whole - held, whole, "number")]
+
+
+def _mostly_dates(
+    indices: Any, words: Any, name: str, known: str
+) -> tuple[Any, Rule, list[str]] | None:
+    """The column as dates or times, where a few other words must be holes; else None."""
+    if not known and len(words) <= _FEW_LEVELS < len(indices):
+        return None  # 9:00, 10:00, closed: names of classes
+    if known and not dates.is_unmistakable(known):
+        ways = [_rule_of(known)]
+    else:
+        ways = [Rule(kind) for kind in ("date", "instant", "clock")]
+        ways += map(_rule_of, dates.FORMATS)
+    found: list[tuple[list[str], Rule]] = []
+    for rule in ways:
+        read = functools.partial(_convert, rule=rule)
+        few = words[:_FEW]
+        if cells.misfits(few, read, min(_MAX_HOLES, len(few) // 2)) is not None:
+            others = cells.misfits(words, read, _MAX_HOLES)
+            found += [(others, rule)] if others is not None else []
+    if not found:
+        return None
+    others, rule = min(found, key=lambda pair: len(pair[0]))
+    held = cells.without(words, others)
+    column = _convert(held, rule).take(indices)
+    whole = len(indices) - indices.null_count
+    count = whole - (len(column) - column.null_count)
+    if count > (1 - _MOSTLY_NUMBERS) * whole:
+        return None
+    if rule.form and not known:
+        read = _as_dates(indices, held, name, "")
+    else:
+        look, said = _look(held, rule.kind, name)
+        if rule.form:
+            look, said = known, [f"`{name}`: dates as {dates.spoken(known)}"]
+        read = column, dataclasses.replace(rule, look=look), said
+    if read is None or read[1].kind == "words":
+        return read and (words.take(indices), *read[1:])
+    what = "time" if rule.kind == "clock" else "date"
+    note = _holes_note(name, others, count, whole, what)
+    return read[0], dataclasses.replace(read[1], holes=tuple(others)), [*read[2], note]
+
+
+def _holes_note(name: str, others: list[str], count: int, whole: int, what: str) -> str:
     told = ", ".join(f"'{printable(word, 30)}'" for word in others)
-    note = (
-        f"`{name}`: {told} ({whole - held:,} of {whole:,} cells) is no number and counts"
+    return (
+        f"`{name}`: {told} ({count:,} of {whole:,} cells) is no {what} and counts"
         f" as missing (--drop {name} leaves the column out)"
     )
-    return column, rule, [note]
 
 
 def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:

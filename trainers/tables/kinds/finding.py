@@ -23,7 +23,7 @@ from trainers.tables.kinds.grids import (
 from trainers.tables.kinds.levels import Levels, Skipped, Spike
 from trainers.tables.kinds.numbers import Bounded, Continuous, Grid, Integer, Positive
 from trainers.tables.kinds.remarks import far_values, remarked
-from trainers.tables.kinds.words import counted, of_words, sorted_levels
+from trainers.tables.kinds.words import counted, no_numbers, of_words, sorted_levels
 
 NAMES = (
     "continuous", "positive", "bounded(lo, hi)", "rounded(step)", "integer",
@@ -93,12 +93,8 @@ def _holds(kind: Kind, x: np.ndarray) -> bool:
     return bool(np.isfinite(kind.encode(np.float64(x), middle)[1]).all())
 
 
-def declared(
-    x: np.ndarray, words: str, *, where: str, mass: bool = True, dates: bool = False
-) -> Found:
-    """The kind that a user asked for, as in "positive" or "bounded(0, 1)".
-
-    As `find`; `dates` says that the numbers are dates, in days.
+def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
+    """The kind that a user asked for, as in "positive" or "bounded(0, 1)"; as `find`.
 
     Raises:
       InputError: an unknown kind, or values that it cannot hold.
@@ -128,10 +124,10 @@ def declared(
                 f" {len(levels):,}. Use categorical, or leave the kind out."
             )
         return Found(counted(x, levels, name), why)
-    if x.dtype == object or (name == "date" and not dates):
-        raise _words_for(name, x[:1].tolist()[0], where)
+    if x.dtype == object or name == "date":
+        raise no_numbers(name, x, where)
     refuse_extreme(x, where)
-    if name in ("rounded", "integer", "date"):
+    if name in ("rounded", "integer"):
         levels = np.unique(x)
         step = numbers[0] if numbers else 1.0
         if not 0 < step < np.inf:
@@ -184,21 +180,6 @@ def _asked_spike(x, numbers, words, *, where: str, mass: bool) -> Found:
         rest, np.unique(rest), where=where, mass=mass, spikes=_MAX_SPIKES
     )
     return _spiked(x, numbers[0], found)
-
-
-def _words_for(name: str, word: Any, where: str) -> InputError:
-    """The error for words where numbers were asked for, and anything but dates."""
-    if name == "date":
-        return InputError(
-            f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read,"
-            " or may be day/month or month/day. Write 2024-01-31, 31/1/2024, 1/31/2024,"
-            " 31.1.2024 or 31 Jan 2024, with or without a time, or 20240131 in a text; or use"
-            " categorical."
-        )
-    return InputError(
-        f"`kinds` asks for {name}, which needs numbers; {where} holds words, as {word!r}."
-        " Use categorical or skipped."
-    )
 
 
 def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:

@@ -131,10 +131,19 @@ class Grid(Kind):
         y = self.scale.decode(z)
         if self.log:
             y = np.exp(np.minimum(y, 709)) - self.step / 2
+        half = self.step / 2
+        y = _mirrored(y, self.low - half, self.high + half)
         return np.clip(self._nearest(y), self.low, self.high)
 
     def _nearest(self, y: np.ndarray) -> np.ndarray:
         return on_grid(self.low, self.step, nearest_place(y, self.low, self.step))
+
+
+def _mirrored(y: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values with those a little beyond an end as far within: clipped, they would heap."""
+    beyond = np.maximum(low - y, y - high)
+    near = (beyond > 0) & (beyond <= (high - low) / 2)
+    return np.where(near, np.where(y < low, 2 * low - y, 2 * high - y), y)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _NAMES = re.compile(r"(no|nr|id|ids|number|num|index|key|code)$", re.IGNORECASE)
 def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     """With what there is to say of values x [n] in a column of numbers."""
     kind, why = found.kind, found.why
-    note = _far(x, where) or found.note
+    note = far_note(x, where) or found.note
     if isinstance(kind, Spike):
         kind, x = kind.rest, x[x != kind.value]
     off = _off_grid(kind, x)
@@ -39,7 +40,16 @@ def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     return dataclasses.replace(found, why=why, note=note)
 
 
-def far_values(x: np.ndarray) -> dict[float, int]:
+def typed(value: float) -> str:
+    """As --na takes it, all digits."""
+    return f"{value:.15g}"
+
+
+def far_values(
+    x: np.ndarray,
+    text: Callable[[float], str] = typed,
+    is_sentinel: Callable[[str], Any] = _NINES,
+) -> dict[float, int]:
     """Values that may stand for missing ones, and in how many rows each of them is.
 
     At most three, beyond a gap of twice the range of nearly all others; each in three rows
@@ -60,12 +70,7 @@ def far_values(x: np.ndarray) -> dict[float, int]:
             if inner.min() - value > 2 * width:
                 found |= seen
             left = inner
-    return {v: n for v, n in found.items() if n >= _REPEATED or _NINES(_typed(v))}
-
-
-def _typed(value: float) -> str:
-    """As --na takes it, all digits."""
-    return f"{value:.15g}"
+    return {v: n for v, n in found.items() if n >= _REPEATED or is_sentinel(text(v))}
 
 
 def _some(x: np.ndarray) -> np.ndarray:
@@ -73,14 +78,19 @@ def _some(x: np.ndarray) -> np.ndarray:
     return x[:: max(1, len(x) // _LOOKED_AT)]
 
 
-def _far(x: np.ndarray, where: str) -> str:
-    """A note on values that may stand for missing ones."""
-    found = far_values(x)
+def far_note(
+    x: np.ndarray,
+    where: str,
+    text: Callable[[float], str] = typed,
+    is_sentinel: Callable[[str], Any] = _NINES,
+) -> str:
+    """A note on values that may stand for missing ones, in words that --na takes."""
+    found = far_values(x, text, is_sentinel)
     if not found:
         return ""
-    told = " and ".join(f"{_typed(v)} in {n} rows" for v, n in found.items())
+    told = " and ".join(f"{text(v)} in {n} rows" for v, n in found.items())
     told = told.replace(" in 1 rows", " in 1 row")
-    options = " ".join(f"--na {_typed(v)}" for v in found)
+    options = " ".join(f"--na {text(v)}" for v in found)
     one = len(found) == 1
     return (
         f"{where}: {told} {'lies' if one else 'lie'} far from all other values; if"

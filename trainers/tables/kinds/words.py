@@ -1,11 +1,13 @@
 """The kinds of words, and levels with their shares."""
 
 import collections
+import contextlib
 import shlex
 from typing import Any
 
 import numpy as np
 
+from trainers.tables import dates
 from trainers.tables.checks import InputError
 from trainers.tables.kinds.found import Found, option
 from trainers.tables.kinds.levels import Levels, Skipped
@@ -40,6 +42,33 @@ def of_words(x: np.ndarray, where: str) -> Found:
     if len(levels) > _MAX_LEVELS or not enough:
         return _left_out(len(levels), len(x), where)
     return Found(counted(x, levels, "categorical"), f"{len(levels)} words")
+
+
+def no_numbers(name: str, x: np.ndarray, where: str) -> InputError:
+    """The error for words where numbers were asked for, and anything but dates."""
+    word = x[:1].tolist()[0]
+    if name == "date":
+        bad = None
+        if x.dtype == object:
+            with contextlib.suppress(InputError):  # without pyarrow
+                bad = dates.misfit([str(cell) for cell in x])
+        if bad is None and isinstance(word, str):
+            return InputError(
+                f"`kinds` asks for date; {where} holds words, as {word!r}. Convert them,"
+                " with pandas.to_datetime, or write them as 2024-01-31 in a text, where"
+                " they may be day/month or month/day; or use categorical."
+            )
+        word = word if bad is None else bad
+        return InputError(
+            f"`kinds` asks for date; {where} holds {word!r}, which is no date that is read"
+            " where the others are. Write 2024-01-31, 31/1/2024, 1/31/2024, 31.1.2024 or"
+            " 31 Jan 2024, all alike, with or without a time, or 20240131 in a text; or"
+            " use categorical."
+        )
+    return InputError(
+        f"`kinds` asks for {name}, which needs numbers; {where} holds words, as {word!r}."
+        " Use categorical or skipped."
+    )
 
 
 def _left_out(num_levels: int, n: int, where: str) -> Found:

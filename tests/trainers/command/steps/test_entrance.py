@@ -175,3 +175,14 @@ def test_parts_are_encoded_with_noise_of_their_own(tmp_path):
     assert len(np.unique(values)) == 200
     again = table.encoded("valid", seed=1).rows
     np.testing.assert_array_equal(again, parts[1])
+
+
+@pytest.mark.parametrize("value", ["23:59:00", "23:59", "2020-02-01"])
+def test_dates_and_times_that_stand_for_missing_ones(value):
+    kind = "datetime64[s]" if "-" in value else "timedelta64[s]"
+    seconds = 86_340 if ":" in value else 1_580_515_200
+    values = np.array([60, seconds, 120]).astype(kind)
+    table, notes, unmatched = with_missing(frame(t=values), [value])
+    assert table["t"].missing.tolist() == [False, True, False]
+    assert "t: 1 cells count as missing" in notes[0]
+    assert not unmatched

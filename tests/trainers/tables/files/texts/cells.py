@@ -140,5 +140,6 @@ KINDS = {
     "days that there are not": Text(
         "d,b\n31/02/2024,1\n30/03/2024,5\n",
         {"d": ["31/02/2024", "30/03/2024"], "b": [1, 5]},
+        ("`d` looks like dates, as '31/02/2024', and is left as words",),
     ),
 }

@@ -1,0 +1,52 @@
+"""Numbers in types that tell more than float64 does, or fewer digits."""
+
+import numpy as np
+
+_NEARLY_ALL = 0.98  # of the values, that have so few digits
+_COARSE = 2  # times what their type resolves, for digits to be theirs
+
+
+def digits_of(x: np.ndarray) -> int | None:
+    """After the point, of nearly all values of a type that holds few; None if of any number."""
+    top = np.abs(x).max(initial=0)
+    for digits in range(10):
+        if not 10.0**-digits > _COARSE * np.spacing(top):
+            break
+        decimal = np.round(np.float64(x), digits).astype(x.dtype)
+        if np.mean(decimal == x) >= _NEARLY_ALL:
+            return digits
+    return None
+
+
+def is_told(x: np.ndarray) -> bool:
+    """Whether float64 tells whole numbers from their neighbours."""
+    return not len(x) or max(-int(x.min()), int(x.max())) < 2**53
+
+
+def needs_origin(x: np.ndarray) -> bool:
+    """Whether float64 tells the differences of whole numbers, but not the numbers."""
+    low, high = int(x.min()), int(x.max())
+    return max(-low, high) >= 2**53 > high - low
+
+
+def from_origin(origin: int, x: np.ndarray) -> np.ndarray:
+    """x − origin, float64, exact where the result is."""
+    if x.dtype.kind in "iu":
+        # Modulo 2⁶⁴, so right where it fits.
+        whole = (x.astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.int64)
+        far = np.abs(np.float64(x) - origin) >= 2**62
+        return np.where(far, np.float64(x) - origin, np.float64(whole))
+    return np.float64(x) - origin
+
+
+def whole_from(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:
+    """x + origin in a type of integers, or the nearest that it holds."""
+    info = np.iinfo(dtype)
+    low, high = float(info.min - origin), float(info.max - origin)
+    inside = (x > low) & (x < high)
+    whole = np.where(inside, x, 0)
+    if origin:
+        near = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
+        whole = near.astype(np.uint64) + np.uint64(origin % 2**64)
+    ends = np.where(x >= high, dtype.type(info.max), dtype.type(info.min))
+    return np.where(inside, whole.astype(dtype), ends)
