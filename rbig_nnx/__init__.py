@@ -12,6 +12,7 @@ from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
 from rbig_nnx.nn.flow import output_kernel_magnitudes as output_kernel_magnitudes
 from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
+from rbig_nnx.nn.radial import RadialTransform as RadialTransform
 from rbig_nnx.nn.recipes import coupling_flow as coupling_flow
 from rbig_nnx.nn.recipes import diagonal_flow as diagonal_flow
 from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation

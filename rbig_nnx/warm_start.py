@@ -37,6 +37,7 @@ from rbig_nnx.nn.base.layer import as_bijector
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
 from rbig_nnx.report import LayerReport, WarmStartReport
@@ -167,6 +168,7 @@ def warm_start(
                 parts,
                 kind_of(following) if isinstance(following, _MIXTURES) else None,
                 place and place.foreseen,
+                elliptical=isinstance(following, RadialTransform),
             )
         previous = layer
         done = layer is first and isinstance(layer, Standardize)

@@ -12,7 +12,7 @@ import trainers
 LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
-    "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
+    "RadialTransform", "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
     "coupling_flow", "diagonal_flow", "from_config", "information", "keep_activations",
     "output_kernel_magnitudes", "to_config", "warm_start",
 }  # fmt: skip
@@ -23,7 +23,7 @@ TRAINERS = {
 }  # fmt: skip
 BIJECTORS = {
     "Coupling", "Householder", "Linear", "MixtureGaussianization",
-    "TailGaussianization",
+    "RadialGaussianization", "TailGaussianization",
 }  # fmt: skip
 INFORMATION = {
     "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",

@@ -9,6 +9,7 @@ from flax import nnx
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
@@ -20,6 +21,7 @@ _LAYERS = {
         HouseholderRotation,
         MixtureCDFCoupling,
         MixtureCDFMarginal,
+        RadialTransform,
         Standardize,
         TailTransform,
         Whiten,

@@ -13,6 +13,7 @@ from rbig_nnx.math.params import ANCHOR_WEIGHT, Family
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
@@ -31,6 +32,7 @@ def coupling_flow(
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
     whiten: bool = False,
+    radial: bool = False,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
     param_dtype: Any = jnp.float32,
@@ -57,6 +59,8 @@ def coupling_flow(
       tails: put a `TailTransform` before the blocks, for columns with heavy tails.
       whiten: put a `Whiten` layer before the blocks, for columns that are linearly
         dependent: rotations alone cannot undo other mixtures of sources.
+      radial: put a `RadialTransform` before the blocks, behind `Whiten` if that is asked for,
+        for features that share one random scale, as those of a Student's t do.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
       param_dtype: storage dtype of all parameters.
@@ -129,7 +133,9 @@ def coupling_flow(
             rngs=rngs,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
+    first = _next_to_the_data(
+        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+    )
     return _flow(
         first,
         block,
@@ -149,6 +155,7 @@ def diagonal_flow(
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
     whiten: bool = False,
+    radial: bool = False,
     param_dtype: Any = jnp.float32,
     bias_metadata: dict[str, Any] | None = None,
     vectors_metadata: dict[str, Any] | None = None,
@@ -188,14 +195,17 @@ def diagonal_flow(
             bias_metadata=bias_metadata,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
+    first = _next_to_the_data(
+        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+    )
     return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
 def _next_to_the_data(
-    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool
+    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool, radial: bool
 ) -> list[nnx.Module]:
-    kinds = [Standardize, *[TailTransform] * tails, *[Whiten] * whiten]
+    asked = {TailTransform: tails, Whiten: whiten, RadialTransform: radial}
+    kinds = [Standardize, *(kind for kind, wanted in asked.items() if wanted)]
     return [kind(num_features, param_dtype=param_dtype) for kind in kinds]
 
 

@@ -70,8 +70,8 @@ class TailTransform(Layer):
         return TailParams(
             location=self.centre[...] + spread * self.location[...],
             log_scale=self.log_spread[...] + self.log_scale[...],
-            left=_index(self.left_tail[...]),
-            right=_index(self.right_tail[...]),
+            left=tail_index(self.left_tail[...]),
+            right=tail_index(self.right_tail[...]),
         )
 
     def set_tails(self, params: TailParams) -> None:
@@ -92,6 +92,7 @@ class TailTransform(Layer):
         return {"num_features": self.num_features}
 
 
-def _index(stored: Array) -> Array:
+def tail_index(stored: Array) -> Array:
+    """The tail index of what a parameter holds: its absolute value."""
     # Not `abs`, whose derivative at 0 is 0: an index that starts there would stay.
     return jnp.where(stored < 0, -stored, stored)
