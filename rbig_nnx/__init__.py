@@ -12,13 +12,13 @@ from rbig_nnx.nn.coupling import MixtureCDFCoupling as MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow as GaussianizationFlow
 from rbig_nnx.nn.flow import output_kernel_magnitudes as output_kernel_magnitudes
 from rbig_nnx.nn.marginal import MixtureCDFMarginal as MixtureCDFMarginal
-from rbig_nnx.nn.radial import RadialTransform as RadialTransform
 from rbig_nnx.nn.recipes import coupling_flow as coupling_flow
 from rbig_nnx.nn.recipes import diagonal_flow as diagonal_flow
 from rbig_nnx.nn.rotation import HouseholderRotation as HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks as ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize as Standardize
 from rbig_nnx.nn.standardize import Whiten as Whiten
+from rbig_nnx.nn.tails import RadialTransform as RadialTransform
 from rbig_nnx.nn.tails import TailTransform as TailTransform
 from rbig_nnx.report import LayerReport as LayerReport
 from rbig_nnx.report import WarmStartReport as WarmStartReport

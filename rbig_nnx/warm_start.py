@@ -37,9 +37,9 @@ from rbig_nnx.nn.base.layer import as_bijector
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context, find_flows
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.tails import RadialTransform
 from rbig_nnx.report import LayerReport, WarmStartReport
 
 BACKENDS = ("jax", "sklearn")

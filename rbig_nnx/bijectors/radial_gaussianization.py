@@ -3,8 +3,8 @@
 import distrax
 from jaxtyping import Array
 
-from rbig_nnx.math import radial
-from rbig_nnx.math.radial import RadialParams
+from rbig_nnx.math.tails import radius
+from rbig_nnx.math.tails.radius import RadialParams
 
 
 class RadialGaussianization(distrax.Bijector):
@@ -14,7 +14,7 @@ class RadialGaussianization(distrax.Bijector):
     one random scale, become about Gaussian, as Lyu and Simoncelli, Nonlinear extraction of
     independent components of natural images using radial Gaussianization, 2009, propose; at
     λ = 0 the map is the scale alone. Their map of the radius is a table; this one is closed
-    both ways, see `rbig_nnx.math.radial`. Events are vectors.
+    both ways, see `rbig_nnx.math.tails.radius`. Events are vectors.
 
     Args:
       params: log scale and tail index.
@@ -22,7 +22,7 @@ class RadialGaussianization(distrax.Bijector):
     Example:
       >>> import jax.numpy as jnp
       >>> from rbig_nnx.bijectors import RadialGaussianization
-      >>> from rbig_nnx.math.radial import RadialParams
+      >>> from rbig_nnx.math.tails.radius import RadialParams
       >>> bijector = RadialGaussianization(RadialParams(*jnp.array([0.0, 1.0])))
       >>> print(bijector.forward(jnp.array([-3e4, 4e4])).round(2))
       [-2.79  3.72]
@@ -39,8 +39,8 @@ class RadialGaussianization(distrax.Bijector):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Computes y = f(x) and log|det J(f)(x)|."""
-        return radial.contract(x, self._params)
+        return radius.contract(x, self._params)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Computes x = f^{-1}(y) and log|det J(f^{-1})(y)|."""
-        return radial.expand(y, self._params)
+        return radius.expand(y, self._params)

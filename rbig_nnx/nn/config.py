@@ -9,11 +9,10 @@ from flax import nnx
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 _LAYERS = {
     layer.__name__: layer

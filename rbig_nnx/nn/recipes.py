@@ -13,11 +13,10 @@ from rbig_nnx.math.params import ANCHOR_WEIGHT, Family
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
-from rbig_nnx.nn.radial import RadialTransform
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 
 def coupling_flow(

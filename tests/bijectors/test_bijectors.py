@@ -13,8 +13,8 @@ from rbig_nnx.bijectors import (
     TailGaussianization,
 )
 from rbig_nnx.math.params import MixtureParams
-from rbig_nnx.math.radial import RadialParams
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.math.tails.columns import TailParams
+from rbig_nnx.math.tails.radius import RadialParams
 from tests.contracts import check_bijector
 from tests.math.test_mixture import random_params
 from tests.slow import slow

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from rbig_nnx.fit import radial
 from rbig_nnx.fit.rotation import covariances
-from rbig_nnx.math.radial import RadialParams, contract
+from rbig_nnx.fit.tails import radius
+from rbig_nnx.math.tails.radius import RadialParams, contract
 
 KEY = jax.random.key(0)
 CORRELATED = 0.8 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
@@ -24,7 +24,7 @@ def test_the_density_is_that_of_the_map(params):
     params = RadialParams(*np.float64(params))
     y, log_det = contract(jnp.asarray(x), RadialParams(*map(jnp.float32, params)))
     expected = log_det - 0.5 * np.sum(np.square(y), 1) - 2 * np.log(2 * np.pi)
-    found = radial.log_density(radial.squared_radii(jnp.asarray(x)), params, 4)
+    found = radius.log_density(radius.squared_radii(jnp.asarray(x)), params, 4)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -32,9 +32,9 @@ def test_the_density_is_that_of_the_map(params):
 def test_its_derivatives(d):
     squares = np.random.default_rng(0).chisquare(d, 50) * 3
     theta = np.array([0.2, np.log(0.3)])
-    _, found = radial._at(squares, theta, d)
+    _, found = radius._at(squares, theta, d)
     for i, step in enumerate(1e-5 * np.eye(2)):
-        above, below = (radial._at(squares, theta + s, d)[0] for s in (step, -step))
+        above, below = (radius._at(squares, theta + s, d)[0] for s in (step, -step))
         np.testing.assert_allclose(found[i], (above - below) / 2e-5, rtol=1e-5)
 
 
@@ -46,9 +46,9 @@ def test_it_is_the_maximum_of_the_weighted_likelihood():
 
     def loss(theta):
         params = RadialParams(theta[0], np.exp(theta[1]))
-        return -weights @ radial.log_density(squares, params, 3) / weights.sum()
+        return -weights @ radius.log_density(squares, params, 3) / weights.sum()
 
-    found = radial.fit_radial(squares, weights, 3, KEY)
+    found = radius.fit_radial(squares, weights, 3, KEY)
     best = scipy.optimize.minimize(loss, [0.0, 0.0], method="Nelder-Mead")
     assert loss([found.log_scale, np.log(found.index)]) < best.fun + 1e-6
 
@@ -56,26 +56,26 @@ def test_it_is_the_maximum_of_the_weighted_likelihood():
 @pytest.mark.parametrize("n", [300, 20_000])
 def test_the_index_is_that_of_the_tail(n):
     squares = np.sum(students_t(0, n, 4, np.eye(8)) ** 2, axis=1)
-    found = radial.fit_radial(squares, np.ones(n), 8, KEY)
+    found = radius.fit_radial(squares, np.ones(n), 8, KEY)
     np.testing.assert_allclose(found.index, 1 / 4, atol=0.1)
 
 
 def test_normal_rows_gain_nothing():
     rng = np.random.default_rng(0)
     squares, fresh = rng.chisquare(6, (2, 4_000))
-    found = radial.fit_radial(squares, np.ones(4_000), 6, KEY)
-    gains = radial.log_density(fresh, found, 6) - radial.log_density(
-        fresh, radial.IDENTITY, 6
+    found = radius.fit_radial(squares, np.ones(4_000), 6, KEY)
+    gains = radius.log_density(fresh, found, 6) - radius.log_density(
+        fresh, radius.IDENTITY, 6
     )
     assert abs(gains.mean()) < 0.002
-    assert not radial.worth_it(gains, np.ones(4_000))
+    assert not radius.worth_it(gains, np.ones(4_000))
 
 
 def test_no_single_row_decides():
     gains = np.full(300, -0.1)
     gains[0] = 1e6
-    assert not radial.worth_it(gains, np.ones(300))
-    assert radial.worth_it(-gains, np.ones(300))
+    assert not radius.worth_it(gains, np.ones(300))
+    assert radius.worth_it(-gains, np.ones(300))
 
 
 def test_the_shape_of_few_heavy_rows_is_better_than_their_covariance_and_of_its_size():
@@ -91,7 +91,7 @@ def test_the_shape_of_few_heavy_rows_is_better_than_their_covariance_and_of_its_
             np.asarray(f[0], float)
             for f in (
                 covariances(x, weights),
-                radial.elliptical_covariances(x, weights, KEY),
+                radius.elliptical_covariances(x, weights, KEY),
             )
         )
         lags.append(far(plain) - far(own))
@@ -104,5 +104,5 @@ def test_the_shape_of_normal_rows_is_their_covariance():
     rows = np.random.default_rng(0).multivariate_normal(np.zeros(4), CORRELATED, 4_000)
     x, weights = jnp.asarray(rows, jnp.float32), jnp.ones(4_000)
     plain = covariances(x, weights)[0]
-    own = radial.elliptical_covariances(x, weights, KEY)[0]
+    own = radius.elliptical_covariances(x, weights, KEY)[0]
     np.testing.assert_allclose(own, plain, atol=0.02)

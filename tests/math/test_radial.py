@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rbig_nnx.math.radial import RadialParams, contract, expand
+from rbig_nnx.math.tails.radius import RadialParams, contract, expand
 
 INDICES = [0.0, 1e-12, 1e-3, 0.15, 1.0, 3.5]
 DIRECTIONS = np.random.default_rng(0).normal(size=(400, 3))

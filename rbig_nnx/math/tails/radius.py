@@ -4,7 +4,7 @@ With a tail index λ ≥ 0, t = x / scale and d features,
 
     y = t √(log(1 + λ |t|²) / (λ |t|²)),   t = y √((exp(λ |y|²) − 1) / (λ |y|²)):
 
-the map of `rbig_nnx.math.tails` for |t|, while directions stay. At λ = 0 both are the identity,
+the map of `rbig_nnx.math.tails.columns` for |t|, while directions stay. At λ = 0 both are the identity,
 exactly. No map of single features makes a multivariate Student's t Gaussian, however they are
 rotated, since all its features share one random scale; a map of the radius does (Lyu and
 Simoncelli, Nonlinear extraction of independent components of natural images using radial
@@ -15,7 +15,7 @@ With v = λ |y|² = log(1 + λ |t|²) and q = log(|y| / |t|)
 
     log|det ∂y/∂t| = (d − 2) q − v,
 
-and with c(v) of `rbig_nnx.math.tails`, all derivatives are those of u = λ |t|²:
+and with c(v) of `rbig_nnx.math.tails.columns`, all derivatives are those of u = λ |t|²:
 
     ∂v/∂u = exp(−v),   ∂q/∂u = −c exp(−v) / 2.
 """
@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rbig_nnx.math.tails import TailParams, curvature, lighten, log_ratio
+from rbig_nnx.math.tails.columns import TailParams, curvature, lighten, log_ratio
 
 _FAR = (
     1e15  # of y: its square has a float, and exp(λ y²) none, unless λ is 0 to rounding
@@ -121,7 +121,7 @@ def contract(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.radial import RadialParams, contract
+      >>> from rbig_nnx.math.tails.radius import RadialParams, contract
       >>> params = RadialParams(*jnp.array([0.0, 0.2]))
       >>> y, _ = contract(jnp.array([[0.03, 0.04], [30.0, 40.0], [3e8, 4e8]]), params)
       >>> print(y.round(2))
@@ -152,10 +152,10 @@ def expand(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.radial import RadialParams, expand
+      >>> from rbig_nnx.math.tails.radius import RadialParams, expand
       >>> params = RadialParams(*jnp.array([0.0, 0.2]))
-      >>> print(expand(jnp.array([3.35, 4.47]), params)[0].round(1))
-      [29.9 39.9]
+      >>> print(expand(jnp.array([3.35, 4.47]), params)[0].round())
+      [30. 40.]
     """
     y, log_scale, index = _alike(y, params)
     y = _bounded(y, jnp.finfo(y.dtype).max)
