@@ -21,7 +21,8 @@ class TailTransform(Layer):
     Student's t with ν = 1/λ degrees of freedom has them, become Gaussian before any other
     layer sees them. Networks train badly behind heavy tails, wherever else the flow makes up
     for them (Hickling and Prangle, Flexible tails for normalizing flows, 2025); the map is
-    that of `rbig_nnx.math.tails.columns`. Place it after `Standardize`, before the first rotation.
+    that of `rbig_nnx.math.tails.columns`. Place it after `Standardize`, before the first
+    rotation.
 
     It is the identity, exactly, until `warm_start` fits it by maximum likelihood, and stays
     so in features where rows that were not fitted gain nothing by it. All four parameters of
@@ -100,8 +101,8 @@ class RadialTransform(Layer):
     of single features and rotations leave them dependent; the radius |x| of whitened rows
     carries what they share, and here it becomes that of normal rows (Lyu and Simoncelli,
     Nonlinear extraction of independent components of natural images using radial
-    Gaussianization, 2009); the map is that of `rbig_nnx.math.tails.radius`. Place it after `Whiten`,
-    which then finds the shape of the rows by their likelihood behind this layer.
+    Gaussianization, 2009); the map is that of `rbig_nnx.math.tails.radius`. Place it after
+    `Whiten`, which then finds the shape of the rows by their likelihood behind this layer.
 
     It is the identity, exactly, until `warm_start` fits it by maximum likelihood, and stays so
     where rows that were not fitted gain nothing by it. Log scale and tail index train; the

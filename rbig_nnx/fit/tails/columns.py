@@ -1,9 +1,9 @@
 """Location, scale and tail indices of every column by maximum likelihood.
 
-The density of a column is that of a normal z mapped by `rbig_nnx.math.tails.columns`. In NumPy on the
-host, on a sketch: four numbers a column are found by Levenberg's steps on the scores' outer
-products (Berndt, Hall, Hall and Hausman, Estimation and inference in nonlinear structural
-models, 1974), which are positive whatever the start is.
+The density of a column is that of a normal z mapped by `rbig_nnx.math.tails.columns`. In
+NumPy on the host, on a sketch: four numbers a column are found by Levenberg's steps on the
+scores' outer products (Berndt, Hall, Hall and Hausman, Estimation and inference in nonlinear
+structural models, 1974), which are positive whatever the start is.
 
 Tail indices of few rows are noise: their law over the columns and sides is estimated with
 them, and they shrink to its mean as far as their errors explain that they differ.
