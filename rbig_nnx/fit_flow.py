@@ -31,6 +31,7 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
+from rbig_nnx.nn.tails import RadialTransform
 from rbig_nnx.report import LayerReport
 from rbig_nnx.targets.rows import FlowRows
 
@@ -95,6 +96,7 @@ def fit_flow(
                 parts,
                 kind_of(following) if isinstance(following, _MIXTURES) else None,
                 place and place.foreseen,
+                elliptical=isinstance(following, RadialTransform),
             )
         previous = layer
         done = layer is first and isinstance(layer, Standardize)

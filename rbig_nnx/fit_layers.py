@@ -15,15 +15,17 @@ from scipy.optimize import linear_sum_assignment
 from rbig_nnx.fit.judges import judged
 from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.rotation import covariances, fit_rotation
-from rbig_nnx.fit.tails import fit_tails
+from rbig_nnx.fit.tails import radius
+from rbig_nnx.fit.tails.columns import fit_tails
 from rbig_nnx.math import householder
 from rbig_nnx.math.params import MixtureParams
 from rbig_nnx.math.sums import in_float64
+from rbig_nnx.math.tails.radius import RadialParams
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize, Whiten, principal_axes
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
@@ -116,27 +118,67 @@ def _covariances(place: Place) -> tuple[str, list[np.ndarray]]:
     Shrinkage adds as much to the least variance as to the largest, which few rows need and
     many do not bear.
     """
-    pairs = [covariances(b.x, b.rows.fit) for b in place.blocks]
+    fits = [
+        radius.elliptical_covariances(b.x, b.rows.fit, b.key)
+        if place.elliptical
+        else covariances(b.x, b.rows.fit)
+        for b in place.blocks
+    ]
     plain, shrunk = (
-        [np.asarray(c, np.float64) for c in cs] for cs in zip(*pairs, strict=True)
+        [np.asarray(c, np.float64) for c in cs] for cs in zip(*fits, strict=True)
     )
     if not place.options.holds_out:
         return "white", plain
     scores = [
-        sum(_gaussian(b, b.own(cs)) for b in judged(place.blocks))
+        sum(_white(b, b.own(cs)) for b in judged(place.blocks))
         for cs in (plain, shrunk)
     ]
     return ("white, shrunk", shrunk) if scores[1] > scores[0] else ("white", plain)
 
 
-def _gaussian(block: Block, covariance: np.ndarray) -> float:
-    """Twice the log density of the rows that judge, up to a constant, of mean 0."""
-    weights = np.asarray(block.rows.judge, np.float64)
-    x = np.asarray(block.x, np.float64)[weights > 0]
-    weights = weights[weights > 0]
+def _white(block: Block, covariance: np.ndarray) -> float:
+    """Log density of the rows that judge, of mean 0, behind what follows."""
     variances, axes = principal_axes(covariance)
-    squares = np.sum((x @ axes) ** 2 / variances, axis=1)
-    return -float(weights @ (squares + np.sum(np.log(variances))))
+    squares = np.sum((np.asarray(block.x, np.float64) @ axes) ** 2 / variances, axis=1)
+    own = _radius(block, squares) if block.place.elliptical else radius.IDENTITY
+    densities, weights = _densities(block, squares, own)
+    return float(weights @ (densities - 0.5 * np.sum(np.log(variances))))
+
+
+@fit_layer.register
+def _(layer: RadialTransform, block: Block) -> str:
+    action, found = block.place.once("radius", lambda: _fit_radii(block.place))
+    layer.set_radial(block.own(found))
+    return action
+
+
+def _fit_radii(place: Place) -> tuple[str, list[RadialParams]]:
+    """What was done, and each chain's map: the identity where rows that judge do not gain."""
+    squares = [radius.squared_radii(b.x) for b in place.blocks]
+    fits = [_radius(*pair) for pair in zip(place.blocks, squares, strict=True)]
+    if place.options.holds_out:
+        judges = judged([*zip(place.blocks, squares, fits, strict=True)])
+        found = [_densities(*judge) for judge in judges]
+        plain = [_densities(b, s, radius.IDENTITY)[0] for b, s, _ in judges]
+        gained, weights = map(np.concatenate, zip(*found, strict=True))
+        if not radius.worth_it(gained - np.concatenate(plain), weights):
+            return "left as it is", [radius.IDENTITY for _ in fits]
+    return f"tail index {fits[0].index:.2f}", fits
+
+
+def _radius(block: Block, squares: np.ndarray) -> RadialParams:
+    """The fit of a map to the radii of the rows that are fitted."""
+    weights = np.asarray(block.rows.fit, np.float64)
+    return radius.fit_radial(squares, weights, block.x.shape[1], block.key)
+
+
+def _densities(
+    block: Block, squares: np.ndarray, params: RadialParams
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log densities of the rows that judge by their radii, and their weights."""
+    weights = np.asarray(block.rows.judge, np.float64)
+    squares, weights = squares[weights > 0], weights[weights > 0]
+    return radius.log_density(squares, params, block.x.shape[1]), weights
 
 
 @fit_layer.register

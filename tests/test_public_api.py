@@ -12,7 +12,7 @@ import trainers
 LIBRARY = {
     "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
-    "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
+    "RadialTransform", "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
     "coupling_flow", "diagonal_flow", "from_config", "information", "keep_activations",
     "output_kernel_magnitudes", "register_layer", "stack_blocks", "to_config",
     "unstack_blocks", "warm_start", "widen",
@@ -24,7 +24,7 @@ TRAINERS = {
 }  # fmt: skip
 BIJECTORS = {
     "Coupling", "Householder", "Linear", "MixtureGaussianization",
-    "TailGaussianization",
+    "RadialGaussianization", "TailGaussianization",
 }  # fmt: skip
 INFORMATION = {
     "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",

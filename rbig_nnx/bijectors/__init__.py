@@ -6,6 +6,9 @@ from rbig_nnx.bijectors.linear import Linear as Linear
 from rbig_nnx.bijectors.mixture_gaussianization import (
     MixtureGaussianization as MixtureGaussianization,
 )
+from rbig_nnx.bijectors.radial_gaussianization import (
+    RadialGaussianization as RadialGaussianization,
+)
 from rbig_nnx.bijectors.tail_gaussianization import (
     TailGaussianization as TailGaussianization,
 )

@@ -3,8 +3,8 @@
 import distrax
 from jaxtyping import Array
 
-from rbig_nnx.math import tails
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.math.tails import columns
+from rbig_nnx.math.tails.columns import TailParams
 
 
 class TailGaussianization(distrax.Bijector):
@@ -14,7 +14,7 @@ class TailGaussianization(distrax.Bijector):
     λ = 0 the map is the identity up to location and scale. The layer next to the data that
     Hickling and Prangle, Flexible tails for normalizing flows, 2025, argue for. Their own
     map, through erfc(|z| / √2)^(−λ), has exponential tails and a bend in the middle at
-    λ = 0; this one is of Wallace, see `rbig_nnx.math.tails`. Scalar events; use
+    λ = 0; this one is of Wallace, see `rbig_nnx.math.tails.columns`. Scalar events; use
     `distrax.Block(b, 1)` for vectors.
 
     Args:
@@ -23,7 +23,7 @@ class TailGaussianization(distrax.Bijector):
     Example:
       >>> import jax.numpy as jnp
       >>> from rbig_nnx.bijectors import TailGaussianization
-      >>> from rbig_nnx.math.tails import TailParams
+      >>> from rbig_nnx.math.tails.columns import TailParams
       >>> bijector = TailGaussianization(TailParams(*jnp.array([0.0, 0.0, 0.0, 1.0])))
       >>> print(bijector.forward(jnp.array([-2.0, 0.0, 1e4])).round(2))
       [-2.    0.    4.29]
@@ -40,8 +40,8 @@ class TailGaussianization(distrax.Bijector):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         """Computes y = f(x) and log|det J(f)(x)|."""
-        return tails.lighten(x, self._params)
+        return columns.lighten(x, self._params)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         """Computes x = f^{-1}(y) and log|det J(f^{-1})(y)|."""
-        return tails.fatten(y, self._params)
+        return columns.fatten(y, self._params)

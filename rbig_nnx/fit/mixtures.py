@@ -91,6 +91,7 @@ class Place:
       parts: their weights in each chain.
       following: kind of the mixtures that follow, if any do.
       known: results of `once`, by name.
+      elliptical: whether a map of the radius follows.
 
     Attributes:
       foreseen: what is `known` at the next place, where trying it out has shown it.
@@ -104,8 +105,11 @@ class Place:
         parts: Sequence[Rows],
         following: tuple | None = None,
         known: Mapping[Any, Any] | None = None,
+        *,
+        elliptical: bool = False,
     ):
         self.key, self.options, self.following = key, options, following
+        self.elliptical = elliptical
         self.blocks = [Block(x, rows, self) for x, rows in zip(xs, parts, strict=True)]
         self._known = dict(known or {})
         self.foreseen: dict[Any, Any] = {}

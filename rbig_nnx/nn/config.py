@@ -13,12 +13,13 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 _OWN = (
     HouseholderRotation,
     MixtureCDFCoupling,
     MixtureCDFMarginal,
+    RadialTransform,
     Standardize,
     TailTransform,
     Whiten,

@@ -16,7 +16,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 
 def coupling_flow(
@@ -31,6 +31,7 @@ def coupling_flow(
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
     whiten: bool = False,
+    radial: bool = False,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
     precision: Any = "highest",
@@ -58,6 +59,8 @@ def coupling_flow(
       tails: put a `TailTransform` before the blocks, for columns with heavy tails.
       whiten: put a `Whiten` layer before the blocks, for columns that are linearly
         dependent: rotations alone cannot undo other mixtures of sources.
+      radial: put a `RadialTransform` before the blocks, behind `Whiten` if that is asked for,
+        for features that share one random scale, as those of a Student's t do.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
       precision: of the conditioners' products: float32 stays float32 on every platform,
@@ -133,7 +136,9 @@ def coupling_flow(
             rngs=rngs,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
+    first = _next_to_the_data(
+        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+    )
     return _flow(
         first,
         block,
@@ -153,6 +158,7 @@ def diagonal_flow(
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
     whiten: bool = False,
+    radial: bool = False,
     param_dtype: Any = jnp.float32,
     bias_metadata: dict[str, Any] | None = None,
     vectors_metadata: dict[str, Any] | None = None,
@@ -192,14 +198,17 @@ def diagonal_flow(
             bias_metadata=bias_metadata,
         )
 
-    first = _next_to_the_data(num_features, param_dtype, tails=tails, whiten=whiten)
+    first = _next_to_the_data(
+        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+    )
     return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
 def _next_to_the_data(
-    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool
+    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool, radial: bool
 ) -> list[nnx.Module]:
-    kinds = [Standardize, *[TailTransform] * tails, *[Whiten] * whiten]
+    asked = {TailTransform: tails, Whiten: whiten, RadialTransform: radial}
+    kinds = [Standardize, *(kind for kind, wanted in asked.items() if wanted)]
     return [kind(num_features, param_dtype=param_dtype) for kind in kinds]
 
 

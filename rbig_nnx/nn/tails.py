@@ -1,4 +1,4 @@
-"""The layer next to the data that takes heavy tails off each feature."""
+"""The layers before the blocks that take heavy tails off: of each feature, of the radius."""
 
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from rbig_nnx.bijectors import TailGaussianization
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.bijectors import RadialGaussianization, TailGaussianization
+from rbig_nnx.math.tails.columns import TailParams
+from rbig_nnx.math.tails.radius import RadialParams
 from rbig_nnx.nn.base.layer import Frozen, Layer
 
 
@@ -20,7 +21,8 @@ class TailTransform(Layer):
     Student's t with ν = 1/λ degrees of freedom has them, become Gaussian before any other
     layer sees them. Networks train badly behind heavy tails, wherever else the flow makes up
     for them (Hickling and Prangle, Flexible tails for normalizing flows, 2025); the map is
-    that of `rbig_nnx.math.tails`. Place it after `Standardize`, before the first rotation.
+    that of `rbig_nnx.math.tails.columns`. Place it after `Standardize`, before the first
+    rotation.
 
     It is the identity, exactly, until `warm_start` fits it by maximum likelihood, and stays
     so in features where rows that were not fitted gain nothing by it. All four parameters of
@@ -86,6 +88,67 @@ class TailTransform(Layer):
         """The map at the current parameters."""
         del context
         return distrax.Block(TailGaussianization(self.tail_params()), 1)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, JSON-able."""
+        return {"num_features": self.num_features}
+
+
+class RadialTransform(Layer):
+    """y = t √(log(1 + λ |t|²) / λ) / |t|, t = x / scale.
+
+    Where all features share one random scale, as those of a multivariate Student's t do, maps
+    of single features and rotations leave them dependent; the radius |x| of whitened rows
+    carries what they share, and here it becomes that of normal rows (Lyu and Simoncelli,
+    Nonlinear extraction of independent components of natural images using radial
+    Gaussianization, 2009); the map is that of `rbig_nnx.math.tails.radius`. Place it after
+    `Whiten`, which then finds the shape of the rows by their likelihood behind this layer.
+
+    It is the identity, exactly, until `warm_start` fits it by maximum likelihood, and stays so
+    where rows that were not fitted gain nothing by it. Log scale and tail index train; the
+    index is the absolute value of what is stored, which has a derivative at 0 also.
+
+    Args:
+      num_features: d.
+      param_dtype: dtype of the two parameters.
+      rngs: unused; every layer takes it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import rbig_nnx as rn
+      >>> layer = rn.RadialTransform(2)
+      >>> print(layer.bijector().forward(jnp.array([3.0, 4e4])))
+      [3.e+00 4.e+04]
+      >>> layer.tail[...] = jnp.array(0.5)
+      >>> print(layer.bijector().forward(jnp.array([3e4, 4e4])).round(1))
+      [3.9 5.2]
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs
+        self.num_features = num_features
+        self.log_scale = nnx.Param(jnp.zeros((), param_dtype))
+        self.tail = nnx.Param(jnp.zeros((), param_dtype))
+
+    def radial_params(self) -> RadialParams:
+        """Log scale and tail index."""
+        return RadialParams(self.log_scale[...], _index(self.tail[...]))
+
+    def set_radial(self, params: RadialParams) -> None:
+        """Writes log scale and tail index."""
+        for variable, value in zip((self.log_scale, self.tail), params, strict=True):
+            variable[...] = jnp.asarray(value, variable.dtype)
+
+    def bijector(self, context: Array | None = None) -> distrax.Bijector:
+        """The map at the current parameters."""
+        del context
+        return RadialGaussianization(self.radial_params())
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""

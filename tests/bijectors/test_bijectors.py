@@ -9,10 +9,12 @@ from rbig_nnx.bijectors import (
     Householder,
     Linear,
     MixtureGaussianization,
+    RadialGaussianization,
     TailGaussianization,
 )
 from rbig_nnx.math.params import MixtureParams
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.math.tails.columns import TailParams
+from rbig_nnx.math.tails.radius import RadialParams
 from tests.contracts import check_bijector
 from tests.math.test_mixture import random_params
 from tests.slow import slow
@@ -55,6 +57,7 @@ BIJECTORS = {
     "tails": lambda: TailGaussianization(
         TailParams(*jnp.float32([[0, 1, -1], [0, 1, -1], [0, 0.2, 2], [0, 0, 0.7]]))
     ),
+    "radial": lambda: RadialGaussianization(RadialParams(*jnp.float32([0.4, 0.3]))),
     "chain": lambda: distrax.Chain(
         [coupling((True, False, True)), Householder(jnp.eye(3))]
     ),
@@ -62,7 +65,10 @@ BIJECTORS = {
 
 
 # Others take another way through the same code.
-_FIRST = ("marginal", "logistic", "householder", "linear", "coupling", "tails", "chain")
+_FIRST = (
+    *("marginal", "logistic", "householder", "linear", "coupling", "tails", "radial"),
+    "chain",
+)
 
 
 @pytest.mark.parametrize("name", [n if n in _FIRST else slow(n) for n in BIJECTORS])

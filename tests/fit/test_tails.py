@@ -5,9 +5,9 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from rbig_nnx.fit import tails
-from rbig_nnx.fit.tails import fit_tails
-from rbig_nnx.math.tails import TailParams, lighten
+from rbig_nnx.fit.tails import columns
+from rbig_nnx.fit.tails.columns import fit_tails
+from rbig_nnx.math.tails.columns import TailParams, lighten
 
 KEY = jax.random.key(0)
 
@@ -26,12 +26,12 @@ def log_density(x, params):
 def test_scores_are_the_derivatives_of_the_density_that_the_map_implies():
     points = np.random.default_rng(0).standard_t(3, size=(2, 500))
     theta = np.array([[0.1, -0.1, np.log(0.1), np.log(0.6)], [0.0, 0.3, -2.0, 0.5]])
-    found, scores = tails._at(points, theta)
-    expected = log_density(points.T, tails._params(theta)).T
+    found, scores = columns._at(points, theta)
+    expected = log_density(points.T, columns._params(theta)).T
     np.testing.assert_allclose(found, expected, atol=2e-5)
     for i in range(4):
         step = np.where(np.arange(4) == i, 1e-5, 0)
-        above, below = (tails._at(points, theta + s)[0] for s in (step, -step))
+        above, below = (columns._at(points, theta + s)[0] for s in (step, -step))
         unit = np.exp(-theta[:, 1:2]) if i == 0 else 1  # location is in scales there
         np.testing.assert_allclose(
             scores[:, i], (above - below) / 2e-5 / unit, rtol=1e-4, atol=1e-6
@@ -44,7 +44,7 @@ def test_it_is_the_maximum_of_the_likelihood():
     points = np.sort(x.T)
 
     def loss(theta):
-        return -tails._at(points, theta[None])[0].mean()
+        return -columns._at(points, theta[None])[0].mean()
 
     params, _ = fit_tails(jnp.asarray(x), jnp.ones(800), KEY, judged=False)
     starts = [[0, 0, -1, -1], [1, 0, -1, 0], [-1, 1, 0, 0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rbig_nnx.math.tails import TailParams, fatten, lighten
+from rbig_nnx.math.tails.columns import TailParams, fatten, lighten
 
 LARGEST = float(np.finfo(np.float32).max)
 MAGNITUDES = np.geomspace(1e-37, 0.99 * LARGEST, 2_000).astype(np.float32)

@@ -28,6 +28,7 @@ LAYERS = {
     "standardize": lambda: rn.Standardize(3),
     "tails": lambda: rn.TailTransform(3),
     "whiten": lambda: rn.Whiten(3),
+    "radial": lambda: rn.RadialTransform(3),
     "rotation": lambda: rn.HouseholderRotation(3, rngs=rngs()),
     "rotation, one reflection": lambda: rn.HouseholderRotation(
         3, num_reflections=1, rngs=rngs()

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.math.tails.columns import TailParams
 
 
 def fitted():

@@ -78,6 +78,14 @@ def _tails(about: WarmStartReport) -> str:
     return "are left to the mixtures (--tails True)"
 
 
+def _radius(about: WarmStartReport) -> str:
+    """What was decided about a scale that all columns share, and the option."""
+    found = [la.action for la in about.layers if la.name == "RadialTransform"]
+    if found:
+        return f"taken out, {found[0]} (--radial False)"
+    return "none (--radial True)"
+
+
 def _fit(table, path, settings, workdir, found, identity, progress, printer):
     """The part of `run` that takes its time."""
     began, seconds = time.perf_counter(), seconds_of(settings.budget)
@@ -116,7 +124,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
             f" (train rows that its fits leave out), {about.seconds:.1f} s;"
-            f" heavy tails {_tails(about)}"
+            f" heavy tails {_tails(about)}; shared scale {_radius(about)}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")

@@ -72,7 +72,10 @@ class Reading:
 
 
 _READING = dataclasses.fields(Reading)
-_FLOW = ("num_blocks", "num_components", "hidden", "rotation", "tails", "whiten")
+_FLOW = (
+    *("num_blocks", "num_components", "hidden", "rotation"),
+    *("tails", "whiten", "radial"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,8 @@ class FitFile(Reading, Job):
     # take heavy tails off the columns first (default: where the start gains by it)
     tails: Annotated[bool | None, arg(help_behavior_hint="")] = None
     whiten: bool = True  # take out linear dependence first
+    # then a random scale that all columns share (default: where the start gains by it)
+    radial: Annotated[bool | None, arg(help_behavior_hint="")] = None
     valid_fraction: float = 0.1  # of the rows, held out to choose the step
     test_fraction: float = 0.1  # of the rows, held out to judge
     train: Training = dataclasses.field(default_factory=Training)

@@ -41,9 +41,8 @@ from trainers.tables.schema import Schema
 
 _SETTINGS = (  # arguments that are settings of the flow or of the training
     *("num_blocks", "num_components", "hidden", "family", "rotation"),
-    *("tails", "whiten", "num_steps"),
+    *("tails", "whiten", "radial", "num_steps", "weight_decay"),
     *("batch_size", "learning_rate", "jitter", "patience", "eval_every", "ema_decay"),
-    "weight_decay",
 )
 
 
@@ -59,15 +58,14 @@ class FlowDensity(
     Args:
       num_blocks: (rotation, coupling, coupling) blocks. Here and below None is for what
         suits the table: `trainers.estimators.settings.settings_for` decides.
-      num_components: of each feature's mixture; at most a quarter of the training rows
-        is used.
+      num_components: of each feature's mixture; at most a quarter of the training rows.
       hidden: widths of the conditioner's layers.
       family: "gaussian" or "logistic".
       rotation: of the warm start; "auto" chooses between "pca" and "nongaussian" for each
         block, "random" and "ica" start lower.
-      tails: whether heavy tails are taken off the columns first; None for what held-out
-        rows of the start prefer.
+      tails: take heavy tails off the columns first; None: where held-out rows gain by it.
       whiten: whether linear dependence is taken out first.
+      radial: then a random scale that all columns share; None: where held-out rows gain.
       budget: the time for start, compilation and training, as 420, "90s", "7m" or "1h30m",
         to which the number of steps is fitted; None for as many as suit the rows.
       num_steps: optimiser updates of a run; fewer when validation stops improving.
@@ -121,6 +119,7 @@ class FlowDensity(
         rotation: str = "auto",
         tails: bool | None = None,
         whiten: bool = True,
+        radial: bool | None = None,
         budget: str | float | None = None,
         num_steps: int | None = None,
         batch_size: int | None = None,
@@ -144,6 +143,7 @@ class FlowDensity(
         self.rotation = rotation
         self.tails = tails
         self.whiten = whiten
+        self.radial = radial
         self.budget = budget
         self.num_steps = num_steps
         self.batch_size = batch_size

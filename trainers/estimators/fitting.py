@@ -19,7 +19,7 @@ from trainers.tables.schema import Schema
 from trainers.trainer import Trainer, fit
 
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
-_GAIN = 0.005  # nats for which heavy tails are taken off
+_GAIN = 0.005  # nats for which a layer is put before the blocks
 _FEWEST = 8  # rows of which some can be held out
 
 
@@ -95,7 +95,9 @@ def start(
     """A flow of these rows, warm-started.
 
     Where the architecture leaves it open, starts with and without a `TailTransform` are
-    compared on the rows that their fits leave out; of many rows, starts from a sample.
+    compared on the rows that their fits leave out; of many rows, starts from a sample. A
+    `RadialTransform` takes its place there, or is tried in addition, where alone it is ahead
+    of the start without one.
 
     Args:
       train: rows to fit.
@@ -103,39 +105,86 @@ def start(
       seed: of the parameters and of the warm start.
       options: of `rbig_nnx.warm_start`.
     """
+    asked = {"tails": architecture.tails, "radial": architecture.radial}
+    plain = {name: bool(wanted) for name, wanted in asked.items()}
 
-    def begin(*, tails: bool, **options: Any):
-        return _start(train, architecture, tails=tails, seed=seed, **options)
+    def begin(found: Mapping[str, bool], **options: Any):
+        flow = _flow(train, architecture, seed=seed, **found)
+        return _start(flow, train, architecture.rotation, seed=seed, **options)
 
-    if architecture.tails is not None:
-        return begin(tails=architecture.tails, **options)
-    few = {} if len(train.rows) <= _TRIAL_ROWS else {"max_rows": _TRIAL_ROWS}
-    trials = [begin(tails=tails, **options | few) for tails in (False, True)]
-    tails = trials[1][1].log_prob > trials[0][1].log_prob + _GAIN
-    return begin(tails=tails, **options) if few else trials[tails]
+    if asked == plain:
+        return begin(plain, **options)
+    many = len(train.rows) > _TRIAL_ROWS and architecture.tails is None
+    few = {"max_rows": _TRIAL_ROWS} if many else {}
+    trial = begin(plain, **options | few)
+    least = trial[1].log_prob + _GAIN
+    choice = plain
+    rival = _rival(train, architecture, least, seed=seed, **few)
+    if rival is not None:
+        other = begin(plain | {rival: True}, **options | few)
+        if other[1].log_prob > least:
+            trial, choice = other, plain | {rival: True}
+    return begin(choice, **options) if few else trial
+
+
+def _rival(
+    train: EncodedTable,
+    architecture: Architecture,
+    least: float,
+    *,
+    seed: int,
+    **options: Any,
+) -> str | None:
+    """The layer to try, of those that the architecture leaves open, if any is worth it.
+
+    A map of the radius where, alone, it has more than `least` on the rows that its fit leaves
+    out, and more than maps of the columns' tails: a moment's work beside a start.
+    """
+    d = train.rows.shape[1]
+    tails = "tails" if architecture.tails is None else None
+    if architecture.radial is not None or not architecture.whiten or d < 2:
+        return tails
+
+    def alone(*kinds: Any) -> float:
+        layers = [kind(d) for kind in (rbig_nnx.Standardize, *kinds)]
+        flow = rbig_nnx.GaussianizationFlow(layers)
+        return _start(flow, train, "pca", seed=seed, **options)[1].log_prob
+
+    found = alone(rbig_nnx.Whiten, rbig_nnx.RadialTransform)
+    if found <= least:
+        return tails
+    if tails and found <= alone(rbig_nnx.TailTransform, rbig_nnx.Whiten):
+        return tails
+    return "radial"
 
 
 def _start(
+    flow: rbig_nnx.GaussianizationFlow,
     train: EncodedTable,
-    architecture: Architecture,
+    rotation: str,
     *,
-    tails: bool,
     seed: int,
     **options: Any,
 ) -> tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]:
+    context = train.context if flow.context_features else None
     return rbig_nnx.warm_start(
-        _flow(train, architecture, tails=tails, seed=seed),
+        flow,
         train.rows,
         key=jax.random.key(seed),
-        context=train.context,
+        context=context,
         weights=train.weights,
-        rotation=architecture.rotation,
+        rotation=rotation,
         **options,
     )
 
 
 def _flow(
-    train: EncodedTable, architecture: Architecture, *, tails: bool, seed: int
+    train: EncodedTable,
+    architecture: Architecture,
+    *,
+    tails: bool,
+    radial: bool,
+    seed: int,
 ) -> rbig_nnx.GaussianizationFlow:
     d = train.rows.shape[1]
     return rbig_nnx.coupling_flow(
@@ -146,6 +195,7 @@ def _flow(
         family=architecture.family,
         tails=tails,
         whiten=architecture.whiten and d > 1,
+        radial=radial,
         context_features=0 if train.context is None else train.context.shape[1],
         rngs=nnx.Rngs(seed),
     )
@@ -161,10 +211,11 @@ def compile_ahead(
 ) -> None:
     """Begins to compile what `train_flow` will run, beside the warm start.
 
-    Where the start is found to need a `TailTransform` that was not asked for, in vain.
+    Where the start is found to need a layer that was not asked for, in vain.
     """
-    tails = bool(settings.architecture.tails)
-    flow = _flow(train, settings.architecture, tails=tails, seed=0)
+    architecture = settings.architecture
+    asked = {"tails": bool(architecture.tails), "radial": bool(architecture.radial)}
+    flow = _flow(train, architecture, seed=0, **asked)
     trainer = Trainer(config=settings.train, mesh=mesh)
     trainer.compile(flow, **_data_sets(train, valid, monitor))
 

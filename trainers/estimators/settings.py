@@ -56,6 +56,8 @@ class Architecture:
       tails: whether heavy tails are taken off before the blocks; None for what held-out
         rows of the start prefer.
       whiten: whether linear dependence is.
+      radial: whether a random scale that all features share is, behind whitening; None as
+        for tails.
     """
 
     num_blocks: int = 4
@@ -65,6 +67,7 @@ class Architecture:
     rotation: str = "auto"
     tails: bool | None = None
     whiten: bool = True
+    radial: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

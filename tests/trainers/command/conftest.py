@@ -15,8 +15,7 @@ QUICK = (
     *(
         "--rotation",
         "pca",
-        "--tails",
-        "False",
+        *("--tails", "False", "--radial", "False"),
         "--train.num-steps",
         "20",
         "--train.eval-every",

@@ -15,6 +15,7 @@ SMALL = {
     "num_steps": 2,
     "rotation": "pca",
     "tails": False,
+    "radial": False,
 }
 
 

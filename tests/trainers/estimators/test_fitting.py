@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from trainers.estimators import fitting
 from trainers.estimators.fitting import (
     EncodedTable,
     compile_ahead,
@@ -42,21 +43,51 @@ def test_heavy_tails_are_taken_off_where_the_start_gains(tables):
     assert "TailTransform" not in layers(tables["normal"])
 
 
+@pytest.fixture(scope="module")
+def elliptical():
+    """Rows of four features that share one random scale."""
+    rng = np.random.default_rng(0)
+    return encoded(rng.normal(size=(4, 400)) / np.sqrt(rng.chisquare(2, 400) / 2))
+
+
+@pytest.mark.slow
+def test_a_shared_scale_is_taken_out_where_the_start_gains(tables, elliptical):
+    found = layers(elliptical, rotation="pca")
+    assert found[:3] == ["Standardize", "Whiten", "RadialTransform"]
+    assert "RadialTransform" not in layers(tables["heavy"])
+    assert "RadialTransform" not in layers(tables["normal"])
+
+
+def test_a_map_of_the_radius_is_tried_where_alone_it_is_ahead(tables, elliptical):
+    def rival(table, least, **options):
+        return fitting._rival(table, Architecture(**options), least, seed=0)
+
+    assert rival(elliptical, -5.0) == "radial"
+    assert rival(elliptical, -5.0, tails=False) == "radial"
+    assert rival(elliptical, 0.0) == "tails"
+    assert rival(elliptical, 0.0, tails=False) is None
+    assert rival(elliptical, -5.0, radial=False) == "tails"
+    assert rival(tables["heavy"], -2.8) == "tails"
+    assert rival(tables["one"], -2.8) == "tails"
+
+
 def test_what_is_asked_for_is_built(tables):
-    found = layers(tables["heavy"], tails=False, whiten=False)
+    found = layers(tables["heavy"], tails=False, whiten=False, radial=False)
     assert found[:2] == ["Standardize", "HouseholderRotation"]
-    found = layers(tables["normal"], tails=True)
-    assert found[:3] == ["Standardize", "TailTransform", "Whiten"]
+    found = layers(tables["normal"], tails=True, radial=True)
+    wanted = ["Standardize", "TailTransform", "Whiten", "RadialTransform"]
+    assert found[:4] == wanted
 
 
 def test_one_column_has_nothing_to_whiten(tables):
-    assert "Whiten" not in layers(tables["one"], tails=False)
+    assert "Whiten" not in layers(tables["one"], tails=False, radial=False)
 
 
 def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     compilation.forget()
     train, valid = split(tables["normal"], 0.1, 0)
-    asked = {"num_steps": 2, "hidden": (4,), "num_components": 2, "tails": False}
+    asked = {"num_steps": 2, "hidden": (4,), "num_components": 2}
+    asked |= {"tails": False, "radial": False}
     settings = settings_for(len(train.rows), asked=asked)
     compile_ahead(train, valid, settings)
     flow, _ = start(train, settings.architecture, seed=1)

@@ -20,6 +20,7 @@ SMALL = {
     "num_steps": 50,
     "rotation": "pca",
     "tails": False,
+    "radial": False,
     "random_state": 0,
 }
 RNG = np.random.default_rng(0)

@@ -48,7 +48,7 @@ def _largest(a: Array) -> float:
     return float(jnp.finfo(a.dtype).max)
 
 
-def _curvature(v: Array) -> Array:
+def curvature(v: Array) -> Array:
     """c(v) = 1 / (1 − exp(−v)) − 1/v for v ≥ 0."""
     # ½ + Σ B_2k / (2k)! v^(2k − 1), of Bernoulli numbers.
     k = np.arange(_NUM_TERMS[v.dtype.name], 0, -1)
@@ -61,7 +61,7 @@ def _curvature(v: Array) -> Array:
     return jnp.where(v < 1, 0.5 + near * series, direct)
 
 
-def _log_ratio(v: Array) -> Array:
+def log_ratio(v: Array) -> Array:
     """log((exp(v) − 1) / v) for v ≥ 0."""
     known = v > _NONE**2
     near = jnp.where(known & (v < 1), v, 1)
@@ -101,7 +101,7 @@ def _lighten_jvp(primals, tangents):
     (t, index), (dt, dindex) = primals, tangents
     z, log_slope = _lighten(t, index)
     v = index * z * z
-    c = _curvature(v)
+    c = curvature(v)
     slope = jnp.exp(log_slope)
     shrink = 1 / (1 + v * c)
     square = z * z
@@ -116,9 +116,9 @@ def _fatten(z: Array, index: Array) -> tuple[Array, Array]:
     """t, at most the largest float, and log dt/dz."""
     root = jnp.sqrt(index)
     v = jnp.minimum(jnp.square(root * z), _MOST)
-    log_ratio = _log_ratio(v)
-    t = _bounded(z * jnp.exp(0.5 * log_ratio), _largest(z))
-    return t, v - 0.5 * log_ratio
+    log_growth = 0.5 * log_ratio(v)
+    t = _bounded(z * jnp.exp(log_growth), _largest(z))
+    return t, v - log_growth
 
 
 @_fatten.defjvp
@@ -126,7 +126,7 @@ def _fatten_jvp(primals, tangents):
     (z, index), (dz, dindex) = primals, tangents
     t, log_slope = _fatten(z, index)
     v = index * z * z
-    c = _curvature(v)
+    c = curvature(v)
     square, most = z * z, 1e-3 * _largest(z)
     slope = jnp.minimum(jnp.exp(log_slope), most)
     dt = slope * dz + _bounded(0.5 * t * square * c, most) * dindex
@@ -158,7 +158,7 @@ def lighten(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.tails import TailParams, lighten
+      >>> from rbig_nnx.math.tails.columns import TailParams, lighten
       >>> cauchy = TailParams(*jnp.array([0.0, 0.0, 1.0, 1.0]))
       >>> z, _ = lighten(jnp.array([-1e30, -1.0, 0.0, 1e6]), cauchy)
       >>> print(z.round(1))
@@ -187,7 +187,7 @@ def fatten(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.math.tails import TailParams, fatten
+      >>> from rbig_nnx.math.tails.columns import TailParams, fatten
       >>> fatter_right = TailParams(*jnp.array([10.0, 0.0, 0.0, 0.5]))
       >>> x, _ = fatten(jnp.array([-3.0, 0.0, 3.0]), fatter_right)
       >>> print(x.round(2))

@@ -1,9 +1,9 @@
 """Location, scale and tail indices of every column by maximum likelihood.
 
-The density of a column is that of a normal z mapped by `rbig_nnx.math.tails`. In NumPy on the
-host, on a sketch: four numbers a column are found by Levenberg's steps on the scores' outer
-products (Berndt, Hall, Hall and Hausman, Estimation and inference in nonlinear structural
-models, 1974), which are positive whatever the start is.
+The density of a column is that of a normal z mapped by `rbig_nnx.math.tails.columns`. In
+NumPy on the host, on a sketch: four numbers a column are found by Levenberg's steps on the
+scores' outer products (Berndt, Hall, Hall and Hausman, Estimation and inference in nonlinear
+structural models, 1974), which are positive whatever the start is.
 
 Tail indices of few rows are noise: their law over the columns and sides is estimated with
 them, and they shrink to its mean as far as their errors explain that they differ.
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from rbig_nnx.fit.sample import generator, on_host, row_numbers
 from rbig_nnx.fit.sketch import at_level, sketch
 from rbig_nnx.math.probit import LOG_SQRT_2PI
-from rbig_nnx.math.tails import TailParams
+from rbig_nnx.math.tails.columns import TailParams
 
 _LEAST_INDEX, _LARGEST_INDEX = 1e-3, 4.0
 _MIN_SCALE = 0.02  # of the interquartile range
@@ -66,7 +66,7 @@ def fit_tails(
     *,
     judged: bool = True,
 ) -> tuple[TailParams, Bool[np.ndarray, " d"]]:
-    """Parameters of `math.tails.lighten` for every column, and where they are worth it.
+    """Parameters of `math.tails.columns.lighten` for every column, and where they are worth it.
 
     A column is worth it where its rows gain on a normal density by 0.005 nats and by more
     than a standard error of the paired difference, by itself or, where columns gain alike,
@@ -85,7 +85,7 @@ def fit_tails(
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
-      >>> from rbig_nnx.fit.tails import fit_tails
+      >>> from rbig_nnx.fit.tails.columns import fit_tails
       >>> key = jax.random.key(0)
       >>> columns = [jax.random.cauchy(key, (2_000,)), jax.random.normal(key, (2_000,))]
       >>> x = jnp.stack(columns, axis=1)

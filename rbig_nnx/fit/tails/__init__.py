@@ -1,0 +1,1 @@
+"""The fits of tails to rows: of every column, and of the radius of all."""

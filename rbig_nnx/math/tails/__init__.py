@@ -1,0 +1,1 @@
+"""Power-law tails made Gaussian: of single features, and of the radius of all."""
