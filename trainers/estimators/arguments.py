@@ -50,7 +50,7 @@ _RULES = {  # what an argument must be, in words and as a function
     ),
     **dict.fromkeys(("jitter", "weight_decay"), _AMOUNT),
     **dict.fromkeys(("ema_decay", "validation_fraction"), _SHARE),
-    **dict.fromkeys(("tails", "whiten"), _SWITCH),
+    **dict.fromkeys(("tails", "whiten", "radial"), _SWITCH),
     "family": (f"one of {FAMILIES}", lambda x: isinstance(x, str) and x in FAMILIES),
     "rotation": (
         f"one of {_ROTATIONS}",
