@@ -123,10 +123,10 @@ def contract(
       >>> import jax.numpy as jnp
       >>> from rbig_nnx.math.tails.radius import RadialParams, contract
       >>> params = RadialParams(*jnp.array([0.0, 0.2]))
-      >>> y, _ = contract(jnp.array([[0.3, 0.4], [30.0, 40.0], [3e8, 4e8]]), params)
+      >>> y, _ = contract(jnp.array([[0.3, 0.4], [3.0, 4.0], [3e8, 4e8]]), params)
       >>> print(y.round(1))
       [[ 0.3  0.4]
-       [ 3.4  4.5]
+       [ 1.8  2.4]
        [ 8.3 11.1]]
     """
     x, log_scale, index = _alike(x, params)

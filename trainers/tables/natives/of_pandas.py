@@ -58,6 +58,7 @@ def _of_objects(series: Any) -> dict[str, Any]:
         return {"type": "object", "scale": min(max(scale, 0), _DIGITS)}
     stamps = bool(held) and all(type(value).__name__ == "Timestamp" for value in held)
     zones = {str(getattr(value, "tzinfo", None)) for value in held}
+    zones = {"UTC"} if len(zones) > 1 and "None" not in zones else zones
     zone = {"zone": zones.pop()} if len(zones) == 1 and zones != {"None"} else {}
     return {"type": "object"} | ({"of": "Timestamp"} if stamps else {}) | zone
 
