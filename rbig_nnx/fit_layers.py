@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
-from rbig_nnx.fit.judges import judged
+from rbig_nnx.fit.judges import gain_and_error, judged
 from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.rotation import covariances, fit_rotation
 from rbig_nnx.fit.tails import radius
@@ -206,10 +206,7 @@ def _fit_rotations(place: Place) -> tuple[str, list[np.ndarray]]:
     trials = [_turned(place, axes) for axes in (plain, sharp)]
     scores = (trial.held_out(place.following) for trial in trials)
     found, weights = zip(*scores, strict=True)
-    shares = weights[0] / np.sum(weights[0])
-    gains = np.where(shares > 0, found[1] - found[0], 0)
-    gain = np.sum(shares * gains)
-    error = np.sqrt(np.sum(np.square(shares * (gains - gain))))
+    gain, error = gain_and_error(found[1] - found[0], weights[0])
     better = int(gain > error)
     place.foresee(trials[better])
     return AUTO[better], (plain, sharp)[better]

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -93,6 +94,17 @@ def split(
 def judged(chains: Sequence[T]) -> Sequence[T]:
     """Those in which somebody judges: all but the first, or the only one."""
     return chains[1:] or chains
+
+
+def gain_and_error(gains: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """The weighted mean of paired differences, [n], and its standard error.
+
+    A row that judges nothing may be infinite.
+    """
+    shares = weights / np.sum(weights)
+    gains = np.where(shares > 0, gains, 0)
+    gain = np.sum(shares * gains)
+    return gain, np.sqrt(np.sum(np.square(shares * (gains - gain))))
 
 
 def sample(

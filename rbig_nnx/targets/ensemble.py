@@ -15,7 +15,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import TailTransform
+from rbig_nnx.nn.tails import RadialTransform, TailTransform
 
 
 def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:
@@ -96,6 +96,8 @@ def _known(layer: Any) -> list[tuple[Array, tuple[int, ...]]]:
         return [(layer.matrix[...], (d, d))]
     if isinstance(layer, TailTransform):
         return [(layer.left_tail[...], (d,))]
+    if isinstance(layer, RadialTransform):
+        return [(layer.tail[...], ())]
     if isinstance(layer, HouseholderRotation):
         return [(layer.vectors[...], (layer.num_reflections, d))]
     if isinstance(layer, MixtureCDFMarginal):

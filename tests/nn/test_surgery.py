@@ -95,7 +95,7 @@ def test_a_wider_flow_is_the_same_density(case):
         slow({"hidden": (4, 3)}),
         slow({"anchor_weight": 0.0}),
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_everything_at_once(change):
     flow = build(**change)

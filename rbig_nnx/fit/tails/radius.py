@@ -9,6 +9,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rbig_nnx.fit.judges import gain_and_error
 from rbig_nnx.fit.rotation import covariances
 from rbig_nnx.fit.sample import generator, on_host, row_numbers
 from rbig_nnx.math.probit import LOG_SQRT_2PI
@@ -110,10 +111,7 @@ def _terms(squares: np.ndarray, theta: np.ndarray, d: int) -> tuple[np.ndarray, 
 
 def worth_it(gains: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> bool:
     """Whether rows gain more than a standard error; no single one decides."""
-    shares = weights / np.sum(weights)
-    gains = np.clip(gains, -_MOST, _MOST)
-    gain = np.sum(shares * gains)
-    error = np.sqrt(np.sum(np.square(shares * (gains - gain))))
+    gain, error = gain_and_error(np.clip(gains, -_MOST, _MOST), weights)
     return bool(gain > max(_STANDARD_ERRORS * error, _LEAST_GAIN))
 
 

@@ -71,7 +71,8 @@ def log_ratio(v: Array) -> Array:
     return jnp.where(v < 1, inner, outer)
 
 
-def _bounded(a: Array, bound: Array | float = _STEEPEST) -> Array:
+def bounded(a: Array, bound: Array | float = _STEEPEST) -> Array:
+    """a within ±bound."""
     return jnp.clip(a, -bound, bound)
 
 
@@ -105,9 +106,9 @@ def _lighten_jvp(primals, tangents):
     slope = jnp.exp(log_slope)
     shrink = 1 / (1 + v * c)
     square = z * z
-    dz = slope * dt - _bounded(0.5 * z * square * c * shrink) * dindex
+    dz = slope * dt - bounded(0.5 * z * square * c * shrink) * dindex
     bend = index * z * (2 - c) * slope
-    dlog_slope = -bend * dt - _bounded(square * (1 - 0.5 * c) * shrink) * dindex
+    dlog_slope = -bend * dt - bounded(square * (1 - 0.5 * c) * shrink) * dindex
     return (z, log_slope), (dz, dlog_slope)
 
 
@@ -117,7 +118,7 @@ def _fatten(z: Array, index: Array) -> tuple[Array, Array]:
     root = jnp.sqrt(index)
     v = jnp.minimum(jnp.square(root * z), _MOST)
     log_growth = 0.5 * log_ratio(v)
-    t = _bounded(z * jnp.exp(log_growth), _largest(z))
+    t = bounded(z * jnp.exp(log_growth), _largest(z))
     return t, v - log_growth
 
 
@@ -129,9 +130,9 @@ def _fatten_jvp(primals, tangents):
     c = curvature(v)
     square, most = z * z, 1e-3 * _largest(z)
     slope = jnp.minimum(jnp.exp(log_slope), most)
-    dt = slope * dz + _bounded(0.5 * t * square * c, most) * dindex
-    bend = _bounded(index * z * (2 - c), most)
-    dlog_slope = bend * dz + _bounded(square * (1 - 0.5 * c)) * dindex
+    dt = slope * dz + bounded(0.5 * t * square * c, most) * dindex
+    bend = bounded(index * z * (2 - c), most)
+    dlog_slope = bend * dz + bounded(square * (1 - 0.5 * c)) * dindex
     return (t, log_slope), (dt, dlog_slope)
 
 
@@ -166,7 +167,7 @@ def lighten(
     """
     x, location, log_scale, left, right = _alike(x, params)
     t = (x - location) * jnp.exp(-log_scale)
-    t = jnp.where(jnp.isinf(x), x, _bounded(t, _largest(t)))
+    t = jnp.where(jnp.isinf(x), x, bounded(t, _largest(t)))
     z, log_slope = _lighten(t, jnp.where(t < 0, left, right))
     return z, log_slope - log_scale
 
@@ -198,4 +199,4 @@ def fatten(
     scale = jnp.exp(log_scale)
     # No product may overflow: its derivative would be ∞ where that of the bound is 0.
     reach = jax.lax.stop_gradient(0.999 * _largest(t) / jnp.maximum(scale, 1))
-    return location + scale * _bounded(t, reach), log_slope + log_scale
+    return location + scale * bounded(t, reach), log_slope + log_scale

@@ -26,7 +26,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rbig_nnx.math.tails.columns import TailParams, curvature, lighten, log_ratio
+from rbig_nnx.math.tails.columns import (
+    TailParams,
+    bounded,
+    curvature,
+    lighten,
+    log_ratio,
+)
 
 _FAR = (
     1e15  # of y: its square has a float, and exp(λ y²) none, unless λ is 0 to rounding
@@ -43,13 +49,9 @@ class RadialParams(NamedTuple):
     index: Float[Array, ""]  # of the tail, at least 0
 
 
-def _bounded(a: Array, bound: Array | float) -> Array:
-    return jnp.clip(a, -bound, bound)
-
-
 def _square(a: Array, bound: float) -> Array:
     """|a|², of entries up to the bound."""
-    return jnp.sum(jnp.square(_bounded(a, bound)), axis=-1)
+    return jnp.sum(jnp.square(bounded(a, bound)), axis=-1)
 
 
 def _most(a: Array) -> float:
@@ -131,7 +133,7 @@ def contract(
     """
     x, log_scale, index = _alike(x, params)
     narrow = jnp.exp(-log_scale)
-    ratio, q, v = _contraction(_bounded(x * narrow, _most(x)), index)
+    ratio, q, v = _contraction(bounded(x * narrow, _most(x)), index)
     d = x.shape[-1]
     return x * (ratio * narrow)[..., None], (d - 2) * q - v - d * log_scale
 
@@ -158,7 +160,7 @@ def expand(
       [16. 22.]
     """
     y, log_scale, index = _alike(y, params)
-    y = _bounded(y, jnp.finfo(y.dtype).max)
+    y = bounded(y, jnp.finfo(y.dtype).max)
     fixed = jax.lax.stop_gradient(index)
     v = fixed * _square(y, _FAR) + (index - fixed) * _square(y, _STEEPEST)
     v = jnp.minimum(v, _MOST)

@@ -267,7 +267,6 @@ def test_a_step_whose_updates_are_not_finite_changes_nothing():
     assert_equal(arrays(result.model), params, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_moments_lie_where_their_parameters_do(name):
     mesh = mesh_of(4, 2)
@@ -290,7 +289,6 @@ def test_moments_lie_where_their_parameters_do(name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["adafactor", "schedule-free", "lbfgs", "MultiSteps"])
 def test_every_layout_gives_the_losses_of_one_device(name, layout):
