@@ -9,7 +9,7 @@ from rich.table import Table
 
 from trainers.command.output import Printer
 from trainers.command.steps import runs, verdict
-from trainers.tables.schema import kinds_table
+from trainers.tables.kinds.found import kinds_table
 
 
 def show_fit(report: Mapping[str, Any], run: pathlib.Path, printer: Printer) -> None:

@@ -37,7 +37,8 @@ def holds(kind: Any) -> bool:
     types = import_pyarrow().types
     if types.is_dictionary(kind):
         return holds(kind.value_type)
-    checks = (types.is_string, types.is_large_string, types.is_temporal)
+    checks = (types.is_string, types.is_large_string, types.is_string_view)
+    checks += (types.is_temporal,)
     interval = types.is_interval(kind)
     return is_numeric(types, kind) or (any(c(kind) for c in checks) and not interval)
 
@@ -65,14 +66,9 @@ def frame_of_arrow(table: Any, name: str) -> Frame:
     arrow = import_pyarrow()
     plain = [_plain(column) for column in table.columns]
     frame = frame_of(arrow.table(plain, names=table.column_names), name=name)
-    # Times of the day are durations here, also on the way back.
     columns = (
-        column
-        if arrow.types.is_time(kind)
-        else dataclasses.replace(column, native=natives.described(own, frame.origin))
-        for column, own, kind in zip(
-            frame.columns, table.columns, table.schema.types, strict=True
-        )
+        dataclasses.replace(column, native=natives.described(own, frame.origin))
+        for column, own in zip(frame.columns, table.columns, strict=True)
     )
     return dataclasses.replace(frame, columns=tuple(columns))
 
@@ -110,6 +106,8 @@ def _plain(column: Any) -> Any:
         return column.cast(arrow.float32())
     if types.is_date64(kind):
         return column.cast(arrow.date32())
+    if types.is_string_view(kind):
+        return column.cast(arrow.string())
     if types.is_time(kind):  # since midnight
         number = arrow.int32() if types.is_time32(kind) else arrow.int64()
         unit = arrow.duration(kind.unit)

@@ -7,6 +7,14 @@ import numpy as np
 
 _LARGEST = 1e100  # number whose square is one
 _NUM_SHOWN = 5  # rows or columns named in a message
+_CONVERTED = {  # types of pandas that are no numbers, and how to have numbers or dates
+    "Period": "x.dt.to_timestamp()",
+    "Interval": "two columns, of x.array.left and x.array.right",
+    "complex": "two columns, x.real and x.imag",
+    "dict": "a DataFrame, with pandas.DataFrame(X)",
+    "time": "pandas.to_timedelta(x.astype(str)), the time since midnight",
+    "Time": "x.cast(polars.Duration), the time since midnight",
+}
 
 
 class InputError(ValueError):
@@ -124,11 +132,23 @@ def refuse_extreme(x: np.ndarray, where: str):
         )
 
 
+def refuse_twice(names: Sequence[str], name: str):
+    """Raises for columns of one name."""
+    if len(set(names)) < len(names):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise InputError(
+            f"`{name}` must name every column differently, got twice: {shown(twice)}."
+            " Rename them."
+        )
+
+
 def refuse_others(table: Any, name: str):
     """Raises for what NumPy would take for a single object."""
     ways_out = {
         "toarray": "Make an array of it with .toarray().",
         "collect": "Read it with .collect().",
+        "compute": "Read it with .compute().",
+        "__dlpack__": "Make an array of it with numpy.from_dlpack(...).",
         "__next__": "Make a list of it with list(...).",
     }
     if hasattr(table, "__array__") or isinstance(table, Mapping):
@@ -142,3 +162,34 @@ def refuse_others(table: Any, name: str):
             f"`{name}` must be a table in memory or the path of one; got"
             f" {came.replace('builtins.', '')}. {way_out}"
         )
+
+
+def beyond_64_bits(where: str, low: int, high: int) -> InputError:
+    """The error for whole numbers that no type of NumPy holds."""
+    return InputError(
+        f"{where} must hold integers of 64 bits; got {low} to {high}. Take an offset"
+        " off, or convert them to floats."
+    )
+
+
+def refuse_months(dtype: np.dtype, where: str):
+    """Raises for durations in months and years, which have no length."""
+    if dtype.kind == "m" and np.datetime_data(dtype)[0] in ("Y", "M"):
+        raise InputError(
+            f"{where} must hold durations in days, seconds or the like; got {dtype}. Make"
+            " numbers of them with x.astype(int)."
+        )
+
+
+def not_numbers(where: str, came: Any) -> InputError:
+    """The error for a column of something else."""
+    if way := _CONVERTED.get(str(came)):
+        return InputError(
+            f"{where} must hold numbers, words or dates, got {came!s}. Convert it to {way},"
+            " or leave the column out."
+        )
+    return InputError(
+        f"{where} must hold real numbers, got {came!r}. Convert it with"
+        " x.astype(float) if they are numbers, or leave the column out; words are"
+        " modelled by FlowDensity, of a DataFrame."
+    )

@@ -122,7 +122,8 @@ class ColumnSchema:
             return from_origin(self.origin, values)
         if values.dtype == object:
             return values
-        numbers = np.float64(values)
+        with np.errstate(over="ignore"):  # of longer floats, which are refused then
+            numbers = np.float64(values)
         if self.digits is None:
             return numbers
         decimal = np.round(numbers, self.digits)

@@ -11,7 +11,16 @@ import narwhals.stable.v2 as nw
 import numpy as np
 
 from trainers.tables import natives
-from trainers.tables.checks import InputError, refuse_others, shown
+from trainers.tables.checks import (
+    InputError,
+    beyond_64_bits,
+    not_numbers,
+    printable,
+    refuse_months,
+    refuse_others,
+    refuse_twice,
+    shown,
+)
 from trainers.tables.frame import Column, Frame
 from trainers.tables.natives.labels import as_level, unboxed
 
@@ -61,12 +70,14 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
             frame = nw.from_native(table, eager_only=True)
         except TypeError:
             pass
+        except nw.exceptions.DuplicateError:
+            names = getattr(table, "column_names", table.columns)
+            refuse_twice(list(map(str, names)), name)
         else:
             return of_dataframe(frame, name=name)
     if isinstance(table, Mapping):
         return frame_of_columns(table, name=name)
-    masked = np.ma.isMaskedArray(table)
-    array = table if masked else np.asarray(table)
+    array = _as_array(table, name)
     if array.dtype.names:
         return frame_of_columns({n: array[n] for n in array.dtype.names}, name=name)
     if array.ndim == 1:
@@ -77,7 +88,8 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
             if array.ndim
             else "Give an array, a DataFrame or a mapping of columns."
         )
-        came = f"shape {array.shape}" if array.ndim else f"one number, {array}"
+        alone = "one number" if array.dtype.kind in "biufc" else "one object"
+        came = f"shape {array.shape}" if array.ndim else f"{alone}, {array}"
         raise InputError(
             f"`{name}` must have rows and columns, [n, d], got {came}. {way_out}"
         )
@@ -91,16 +103,31 @@ def frame_of(table: Any, *, name: str = "X") -> Frame:
     )
 
 
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """An array, masked where it came so."""
+    if np.ma.isMaskedArray(values):
+        return values
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"`{name}` must be what NumPy makes an array of; got a"
+            f" {type(values).__name__}: {printable(error)}"
+        ) from error
+
+
 def frame_of_columns(columns: Mapping[str, Any], *, name: str = "X") -> Frame:
     """A mapping of names to arrays of one length, [n] each, as a `Frame`.
 
     Raises:
       InputError: other lengths or shapes, and as `of_array`.
     """
-    shapes = {key: np.shape(array) for key, array in columns.items()}
+    columns = {key: _as_array(array, name) for key, array in columns.items()}
+    refuse_twice(list(map(str, columns)), name)
+    shapes = {key: array.shape for key, array in columns.items()}
     for key, shape in shapes.items():
         if len(shape) != 1:
-            came = f"shape {shape}" if shape else f"{columns[key]!r}"
+            came = f"shape {shape}" if shape else f"{columns[key].item()!r}"
             raise InputError(
                 f"column {key!r} of `{name}` must hold one value for each row, [n]; got"
                 f" {came}. Give a list or an array of one dimension."
@@ -130,12 +157,14 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
     if values.dtype == object:
         values, missing = _of_objects(values, missing, where)
     if values.dtype.kind in "USc":
-        raise _not_numbers(where, values[:1].tolist())
+        came = "complex" if values.dtype.kind == "c" else values[:1].tolist()
+        raise not_numbers(where, came)
+    refuse_months(values.dtype, where)
     if values.dtype.kind not in "biufmM":
         try:  # bfloat16 and friends are numbers to JAX and not to NumPy
             values = values.astype(np.float32)
         except (TypeError, ValueError):
-            raise _not_numbers(where, values.dtype) from None
+            raise not_numbers(where, values.dtype) from None
     if not values.dtype.isnative:
         values = values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind in "fmM":
@@ -146,12 +175,7 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
 def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
     """A narwhals DataFrame as a `Frame`; its library's index is no column of it."""
     names = [str(unboxed(column)) for column in frame.columns]
-    if len(set(names)) < len(names):
-        twice = sorted({column for column in names if names.count(column) > 1})
-        raise InputError(
-            f"`{name}` must name every column differently, got twice: {shown(twice)}."
-            " Rename them."
-        )
+    refuse_twice(names, name)
     origin = frame.implementation.value
     columns = []
     for own, column, series in zip(
@@ -178,7 +202,7 @@ def _of_series(
     if isinstance(kind, nw.Int128 | nw.UInt128):
         series = _in_64_bits(series, where)
     if isinstance(kind, _NOT_READ):
-        raise _not_numbers(where, kind)
+        raise not_numbers(where, kind)
     missing = np.asarray(series.is_null().to_numpy(), bool)
     levels: tuple[Any, ...] = ()
     if isinstance(kind, nw.Categorical | nw.Enum):
@@ -211,7 +235,7 @@ def _of_series(
     else:
         values = np.asarray(series.to_numpy())
     if values.dtype.kind not in "biufmM":
-        raise _not_numbers(where, kind)
+        raise not_numbers(where, kind)
     if values.dtype.kind in "fmM":
         missing = missing | np.isnan(values)
     return Column(name, values, missing, str(kind))
@@ -223,7 +247,7 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
     held = values[~missing].tolist()
     words = [v for v in held if isinstance(v, str | bytes)]
     if words:
-        raise _not_numbers(where, words[:1])
+        raise not_numbers(where, words[:1])
     if held and all(isinstance(v, bool | np.bool_) for v in held):
         held = np.asarray(held, bool)
     elif held and all(isinstance(v, datetime.date) for v in held):
@@ -234,12 +258,18 @@ def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
         held = np.asarray(held, "timedelta64[us]")
     elif any(isinstance(v, decimal.Decimal) for v in held):
         held = np.asarray([float(v) for v in held])
+    elif (
+        held
+        and all(isinstance(v, int) for v in held)
+        and (not -(2**63) <= min(held) <= max(held) < 2**64)
+    ):
+        raise beyond_64_bits(where, min(held), max(held))
     elif any(isinstance(v, list | tuple | dict | set | np.ndarray) for v in held):
-        raise _not_numbers(where, type(held[0]).__name__)
+        raise not_numbers(where, type(held[0]).__name__)
     else:
         held = np.asarray(held) if held else np.zeros(0)
     if held.dtype.kind not in "biufmM":
-        raise _not_numbers(where, type(values[~missing][0]).__name__)
+        raise not_numbers(where, type(values[~missing][0]).__name__)
     filled = np.zeros(len(values), held.dtype)
     filled[~missing] = held
     return filled, missing
@@ -287,10 +317,7 @@ def _in_64_bits(series: nw.Series, where: str) -> nw.Series:
     """Integers of 128 bits in a type that NumPy has."""
     low, high = series.min(), series.max()
     if low is not None and not -(2**63) <= low <= high < 2**64:
-        raise InputError(
-            f"{where} must hold integers of 64 bits; got {low} to {high}. Take an offset"
-            " off, or convert them to floats."
-        )
+        raise beyond_64_bits(where, low, high)
     return series.cast(nw.UInt64() if (high or 0) >= 2**63 else nw.Int64())
 
 
@@ -301,27 +328,6 @@ def _is_missing(value: Any) -> bool:
         return bool(value != value)
     except (TypeError, ValueError):
         return type(value).__name__ == "NAType"
-
-
-_CONVERTED = {  # types of pandas that are no numbers, and how to have numbers or dates
-    "Period": "x.dt.to_timestamp()",
-    "Interval": "two columns, of x.array.left and x.array.right",
-    "time": "pandas.to_timedelta(x.astype(str)), the time since midnight",
-    "Time": "x.cast(polars.Duration), the time since midnight",
-}
-
-
-def _not_numbers(where: str, came: Any) -> InputError:
-    if way := _CONVERTED.get(str(came)):
-        return InputError(
-            f"{where} must hold numbers, words or dates, got {came!s}. Convert it to {way},"
-            " or leave the column out."
-        )
-    return InputError(
-        f"{where} must hold real numbers, got {came!r}. Convert it with"
-        " x.astype(float) if they are numbers, or leave the column out; words are"
-        " modelled by FlowDensity, of a DataFrame."
-    )
 
 
 def _source(dtype: np.dtype) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from rich.table import Table
 
 from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import (
@@ -20,6 +19,7 @@ from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, dependence, kind_from_config, ticks
 from trainers.tables.kinds.finding import Found, declared, find
+from trainers.tables.kinds.found import KindsTable, kinds_table
 from trainers.tables.natives.labels import unboxed
 
 _VERSION = 1
@@ -284,8 +284,8 @@ class Schema:
         """The columns for people, as JSON: what each is, why, and what log p is of it."""
         return [column.about() for column in self.columns]
 
-    def table(self) -> Table:
-        """The kinds for people: column, kind, why, range, missing."""
+    def table(self) -> KindsTable:
+        """The kinds for people: column, kind, why, range, missing; `print` shows it."""
         return kinds_table(self.about())
 
     def to_config(self) -> dict[str, Any]:
@@ -301,19 +301,6 @@ class Schema:
             for c in config["columns"]
         )
         return cls(columns=tuple(columns), origin=config["origin"])
-
-
-def kinds_table(about: Iterable[Mapping[str, Any]], *, title: str = "columns") -> Table:
-    """What `Schema.about` says as an aligned table."""
-    result = Table(title=title)
-    for name in ("column", "kind", "why", "range", "missing"):
-        justify = "right" if name == "missing" else "left"
-        result.add_column(name, justify=justify, overflow="fold")
-    for c in about:
-        span = "" if c["low"] is None else f"{_shown(c['low'])} to {_shown(c['high'])}"
-        missing = f"{c['missing']:,}" if c["missing"] else ""
-        result.add_row(c["column"], c["kind"], c["why"], span, missing)
-    return result
 
 
 def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
@@ -344,7 +331,3 @@ def _dependences(columns: Iterable[ColumnSchema], frame: Frame) -> list[str]:
     part = frame.take(dependence.rows_to_look_at(len(frame), len(numeric)))
     values = [np.float64(c.numbers(part[c.name])) for c in numeric]
     return dependence.notes([c.name for c in numeric], values)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

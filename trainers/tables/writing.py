@@ -278,6 +278,8 @@ def _spoken(frame: Frame) -> Any:
             column = column.cast(field.type.value_type)
         elif types.is_string_view(field.type):
             column = column.cast(arrow.string())
+        elif types.is_time(kind):
+            column = _coarsest(column, _time)
         elif types.is_timestamp(field.type):
             zone = field.type.tz
             column = _coarsest(column, functools.partial(arrow.timestamp, tz=zone))
@@ -296,6 +298,12 @@ def _coarsest(column: Any, kind: Any) -> Any:
     return column
 
 
+def _time(unit: str) -> Any:
+    """pyarrow's time of the day in a unit."""
+    arrow = import_pyarrow()
+    return arrow.time32(unit) if unit in ("s", "ms") else arrow.time64(unit)
+
+
 def _clock(column: Any) -> Any:
     """Durations within a day as 12:34:56, others as seconds."""
     arrow = import_pyarrow()
@@ -308,6 +316,7 @@ def _clock(column: Any) -> Any:
                             pc.less(count, _DAY_SECONDS * a_second))).as_py()  # fmt: skip
     if not within:
         return pc.divide(count.cast(arrow.float64()), float(a_second))
-    if unit in ("s", "ms"):
-        return count.cast(arrow.int32()).cast(arrow.time32(unit))
-    return count.cast(arrow.time64(unit))
+    kind = _time(unit)
+    return count.cast(
+        arrow.int32() if arrow.types.is_time32(kind) else count.type
+    ).cast(kind)

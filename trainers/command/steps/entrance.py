@@ -184,9 +184,11 @@ def parsed_kinds(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 def _written(settings: FitFile, file: TableFile) -> dict[str, str]:
     """How columns are read that would be numbers without --kinds."""
-    padded = file.dialect.padded if isinstance(file, TextFile) else ()
+    if not isinstance(file, TextFile):
+        return {}
     kinds = parsed_kinds(settings.kinds, file.names)
-    zeros = {n: cells.WORDS for n in padded if kinds.get(n) == "categorical"}
+    asked = [name for name, kind in kinds.items() if kind == "categorical"]
+    zeros = dict.fromkeys(file.with_zeros(asked), cells.WORDS)
     return zeros | {n: dates.COMPACT for n, kind in kinds.items() if kind == "date"}
 
 

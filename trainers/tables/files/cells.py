@@ -84,7 +84,16 @@ _DATE_LIKE = re.compile(
     rf"(?:{_WEEKDAY})?(?:{_LIKE})(?:,?[Tt ] ?{_CLOCK}(?:,\d+)?)?(?: ?{_ANY_ZONE})?$"
     rf"|(?:{_WEEKDAY})?{_MONTH} +\d{{1,2}} {_CLOCK}(?: {_ANY_ZONE})? \d{{4}}$"
 )
-_TIME_LIKE = re.compile(r"-?(?:\d+ days?,? )?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?$")
+_TIME_LIKE = re.compile(
+    r"-?(?:\d+ days?,? )?\d+:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?$"
+)
+_AWARE = re.compile(r":\d\d(?:\.\d+)? ?(?:Z|[+-]\d\d:?(?:\d\d)?)$")
+_HEXADECIMAL = re.compile(r"0[xX][0-9A-Fa-f]+$")
+# <0.5, ($3), ='7', 12.3 N, 0.5 µg/m³, 1/3, 1.5±0.2, 1,00,000: no version 1.2.3
+_ODD = re.compile(
+    rf"(?!\d+\.\d+\.)(?:[^\w\s]{{0,3}}|[^\W\d_]{{1,2}}\$)\s?{_FIGURE}"
+    rf"(?:[^\w\s.,]\s?{_FIGURE})?\D{{0,6}}$"
+)
 _EITHER = {point: re.compile(rf"[+-]?\d{{1,3}}[{point}]\d{{3}}$") for point in ".,"}
 
 
@@ -158,7 +167,16 @@ def looks_like(words: Any) -> str:
     if not held or max(map(len, held)) > _LONGEST_NUMBER:
         return ""
     left = "and is left as words:"
+    hexadecimal = [word for word in held if _HEXADECIMAL.match(word)]
+    if hexadecimal and all(w in hexadecimal or _NUMBER.match(w) for w in held):
+        return f"numbers, as {hexadecimal[0]!r}, {left} write them as decimal ones"
     if all(map(_DATE_LIKE.match, held)):
+        aware = [word for word in held if _AWARE.search(word)]
+        if 0 < len(aware) < len(held) and all(":" in word for word in held):
+            return (
+                f"times, some with a time zone, as {aware[0]!r}, and others without, {left}"
+                " write one behind all or none"
+            )
         return f"dates, as {held[0]!r}, {left} write them as year-month-day"
     if all(map(_TIME_LIKE.match, held)):
         return (
@@ -169,18 +187,42 @@ def looks_like(words: Any) -> str:
         return f"numbers, as {example!r}, {left} write - before negative ones"
     found = [_DRESSED.fullmatch(word) for word in held]
     signs = {m[1] + m[2] for m in found if m} - {""}
+    odd = [word for word in held if not _NUMBER.match(word)]
+    if len(held) <= _FEW_LEVELS or not all(map(_ODD.match, held)):
+        odd = []
+    by_digits = f"numbers, as {odd[0]!r}, {left} write digits alone" if odd else ""
     if not all(found) or len(signs) != 1:
-        return ""
+        return by_digits
     (sign,) = signs
     if sign in ("-", "\u2212"):  # behind some of them
         example = next(word for word in held if word.endswith(sign))
         return f"numbers, as {example!r}, {left} write - before negative ones"
     unit = len(held) > _FEW_LEVELS and not any(m and m[1] for m in found)
     if not unit and not _MONEY.fullmatch(sign):
-        return ""  # Q1, Q2, ...: names
+        return by_digits  # none for Q1, Q2, ...: names
     return (
         f"numbers with {sign!r}, as {held[0]!r}, {left} leave {sign!r} out in the file"
     )
+
+
+def has_zeros(words: Any) -> bool:
+    """Whether some start with a zero that numbers do not keep: 007."""
+    pc = import_pyarrow().compute
+    return bool(pc.any(pc.match_substring_regex(words, r"^\s*0\d")).as_py())
+
+
+def rounding(words: Any, numbers: Any, name: str) -> list[str]:
+    """A note, where words are long whole numbers of which some are one as float64."""
+    arrow = import_pyarrow()
+    pc = arrow.compute
+    if not arrow.types.is_floating(numbers.type):
+        return []
+    for part in (words[:1], words):
+        if not pc.all(pc.match_substring_regex(part, r"^[+-]?\d{17,}$")).as_py():
+            return []
+    if pc.count_distinct(numbers).as_py() == pc.count_distinct(words).as_py():
+        return []
+    return [f"`{name}`: integers beyond 64 bits are rounded (--drop {name})"]
 
 
 def misfits(words: Any, read: Callable[[Any], Any], limit: int) -> list[str] | None:

@@ -7,12 +7,15 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainers.tables.checks import InputError, printable
 
 BLANKS = "blanks"  # the separator that is any run of blanks
 _CHUNK_BYTES = 2**20
+_FEW_SIGNS = 10_000  # of a text that show its format
+_PAIRS = re.compile(r"[+-]?[\d.]+(?: +\d+:[+-]?[\d.eE+-]+){2,}")
+_LARGE_BLOCK_BYTES = 2**28  # pyarrow reads, where a row does not fit in its own
 
 
 def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # noqa: FBT001
@@ -30,7 +33,7 @@ def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # 
             raise InputError(
                 f"{name} is not in the --encoding {encoding}: {printable(error)}."
             ) from None
-        return codec.name, text.removeprefix("\ufeff"), []
+        return codec.name, text.lstrip("\ufeff"), []
     marks = {
         codecs.BOM_UTF8: "utf-8-sig",
         codecs.BOM_UTF32_LE: "utf-32",
@@ -48,7 +51,7 @@ def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # 
     said = {"cp1252": "Latin-1 (cp1252), as it is not UTF-8", "latin-1": "Latin-1"}
     plain = codec in ("utf-8", "utf-8-sig")
     notes = [] if plain else [f"encoding {said.get(codec, codec)} (--encoding)"]
-    return "utf-8" if plain else codec, text, notes
+    return "utf-8" if plain else codec, text.lstrip("\ufeff"), notes
 
 
 def _without_mark(sample: bytes, complete: bool, name: str) -> str:  # noqa: FBT001
@@ -75,6 +78,26 @@ def single_byte(sample: bytes) -> str:
     return "cp1252"
 
 
+def refuse_formats(text: str, name: str):
+    """Raises for texts that hold a table, though not in lines of cells."""
+    lines = [line for line in text[:_FEW_SIGNS].splitlines() if line.strip()]
+    pairs = [bool(_PAIRS.fullmatch(line.strip())) for line in lines[1:-1]]
+    if re.match(r"\s*<(!doctype|html|\?xml)", text, re.IGNORECASE):
+        found = "is a page of markup, no table. Save its table as .csv."
+    elif re.match(r"\s*(?:\[\s*)?\{\s*\"", text):
+        found = "holds JSON. Write it as .csv, with pandas.read_json(...).to_csv(...)."
+    elif re.search(r"^@data\s*$", text, re.IGNORECASE | re.MULTILINE):
+        found = "holds ARFF. Write it as .csv, with scipy.io.arff.loadarff."
+    elif pairs and all(pairs):
+        found = (
+            "holds pairs as 3:0.5, as LIBSVM writes them. Write them as .npy, with"
+            " sklearn.datasets.load_svmlight_file(...)[0].toarray()."
+        )
+    else:
+        return
+    raise InputError(f"{name} {found}")
+
+
 class Lines:
     """A filter of bytes, for `pyarrow.TransformInputStream`.
 
@@ -83,10 +106,17 @@ class Lines:
       blanks: runs of blanks become one.
       hollow: lines that hold only these become blank too.
       loose: a separator and a quote, between which blanks are left out.
+      tail: what follows the last line that holds more than these is left out.
     """
 
     def __init__(
-        self, comment: str | None, *, blanks: bool, hollow: str = "", loose: str = ""
+        self,
+        comment: str | None,
+        *,
+        blanks: bool,
+        hollow: str = "",
+        loose: str = "",
+        tail: str = "",
     ):
         sign = re.escape((comment or "").encode())
         self._comment = re.compile(rb"(?m)^[ \t]*" + sign + rb".*$") if sign else None
@@ -95,12 +125,17 @@ class Lines:
         self._hollow = re.compile(rb"(?m)^[%b]+(?=\r?$)" % signs) if signs else None
         between = loose_blanks(*loose).pattern.encode() if loose else b""
         self._loose = re.compile(between) if loose else None
+        self._tail = tail.encode()
         self._rest = b""
 
     def __call__(self, chunk: Any) -> bytes:
         """The lines that are whole by now; an empty chunk is the end of the text."""
         data = self._rest + bytes(chunk)
         end = data.rfind(b"\n") + 1 if len(chunk) else len(data)
+        if self._tail:
+            filled = len(data.rstrip(self._tail))
+            last = end if not len(chunk) else data.rfind(b"\n", 0, filled) + 1
+            end = (data.find(b"\n", filled) + 1 or last) if filled else 0
         data, self._rest = data[:end], data[end:]
         if self._comment:
             data = self._comment.sub(b"", data)
@@ -145,6 +180,17 @@ def unreadable(
     )
 
 
+def another_way(error: Exception, options: dict[str, Any]) -> dict[str, Any]:
+    """Options for another try, or none."""
+    text = str(error)
+    if "straddling" in text and options.get("block") != _LARGE_BLOCK_BYTES:
+        return options | {"block": _LARGE_BLOCK_BYTES}
+    out_of_step = "chunker" in text or "Expected" in text
+    if out_of_step and not options.get("quoted_lines"):
+        return options | {"quoted_lines": True}
+    return {}
+
+
 def cells_at(
     look: Any, stream: Any, rows: Mapping[str, int]
 ) -> dict[str, tuple[int, str]]:
@@ -176,35 +222,70 @@ def _line_of(stream: Any, text: str) -> str:
 
 
 def looked_over(look: Any, stream: Callable[[], Any], name: str) -> Any:
-    """The dialect with what only all of the text shows: blank lines, and quotes.
+    """The dialect with what only all of the text shows: blank lines, zeros, and quotes.
 
     Raises:
-      InputError: a cell in quotes that never ends, or ends where no other begins.
+      InputError: a cell in quotes that never ends, or ends where no other begins; zero
+        bytes.
     """
-    blanks = " " if look.sep == "\t" else r" \t"
-    quoted, hollow = _marks(stream(), look.quote, blanks)
-    if hollow:
-        lines = "line" if hollow == 1 else "lines"
-        notes = (*look.notes, f"{hollow} {lines} of blanks left out")
-        look = dataclasses.replace(look, blanks=blanks, notes=notes)
-    if quoted:
+    blanks = " " if look.sep == "\t" else " \t"
+    marks = _marks(stream(), look, blanks, name)
+    if marks.hollow:
+        said = f"{_lines(marks.hollow)} of blanks left out"
+        look = dataclasses.replace(look, blanks=blanks, notes=(*look.notes, said))
+    if marks.tail:
+        said = f"{_lines(marks.tail)} of empty cells at the end left out"
+        tail = f"{look.sep}{blanks}\r\n"
+        look = dataclasses.replace(look, tail=tail, notes=(*look.notes, said))
+    look = dataclasses.replace(look, padded=marks.padded)
+    if marks.quoted:
         with io.TextIOWrapper(stream(), "utf-8", "replace") as lines:
             notes = (*look.notes, *_check_quotes(lines, look, name))
         look = dataclasses.replace(look, notes=notes)
     return look
 
 
-def _marks(stream: Any, quote: str, blanks: str) -> tuple[bool, int]:
-    """Whether a text has quotes, and how many of its lines hold only blanks."""
+class _Marks(NamedTuple):
+    """Whether a text has quotes and cells that start with 0, and its lines without cells."""
+
+    quoted: bool
+    padded: bool
+    hollow: int
+    tail: int
+
+
+def _marks(stream: Any, look: Any, blanks: str, name: str) -> _Marks:
+    """What is found in all of a text; `blanks` are the signs of a blank line."""
     hollow = re.compile(rb"\n[%b]+(?=\r?\n)" % blanks.encode())
-    quoted, count, rest = False, 0, b""
+    sep = b"" if look.sep == BLANKS else look.sep.encode()
+    signs = sep + blanks.encode() + b"\r\n"
+    before = {look.quote.encode(), sep or b"\t", b" ", b"\n", b"\r"}
+    # One search each, by its first byte, is faster than one for all.
+    zeros = [re.compile(re.escape(sign) + b"[+-]?0[0-9xX]") for sign in before]
+    quoted = padded = False
+    count, line, rest, tail = 0, 1, b"\n", b""
     with stream:
         while chunk := stream.read(_CHUNK_BYTES):
-            data = rest + chunk
-            quoted = quoted or quote.encode() in chunk
+            if b"\0" in chunk:
+                line += chunk[: chunk.index(b"\0")].count(b"\n")
+                raise InputError(
+                    f"{name} must be text; it holds a zero byte in line {line:,}. Leave it"
+                    " out, or name another --encoding."
+                )
+            data, ending = rest + chunk, tail + chunk
+            line += chunk.count(b"\n")
+            quoted = quoted or look.quote.encode() in chunk
+            padded = padded or any(zero.search(data) for zero in zeros)
             rest = data[data.rfind(b"\n") :]
+            tail = ending[len(ending.rstrip(signs)) :]
             count += len(hollow.findall(data))
-    return quoted, count + len(hollow.findall(rest + b"\n"))
+    count += len(hollow.findall(rest + b"\n"))
+    below = tail.partition(b"\n")[2].split(b"\n") if sep else []
+    return _Marks(quoted, padded, count, sum(sep in line for line in below))
+
+
+def _lines(count: int) -> str:
+    return f"{count:,} line{'s' * (count != 1)}"
 
 
 def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:

@@ -138,6 +138,34 @@ def find(
     )
 
 
+def refuse_split(records: Sequence[Record], name: str):
+    """Raises where numbers with a decimal comma stand, unquoted, between commas: 1,5,2,5."""
+    top, width = records[0], len(records[0].cells)
+    if width < 2 or {cells.kind(c) for c in top.cells} != {"word"}:
+        return
+    kinds = [[cells.kind(c) for c in r.cells] for r in records[1:]]
+    rows = [r for r, k in zip(records[1:], kinds, strict=True) if "missing" not in k]
+    counts = {len(r.cells) for r in rows}
+    dated = any(cells.kind(r.first) == "instant" for r in rows)
+    wider = sum(len(r.cells) > width for r in rows)
+    if wider < max(2, len(rows) / 5) or (counts == {width + 1} and not dated):
+        return  # a line too long, or names of rows, without a name
+    whole = all(
+        cells.is_integer(c) or (dated and cells.kind(c) == "instant")
+        for r in rows
+        for c in r.cells
+    )
+    if whole and width <= min(counts) and max(counts) <= 2 * width:
+        wide = max(rows, key=lambda r: len(r.cells))
+        raise InputError(
+            f"{name} must have as many cells as names; line {top.line} names {width}"
+            f" columns, and line {wide.line} has {len(wide.cells)} cells, as where"
+            " 1,5 stands for 1.5 between commas. Write it with semicolons between cells"
+            " (--sep ';' --decimal ,), with quotes around the numbers, or with decimal"
+            " points; --header none takes every number as a cell."
+        )
+
+
 def counted(lines: Sequence[Any]) -> str:
     """1 line, 2 lines."""
     return f"{len(lines)} line{'s' * (len(lines) != 1)}"

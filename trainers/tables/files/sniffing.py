@@ -8,7 +8,12 @@ from collections.abc import Sequence
 
 from trainers.tables.checks import InputError, printable
 from trainers.tables.files import cells, header
-from trainers.tables.files.decoding import BLANKS, decoded, loose_blanks
+from trainers.tables.files.decoding import (
+    BLANKS,
+    decoded,
+    loose_blanks,
+    refuse_formats,
+)
 
 _SEPARATORS = (",", ";", "\t", "|")
 _SPOKEN = {
@@ -38,8 +43,9 @@ class Dialect:
       hollow: columns that are neither named nor filled: a separator ends every line.
       comment: lines among the rows that start so are left out.
       missing: words that stand for no value, by column, as far as the lines show.
-      padded: columns with integers that start with zeros.
+      padded: whether cells start with a zero before another digit, or x.
       blanks: lines of these signs only are blank.
+      tail: lines of these signs only are left out at the end.
       loose: whether blanks stand between a separator and the quote of the next cell.
       bytes_a_row: on average.
       notes: what was guessed, one line each, with the option that overrides it.
@@ -57,8 +63,9 @@ class Dialect:
     hollow: tuple[str, ...] = ()
     comment: str | None = None
     missing: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    padded: tuple[str, ...] = ()
+    padded: bool = False
     blanks: str = ""
+    tail: str = ""
     loose: bool = False
     bytes_a_row: float = 0
     notes: tuple[str, ...] = ()
@@ -98,10 +105,7 @@ def sniff(
     if len(lines) > 1 and (not complete or not lines[-1]):
         lines.pop()
     lines = lines[:_NUM_LINES]
-    if re.match(r"\s*<(!doctype|html|\?xml)", text, re.IGNORECASE):
-        raise InputError(
-            f"{name} is a page of markup, no table. Save its table as .csv."
-        )
+    refuse_formats(text, name)
     spoken = re.match(r"\s*sep=(.)$", lines[0])  # Excel's first line
     if spoken:
         sep = sep or _separator(spoken[1])
@@ -121,6 +125,8 @@ def sniff(
     sep = sep or _guess_separator(body, quote, escape, tabs)
     records = split(body, sep, quote, escape=escape)
     width = collections.Counter(len(r.cells) for r in records).most_common(1)[0][0]
+    if sep == "," and header_line is None:
+        header.refuse_split(records, name)
     if comment is None and sign is None:
         comment = _stray_comments(records, width)
         records = [r for r in records if not (comment and r.first.startswith(comment))]
@@ -146,7 +152,6 @@ def sniff(
         notes.append(f"lines that start with {comment} are comments and left out")
     if width == 1 and "" in body[records[0].line : records[-1].line]:
         notes.append("blank lines are left out")
-    missing, padded = _remarkable(records, top)
     return Dialect(
         encoding=encoding,
         sep=sep,
@@ -159,8 +164,7 @@ def sniff(
         index=top.index,
         hollow=top.hollow,
         comment=comment,
-        missing=missing,
-        padded=padded,
+        missing=_missing(records, top),
         loose=_is_loose(body, sep, quote),
         bytes_a_row=sum(len(line) + 1 for line in body) / max(len(records) - 1, 1),
         notes=(*notes, *top.notes),
@@ -197,19 +201,16 @@ def split(
     return records or [header.Record(1, tuple(lines[:1]))]
 
 
-def _remarkable(records: Sequence[header.Record], top: header.Top):
-    """Words that stand for no value, by column, and the columns with leading zeros."""
+def _missing(records: Sequence[header.Record], top: header.Top) -> dict[str, list[str]]:
+    """Words that stand for no value, by column."""
     found: dict[str, list[str]] = {}
-    padded: dict[str, None] = {}
     for record in records:
         if record.line > top.skip:
             for name, cell in zip(top.names, record.cells, strict=False):
                 word = cell.strip()
                 if word and word in cells.MISSING and word not in found.get(name, ()):
                     found.setdefault(name, []).append(word)
-                if len(word) > 1 and word[0] == "0" and word.isdigit():
-                    padded[name] = None
-    return found, tuple(padded)
+    return found
 
 
 def _bare(line: str) -> str:

@@ -10,6 +10,7 @@ from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files import cells, words
 from trainers.tables.files.decoding import (
     Lines,
+    another_way,
     cells_at,
     looked_over,
     single_byte,
@@ -20,7 +21,6 @@ from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
-_LARGE_BLOCK_BYTES = 2**28
 _LIKELY_ROWS, _LIKELY_COLUMNS = 1_000, 1_000  # that tell the types of the others
 _EXACT = 2.0**63  # integers from here on are no int64
 
@@ -83,8 +83,12 @@ class TextFile:
             n
             for n in names
             if is_whole(table.column(n), 0 if n in integers else _EXACT)
+            or (
+                self.dialect.padded
+                and arrow.types.is_integer(table.schema.field(n).type)
+            )
         ]
-        if again:  # as text, for what float64 would round, and +5
+        if again:  # as text, for what float64 would round, +5, 007 and 0x1F
             types = dict.fromkeys(again, arrow.string())
             fresh = self._table(again, types)
             for name in again:
@@ -112,6 +116,15 @@ class TextFile:
         """The line and the text of one cell a column, each in a row (from 0) of its own."""
         return cells_at(self.dialect, self._stream(), rows)
 
+    def with_zeros(self, names: Sequence[str]) -> list[str]:
+        """Those of the columns that have cells like 007, which numbers do not keep."""
+        if names:
+            self._look_over()
+        if not names or not self.dialect.padded:
+            return []
+        table = self._table(names, dict.fromkeys(names, import_pyarrow().string()))
+        return [name for name in names if cells.has_zeros(table.column(name))]
+
     def about_rows(self) -> int:
         """A guess from the size of the file."""
         size = self.source.path.stat().st_size
@@ -129,7 +142,7 @@ class TextFile:
     def _settled(self, table: Any) -> tuple[Frame, dict[str, words.Rule]]:
         """Columns of text in their types, with notes on what was guessed."""
         arrow = import_pyarrow()
-        notes, rules = [], {}
+        notes, rules, padded = [], {}, []
         holes = {n: dict.fromkeys(w) for n, w in self.dialect.missing.items()}
         columns = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
@@ -141,6 +154,8 @@ class TextFile:
             known = self._date_formats.get(name, "")
             columns[name], rules[name], said = self._settle(column, name, known)
             notes += said
+            if self.dialect.padded and rules[name].kind == "integer":
+                padded += [name] * cells.has_zeros(column)
         said = [
             f"{', '.join(map(repr, found))} in {printable(name)}"
             for name, found in holes.items()
@@ -150,8 +165,7 @@ class TextFile:
             notes.append(
                 f"counted as missing: {shown(said)} (--drop leaves a column out)"
             )
-        whole = [n for n, c in columns.items() if arrow.types.is_integer(c.type)]
-        if padded := [name for name in self.dialect.padded if name in whole]:
+        if padded:
             notes.append(
                 f"leading zeros of {printable(shown(padded))} are not kept (--kinds"
                 f" {printable(padded[0])}=categorical keeps them)"
@@ -159,8 +173,8 @@ class TextFile:
         notes += [
             f"`{name}` looks like dates as 20200131, and is read as numbers (--kinds"
             f" {name}=date)"
-            for name in whole
-            if dates.are_compact(columns[name])
+            for name, column in columns.items()
+            if arrow.types.is_integer(column.type) and dates.are_compact(column)
         ]
         frame = _frame(columns, rules, self.source.name)
         return dataclasses.replace(frame, notes=(*self.notes, *notes)), rules
@@ -227,7 +241,7 @@ class TextFile:
                     stream, *self._options(names, types, **options)
                 )
         except (arrow.ArrowException, OSError, UnicodeError) as error:
-            if retry := _another_way(error, options):
+            if retry := another_way(error, options):
                 return self._table(names, types, **retry)
             if types and "conversion error" in str(error):
                 return self._table(names, None, **options)
@@ -286,12 +300,14 @@ class TextFile:
         stream = self.source.stream()
         if look.encoding != "utf-8":
             stream = arrow.transcoding_input_stream(stream, look.encoding, "utf-8")
-        if look.sep == BLANKS or look.comment or look.blanks or look.loose:
+        special = look.comment, look.blanks, look.loose, look.tail
+        if look.sep == BLANKS or any(special):
             lines = Lines(
                 look.comment,
                 blanks=look.sep == BLANKS,
                 hollow=look.blanks,
                 loose=look.sep + look.quote if look.loose else "",
+                tail=look.tail,
             )
             stream = arrow.TransformInputStream(stream, lines)
         return stream
@@ -331,14 +347,3 @@ def _frame(columns: dict[str, Any], rules: dict[str, words.Rule], where: str) ->
         dataclasses.replace(c, date_format=looks.get(c.name, "")) for c in frame.columns
     )
     return dataclasses.replace(frame, columns=tuple(made))
-
-
-def _another_way(error: Exception, options: dict[str, Any]) -> dict[str, Any]:
-    """Options for another try, or none."""
-    text = str(error)
-    if "straddling" in text and options.get("block") != _LARGE_BLOCK_BYTES:
-        return options | {"block": _LARGE_BLOCK_BYTES}
-    out_of_step = "chunker" in text or "Expected" in text
-    if out_of_step and not options.get("quoted_lines"):
-        return options | {"quoted_lines": True}
-    return {}

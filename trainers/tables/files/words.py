@@ -72,7 +72,7 @@ def settle(
     for kind in ("integer", "number"):
         rule = Rule(kind, decimal)
         if _cast(few, rule) is not None and (found := _cast(text, rule)) is not None:
-            return found, rule, []
+            return found, rule, cells.rounding(text, found, name)
     indices, words = _encoded(text)
     for kind in ("integer", "number", "boolean", "date", "instant", "clock"):
         rule = Rule(kind, decimal)
@@ -145,7 +145,8 @@ def _as_dates(
         (form,) = forms
         found = dates.parsed(words, form)
         rule = _rule_of(dates.as_written(words.drop_null(), form))
-        note = f"`{name}`: dates as {dates.spoken(form)}"
+        years = ", 69 as 1969 and 68 as 2068" if "%y" in form else ""
+        note = f"`{name}`: dates as {dates.spoken(form)}{years}"
         return found.take(indices), rule, [note]
     if not forms:
         return None
@@ -207,7 +208,10 @@ def _mostly_dates(
         return None
     others, rule = min(found, key=lambda pair: len(pair[0]))
     held = cells.without(words, others)
-    column = _convert(held, rule).take(indices)
+    found_at = _convert(held, rule)
+    if found_at is None:  # half of them have a time zone
+        return None
+    column = found_at.take(indices)
     whole = len(indices) - indices.null_count
     count = whole - (len(column) - column.null_count)
     if count > (1 - _MOSTLY_NUMBERS) * whole:
@@ -287,9 +291,12 @@ def _cast(text: Any, rule: Rule) -> Any:
         text = pc.replace_substring_regex(text, r"^\+", "")
     for kind in (arrow.int64(), arrow.uint64()) if whole else (arrow.float64(),):
         try:
-            return text.cast(kind)
+            found = text.cast(kind)
         except arrow.ArrowInvalid:
             continue
+        # pyarrow reads 0x1F as 31 in integers, and in no other numbers.
+        hexadecimal = pc.match_substring(text, "x", ignore_case=True)
+        return None if whole and pc.any(hexadecimal).as_py() else found
     return None
 
 

@@ -240,6 +240,8 @@ def _real(x: np.ndarray) -> Found:
 
 def _is_full(y: np.ndarray) -> bool:
     """Whether both ends of the range are as full as those of bounded columns are."""
+    if np.diff(np.sort(y)).max() > np.ptp(y) / 2:
+        return False  # one end is a few values far from the others
     low, high = y.min() + 0.05 * np.ptp(y), y.max() - 0.05 * np.ptp(y)
     return min(np.mean(y <= low), np.mean(y >= high)) > 0.005
 

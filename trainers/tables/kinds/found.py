@@ -1,8 +1,13 @@
 """What is said of a column's kind."""
 
 import dataclasses
+import io
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from trainers.tables.checks import shown
 from trainers.tables.kinds.base import Kind
@@ -34,3 +39,32 @@ def option(where: str, option: str, kind: str = "") -> str:
 def text(value: Any) -> str:
     """A value for people."""
     return f"{value:g}" if isinstance(value, float) else shown([value])
+
+
+class KindsTable(Table):
+    """A table of rich, which is its own text too: for `print`."""
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), color_system=None)
+        with console.capture() as text:
+            console.print(self)
+        return text.get().rstrip("\n")
+
+
+def kinds_table(
+    about: Iterable[Mapping[str, Any]], *, title: str = "columns"
+) -> KindsTable:
+    """What `Schema.about` says as an aligned table."""
+    result = KindsTable(title=title)
+    for name in ("column", "kind", "why", "range", "missing"):
+        justify = "right" if name == "missing" else "left"
+        result.add_column(name, justify=justify, overflow="fold")
+    for c in about:
+        span = "" if c["low"] is None else f"{_shown(c['low'])} to {_shown(c['high'])}"
+        missing = f"{c['missing']:,}" if c["missing"] else ""
+        result.add_row(c["column"], c["kind"], c["why"], span, missing)
+    return result
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

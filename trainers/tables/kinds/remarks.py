@@ -18,8 +18,14 @@ _LOOKED_AT = 50_000  # values, of more, for a coarser grid
 _MAX_FAR = 3  # values at either end that may stand for missing ones
 _FEWEST_OTHERS = 5  # values beside them
 _REPEATED = 3  # rows that show that a far value is one
-_NINES = re.compile(r"-?9{2,}(\.9+)?").fullmatch
+_FILL = 1e12  # ranges of the others, beyond which a value fills a hole
+_NINES = re.compile(r"-?9{2,}(\.9+)?|-999\.25").fullmatch
 _FEWEST = 20  # rows, of which fewer may well be all different
+_FEWEST_GROUPS = 5
+_GROUPS = re.compile(
+    r"(?:(?:^|[_\W])id|(?<=[a-z])I[dD]|^ID|(?i:subject|patient|participant|person|user"
+    r"|customer|household|animal))s?$"
+)
 _NAMES = re.compile(r"(no|nr|id|ids|number|num|index|key|code)$", re.IGNORECASE)
 
 
@@ -33,11 +39,22 @@ def remarked(found: Found, x: np.ndarray, where: str) -> Found:
     if off:
         rounds = "values off the grid are" if off > 1 else "value off the grid is"
         why += f"; {off:,} {rounds} rounded"
+    if isinstance(kind, Levels):
+        why += grouped(len(kind.levels), len(x), where)
     if isinstance(kind, Integer) and _is_identifier(x, name_in(where)):
         why += f"; each row its own: an identifier? {option(where, 'drop')}"
     elif isinstance(kind, Grid) and not note:
         note = _heaped(kind, x, where)
     return dataclasses.replace(found, why=why, note=note)
+
+
+def grouped(num_levels: int, n: int, where: str) -> str:
+    """A remark on levels that say of whom a row is, by their name and their repeats."""
+    named = _GROUPS.search(name_in(where))
+    if not named or num_levels < _FEWEST_GROUPS or n < 2 * num_levels:
+        return ""
+    each = f"{n / num_levels:.0f} rows each"
+    return f"; {each}: groups? their rows fall into train and test alike"
 
 
 def typed(value: float) -> str:
@@ -53,11 +70,12 @@ def far_values(
     """Values that may stand for missing ones, and in how many rows each of them is.
 
     At most three, beyond a gap of twice the range of nearly all others; each in three rows
-    or more, or written like one: -99, -9999, 999.
+    or more, or written like one (-99, -9999, 999), or beyond any scale of the others (1e20).
     """
     if x.dtype == bool or len(np.unique(_some(x))) < _FEWEST_OTHERS:
         return {}
     found: dict[float, int] = {}
+    filled: set[float] = set()
     for sign in (1, -1):
         left, seen = sign * np.float64(x), {}
         while len(seen) < _MAX_FAR:
@@ -69,8 +87,14 @@ def far_values(
             width = np.ptp(np.quantile(_some(inner), (0.01, 0.99)))
             if inner.min() - value > 2 * width:
                 found |= seen
+            if width and inner.min() - value > _FILL * width:
+                filled |= set(seen)
             left = inner
-    return {v: n for v, n in found.items() if n >= _REPEATED or is_sentinel(text(v))}
+    return {
+        v: n
+        for v, n in found.items()
+        if n >= _REPEATED or v in filled or is_sentinel(text(v))
+    }
 
 
 def _some(x: np.ndarray) -> np.ndarray:

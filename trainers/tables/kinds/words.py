@@ -11,6 +11,7 @@ from trainers.tables import dates
 from trainers.tables.checks import InputError
 from trainers.tables.kinds.found import Found, option
 from trainers.tables.kinds.levels import Levels, Skipped
+from trainers.tables.kinds.remarks import grouped
 
 _MAX_LEVELS = 100  # of words; with more they are left out
 _REPEATS = 1.5  # rows a level, from which words are categories
@@ -41,7 +42,8 @@ def of_words(x: np.ndarray, where: str) -> Found:
     enough = len(x) >= (3 if len(levels) > 10 else _REPEATS) * len(levels)
     if len(levels) > _MAX_LEVELS or not enough:
         return _left_out(len(levels), len(x), where)
-    return Found(counted(x, levels, "categorical"), f"{len(levels)} words")
+    why = f"{len(levels)} words{grouped(len(levels), len(x), where)}"
+    return Found(counted(x, levels, "categorical"), why)
 
 
 def no_numbers(name: str, x: np.ndarray, where: str) -> InputError:
@@ -80,7 +82,8 @@ def _left_out(num_levels: int, n: int, where: str) -> Found:
         return Found(Skipped(reason="free text"), why)
     many = f"{num_levels:,} categories in {n:,} rows"
     way_out = option(where, "kinds", "categorical")
-    return Found(Skipped(reason="many categories"), f"{many}: {way_out} takes them")
+    why = f"{many}: {way_out} takes them{grouped(num_levels, n, where)}"
+    return Found(Skipped(reason="many categories"), why)
 
 
 def counted(x: np.ndarray, levels: Any, name: str) -> Levels:

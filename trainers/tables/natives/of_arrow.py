@@ -70,6 +70,10 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
         values = within(values.astype(np.float64), kind.precision, kind.scale)
     if pa.types.is_float16(kind):
         values = values.astype(np.float16)
+    if pa.types.is_time(kind):  # since midnight
+        count = values.astype(f"timedelta64[{kind.unit}]").astype(np.int64)
+        width = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+        return pa.array(count, mask=missing).cast(width).cast(kind)
     return pa.array(values, mask=missing).cast(kind)
 
 
