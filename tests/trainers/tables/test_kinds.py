@@ -221,6 +221,8 @@ FAR = {
     "digits": (np.where(RNG.random(2_000) < 0.1, 999, AGES % 10), "999"),
     "one row": (np.where(np.arange(2_000) == 7, -9_999, NORMAL), "-9999"),
     "repeated": (np.where(np.arange(2_000) < 3, 1e6, NORMAL), "1000000"),
+    "a log": (np.where(np.arange(2_000) == 7, -999.25, NORMAL), "-999.25"),
+    "a fill": (np.where(np.arange(2_000) == 7, 1e20, NORMAL), "1e+20"),
     "many digits": (np.where(np.arange(2_000) < 9, -9_999_999, AGES), "-9999999"),
 }
 
@@ -231,9 +233,8 @@ def test_a_value_that_stands_for_a_missing_one_is_named(name):
     found = find(x, where="column 1")
     assert f"column 1: {value} in " in found.note
     assert f"--na {value}" in found.note
-    if (
-        name != "one row"
-    ):  # samples hold it as often, and nothing between it and the rest
+    if (x == float(value)).sum() > 1:
+        # Samples hold it as often, and nothing between it and the rest.
         assert isinstance(found.kind, Spike)
         drawn = found.kind.decode(RNG.normal(size=(1_000, found.kind.width)))
         inner = drawn[drawn != found.kind.value]
@@ -253,6 +254,11 @@ def test_a_value_that_stands_for_a_missing_one_is_named(name):
 )
 def test_far_values_that_are_no_sentinels_are_not(x):
     assert not find(x, where="x").note
+
+
+def test_one_far_value_is_no_bound():
+    x = np.r_[1.7 * np.arange(59), 1_000.0]
+    assert find(x, where="x").kind.kind != "bounded"
 
 
 def test_zeros_among_heaps_are_a_spike():

@@ -110,6 +110,21 @@ def test_counts_with_a_long_tail_are_no_levels():
 
 
 @pytest.mark.parametrize(
+    ("name", "x", "are_groups"),
+    [
+        ("patient_id", RNG.integers(0, 90, N), True),
+        ("subjectId", np.array([f"s{i % 90}" for i in range(N)], object), True),
+        ("user", np.array([f"s{i % 900}" for i in range(N)], object), True),
+        ("users", np.array([f"s{i % 3}" for i in range(N)], object), False),
+        ("valid", np.array([f"s{i % 90}" for i in range(N)], object), False),
+    ],
+)
+def test_groups_of_rows_are_named(name, x, are_groups):
+    why = find(x, where=f"column {name!r}").why
+    assert ("groups? their rows fall into train and test alike" in why) == are_groups
+
+
+@pytest.mark.parametrize(
     ("name", "x", "is_identifier"),
     [
         ("pollno", RNG.permutation(10**6)[:N], True),

@@ -222,6 +222,22 @@ LISTS = {"a": [[1, 2]] * N, "b": G}
 TUPLES = pa.array([(1, 2, 3)] * N, pa.month_day_nano_interval())
 
 
+class NoArray:
+    """What NumPy cannot read, as a tensor with a gradient."""
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("use tensor.detach().numpy()")
+
+
+class Delayed:
+    """A table that is not in memory yet."""
+
+    columns = ("a",)
+
+    def compute(self):
+        return 1
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -249,11 +265,33 @@ TUPLES = pa.array([(1, 2, 3)] * N, pa.month_day_nano_interval())
         ({1, 2}, "must be a table .* got a set. Give an array"),
         (pl.LazyFrame({"a": G}), r"LazyFrame\. Read it with \.collect\(\)"),
         (np.array(3.0), "must have rows and columns, .* got one number, 3.0. Give an"),
+        (np.array("a"), "must have rows and columns, .* got one object, a. Give an"),
+        (pd.DataFrame(np.c_[G, G], columns=["a", "a"]), "differently, got twice: a. R"),
+        (pa.table([G, G], names=["a", "a"]), "differently, got twice: a. Rename"),
+        ({0: G, "0": G}, "name every column differently, got twice: 0. Rename"),
+        (
+            {"a": G, "b": pd.Series(["u", "v"] * 60)},
+            r"column 'b' of `X` must hold real numbers",
+        ),
+        (pd.DataFrame({"a": G + 1j}), r"complex\. Convert it to two columns, x\.real"),
+        (G + 1j, r"complex\. Convert it to two columns, x\.real and x\.imag"),
+        (pd.DataFrame({"a": [10**30, 5]}), "integers of 64 bits; got 5 to 1000000"),
+        ([{"a": 1}, {"a": 2}], r"got dict\. Convert it to a DataFrame, with pandas"),
+        ([[1, 2], [3]], "`X` must be what NumPy makes an array of; got a list: "),
+        (NoArray(), "got a NoArray: use tensor.detach"),
+        (Delayed(), r"got a .*Delayed\. Read it with \.compute\(\)"),
+        (np.arange(9).astype("m8[M]"), r"durations in days, .* got timedelta64\[M\]"),
     ],
 )
 def test_what_is_no_table_is_told_by_name(table, message):
     with pytest.raises(InputError, match=message):
         Schema.of(table)
+
+
+@pytest.mark.filterwarnings("error")
+def test_longer_floats_than_float64_are_refused_as_others():
+    with pytest.raises(InputError, match=r"numbers within .*1e.100"):
+        Schema.of(np.array([1, 2, np.longdouble("1e400")])[:, None])
 
 
 def test_sparse_matrices_are_told_the_way_out():

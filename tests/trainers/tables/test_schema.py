@@ -227,6 +227,8 @@ def test_the_table_of_kinds_fits_a_screen():
     console.print(Schema.of(pd.DataFrame(MIXED)).table())
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
+    printed = str(Schema.of(pd.DataFrame(MIXED)).table())
+    assert printed.splitlines() == text.rstrip("\n").splitlines()
     assert "date" in text
     assert "categorical" in text
 

@@ -1,10 +1,11 @@
 """What the text of a cell may be: a number, a date, nothing, or a word."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainers.tables.arrow import import_pyarrow
+from trainers.tables.checks import printable, shown
 
 # What pandas takes for missing, and what files of instruments and of UCI have. "none" is a
 # level of too many columns to be among them.
@@ -209,6 +210,16 @@ def has_zeros(words: Any) -> bool:
     """Whether some start with a zero that numbers do not keep: 007."""
     pc = import_pyarrow().compute
     return bool(pc.any(pc.match_substring_regex(words, r"^\s*0\d")).as_py())
+
+
+def zeros(texts: Mapping[str, Any]) -> list[str]:
+    """A note on the columns of text, by name, that numbers do not keep: 007."""
+    if not (found := [name for name, words in texts.items() if has_zeros(words)]):
+        return []
+    return [
+        f"leading zeros of {printable(shown(found))} are not kept (--kinds"
+        f" {printable(found[0])}=categorical keeps them)"
+    ]
 
 
 def rounding(words: Any, numbers: Any, name: str) -> list[str]:

@@ -108,7 +108,7 @@ class TextFile:
                 notes = frame.notes
             else:
                 frame, said = self._followed(table, rules, first)
-                notes += tuple(said)
+                notes += tuple(note for note in said if note not in notes)
             yield dataclasses.replace(frame, notes=notes)
             first += table.num_rows
 
@@ -142,7 +142,7 @@ class TextFile:
     def _settled(self, table: Any) -> tuple[Frame, dict[str, words.Rule]]:
         """Columns of text in their types, with notes on what was guessed."""
         arrow = import_pyarrow()
-        notes, rules, padded = [], {}, []
+        notes, rules, padded = [], {}, {}
         holes = {n: dict.fromkeys(w) for n, w in self.dialect.missing.items()}
         columns = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
@@ -155,7 +155,7 @@ class TextFile:
             columns[name], rules[name], said = self._settle(column, name, known)
             notes += said
             if self.dialect.padded and rules[name].kind == "integer":
-                padded += [name] * cells.has_zeros(column)
+                padded[name] = column
         said = [
             f"{', '.join(map(repr, found))} in {printable(name)}"
             for name, found in holes.items()
@@ -165,11 +165,7 @@ class TextFile:
             notes.append(
                 f"counted as missing: {shown(said)} (--drop leaves a column out)"
             )
-        if padded:
-            notes.append(
-                f"leading zeros of {printable(shown(padded))} are not kept (--kinds"
-                f" {printable(padded[0])}=categorical keeps them)"
-            )
+        notes += cells.zeros(padded)
         notes += [
             f"`{name}` looks like dates as 20200131, and is read as numbers (--kinds"
             f" {name}=date)"
@@ -208,6 +204,8 @@ class TextFile:
                         f" {printable(bad)!r} after row {first:,}. Leave it out with --drop"
                         f" {printable(name)}, or mend the cell."
                     )
+            if self.dialect.padded and rules[name].kind == "integer":
+                notes += cells.zeros({name: text})
         return _frame(columns, rules, self.source.name), notes
 
     def _likely(self, names: Sequence[str]) -> dict[str, Any]:

@@ -2,11 +2,20 @@
 
 import datetime
 import decimal
+import json
 
 import numpy as np
 import pytest
 
-from trainers.tables import InputError, frames_of, num_rows_of, read_frame, size_of
+from trainers import Schema
+from trainers.tables import (
+    InputError,
+    frames_of,
+    num_rows_of,
+    read_frame,
+    size_of,
+    write_frame,
+)
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -55,6 +64,37 @@ def test_types_as_they_are(tmp_path):
     assert frame["class"].levels == ("low", "high")
     assert [c.missing[1] for c in frame.columns if c.missing.any()] == [True] * 8
     assert frame["empty"].missing.all()
+
+
+CLOCKS = [datetime.time(i % 24, 7 * i % 60) for i in range(40)]
+WORDS = [f"k{i % 4}" for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        *(
+            (CLOCKS, kind)
+            for kind in (pa.time32("s"), pa.time32("ms"), pa.time64("us"))
+        ),
+        ([DAY + datetime.timedelta(i) for i in range(40)], pa.date64()),
+        (WORDS, pa.string_view()),
+        (WORDS, pa.large_string()),
+    ],
+    ids=str,
+)
+def test_types_come_back_as_they_came(tmp_path, values, kind):
+    path = write(tmp_path / "x.parquet", {"a": pa.array(values, kind)})
+    kind = parquet.read_schema(path).field("a").type  # Parquet has no seconds
+    schema = Schema.of(path)
+    schema = Schema.from_config(json.loads(json.dumps(schema.to_config())))
+    table = schema.decode_frame(schema.encode(path, noise=np.full(1, 0.5)).rows)
+    write_frame(tmp_path / "y.parquet", table)
+    found = parquet.read_table(tmp_path / "y.parquet")["a"]
+    assert (found.type, found.to_pylist()) == (kind, values)
+    write_frame(tmp_path / "y.csv", table)
+    written = (tmp_path / "y.csv").read_text().splitlines()[2].strip('"')
+    assert written in (str(values[1]), f"{values[1]} 00:00:00")
 
 
 def test_decimals_are_the_nearest_floats(tmp_path):

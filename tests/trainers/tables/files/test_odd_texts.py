@@ -1,0 +1,156 @@
+"""Texts that look like tables of numbers and are not quite."""
+
+import re
+
+import numpy as np
+import pytest
+
+from trainers.tables import InputError, frames_of, read_frame
+
+pytest.importorskip("pyarrow")
+ROWS = 1_200  # more than what is looked at first
+
+
+def write(tmp_path, text, name="rows.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def column(tmp_path, cells):
+    """A file with these cells beside numbers."""
+    lines = (f"{i}.5,{cell}\n" for i, cell in enumerate(cells))
+    return write(tmp_path, "x,y\n" + "".join(lines))
+
+
+@pytest.mark.parametrize("last", ["0x1F", "0X1f", "-0x1F"])
+@pytest.mark.parametrize("early", [True, False])
+def test_hexadecimal_numbers_are_words(tmp_path, last, early):
+    cells = [str(i) for i in range(ROWS)]
+    cells[3 if early else -3 :: 7] = [last] * len(cells[3 if early else -3 :: 7])
+    frame = read_frame(column(tmp_path, cells))
+    if early:
+        assert frame["y"].values.tolist() == cells
+    else:  # one word is a hole
+        assert frame["y"].missing.sum() == 1
+        assert any(f"'{last}'" in note for note in frame.notes)
+
+
+@pytest.mark.parametrize("rows", [None, 500])
+def test_leading_zeros_far_below_are_told(tmp_path, rows):
+    cells = [f"{i:05d}" if i > ROWS - 5 else str(10_000 + i) for i in range(ROWS)]
+    path = column(tmp_path, cells)
+    if rows is None:
+        (note,) = read_frame(path).notes
+        assert note == (
+            "leading zeros of y are not kept (--kinds y=categorical keeps them)"
+        )
+    else:
+        notes = [part.notes for part in frames_of(path, rows=rows)]
+        assert "leading zeros of y" in notes[-1][-1]
+
+
+@pytest.mark.parametrize("end", [",\n", " , \n,\n", ",\r\n", ","])
+def test_rows_of_empty_cells_at_the_end_are_left_out(tmp_path, end):
+    path = write(tmp_path, "a,b\n1,2\n,\n3,\n" + end)
+    frame = read_frame(path)
+    assert frame["a"].missing.tolist() == [False, True, False]
+    assert re.search(r"lines? of empty cells at the end left out", frame.notes[0])
+    parts = list(frames_of(path, rows=2))
+    assert [len(part) for part in parts] == [2, 1]
+
+
+def test_the_end_may_be_longer_than_a_chunk(tmp_path):
+    path = write(
+        tmp_path, "a,b\n" + "1,2\n" * 9 + ",\n" * 2**20 + "3,4\n" + ",\n" * 2**20
+    )
+    frame = read_frame(path)
+    assert len(frame) == 10 + 2**20
+    assert "1,048,576 lines of empty cells" in frame.notes[-1]
+
+
+SPLIT = {
+    "two names": ("a,b", [f"{i},5,{i},25" for i in range(9)]),
+    "some are whole": ("a,b", [f"{i},5,{i}" + ",25" * (i % 2) for i in range(9)]),
+    "beside dates": ("day,price", [f"2020-01-0{i + 1},{i},5" for i in range(9)]),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_decimal_commas_between_commas_are_refused(tmp_path, name):
+    header, rows = SPLIT[name]
+    path = write(tmp_path, "\n".join([header, *rows]) + "\n")
+    with pytest.raises(InputError, match=r"names 2 columns.*--sep ';' --decimal ,"):
+        read_frame(path)
+
+
+def test_names_of_rows_are_no_decimal_commas(tmp_path):
+    frame = read_frame(write(tmp_path, "a,b\n1,5,2\n2,7,1\n3,6,4\n"))
+    assert frame["a"].values.tolist() == [5, 7, 6]
+
+
+FORMATS = {
+    "JSON": '[{"a": 1, "b": 2},\n{"a": 3, "b": 4}]\n',
+    "holds JSON": '{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n',
+    "ARFF": "@relation r\n@attribute a numeric\n@data\n1,2\n3,4\n",
+    "LIBSVM": "".join(f"{i % 2} 1:{i}.5 7:2\n" for i in range(9)),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_other_formats_are_named(tmp_path, name):
+    with pytest.raises(InputError, match=name):
+        read_frame(write(tmp_path, FORMATS[name], "rows.txt"))
+
+
+def test_a_zero_byte_is_named_with_its_line(tmp_path):
+    path = write(tmp_path, "a,b\n" + "1,2\n" * 40_000 + "3,\0\n")
+    with pytest.raises(InputError, match="zero byte in line 40,002"):
+        read_frame(path)
+
+
+LIKE_NUMBERS = {
+    "below a limit": lambda i: f"<{i}" if i % 6 == 0 else f"{i}.5",
+    "in brackets": lambda i: f"($ {i})" if i % 2 else f"$ {i}",
+    "a unit with signs": lambda i: f"{i}.5 \N{MICRO SIGN}g/m\N{SUPERSCRIPT THREE}",
+    "two signs": lambda i: f"{i}.5{'NS'[i % 2]}",
+    "an error": lambda i: f"{i}.5\N{PLUS-MINUS SIGN}0.2",
+    "a dash": lambda i: f"\N{EN DASH}{i}.5",
+    "other groups": lambda i: f'"1,{i + 10},000"',
+    "a fraction": lambda i: f"{i}/3",
+    "hexadecimal": lambda i: f"0x{i:X}",
+}
+
+
+@pytest.mark.parametrize("name", LIKE_NUMBERS)
+def test_words_that_look_like_numbers_are_told(tmp_path, name):
+    frame = read_frame(column(tmp_path, map(LIKE_NUMBERS[name], range(30))))
+    assert frame["y"].values.dtype == object
+    assert "`y` looks like numbers, as " in frame.notes[-1]
+
+
+@pytest.mark.parametrize("form", ["A{}", "1.2.{}", "10.0.0.{}", "Q{} x"])
+def test_names_with_digits_are_not(tmp_path, form):
+    assert not read_frame(column(tmp_path, map(form.format, range(30)))).notes
+
+
+def test_times_of_which_some_have_a_zone_are_told(tmp_path):
+    cells = [f"2020-01-{i + 1:02d}T0{i % 9}:30:00" + "Z" * (i % 2) for i in range(28)]
+    frame = read_frame(column(tmp_path, cells))
+    assert frame["y"].values.tolist() == cells
+    assert "some with a time zone, as '2020-01-02T01:30:00Z'" in frame.notes[0]
+
+
+def test_times_before_and_after_noon_are_told(tmp_path):
+    frame = read_frame(column(tmp_path, [f"{i % 12 + 1}:30 PM" for i in range(30)]))
+    assert "looks like times, as '1:30 PM'" in frame.notes[0]
+
+
+def test_integers_that_float64_rounds_are_told(tmp_path):
+    frame = read_frame(column(tmp_path, [str(10**25 + i) for i in range(30)]))
+    assert frame.notes == ("`y`: integers beyond 64 bits are rounded (--drop y)",)
+    few = read_frame(column(tmp_path, [str(10**25 + i * 10**18) for i in range(30)]))
+    assert not few.notes
+    np.testing.assert_array_equal(
+        few["y"].values, [float(10**25 + i * 10**18) for i in range(30)]
+    )
