@@ -242,6 +242,8 @@ def _proposed(word: str, about: Mapping[str, str], kind: type | None) -> str:
         names = about.get("Available subcommands", "").partition(": ")[2]
         return f"; there are {names}" if names else ""
     flags = list(options_of(kind).values())
-    ends = [flag for flag in flags if flag.endswith(f".{word.lstrip('-')}")]
+    last = word.lstrip("-")  # --steps for --train.num-steps, --blocks for --num-blocks
+    ends = [flag for flag in flags if flag.endswith((f".{last}", f"-{last}"))]
+    ends = [flag for flag in ends if not flag.startswith("--no-")]
     close = ends or difflib.get_close_matches(word, flags, n=2)
     return f"; perhaps {' or '.join(close)}" if close else ""

@@ -167,6 +167,10 @@ def _array_name(source: Source, found: Sequence[str], array: str | None) -> str:
         return found[0]
     if array is not None and array in found:
         return array
+    if not found:
+        raise InputError(
+            f"`path` must be a .npz file with arrays, got {source.name} without any."
+        )
     raise InputError(
         f"--array must name one of the arrays of {source.name}, {printable(shown(found))},"
         f" got {array!r}. Name one, or save it alone as .npy."
