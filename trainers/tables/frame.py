@@ -6,6 +6,7 @@ narwhals, so none of them is required.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -90,7 +91,11 @@ class Frame:
 
     def __getitem__(self, name: str) -> Column:
         """The column of a name."""
-        return self.columns[self.names.index(name)]
+        return self.columns[self._places[name]]
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: j for j, name in enumerate(self.names)}
 
     def select(self, names: Iterable[str]) -> Self:
         """The columns of these names, in this order."""
