@@ -112,8 +112,11 @@ class ColumnSchema:
             values = values.astype(object)  # categories that are numbers
         elif wanted != came:
             as_in = f", as {levels[0]!r}" if wanted == "words" else ", as"
+            held = values[~column.missing]
+            example = f", as {held[0]!r}" if came == "words" and len(held) else ""
             raise InputError(
-                f"column {self.name!r} must hold {wanted}{as_in} in the fit; got {came}."
+                f"column {self.name!r} must hold {wanted}{as_in} in the fit; got"
+                f" {came}{example}."
             )
         if self.unit:
             _check_zone(self, column)
