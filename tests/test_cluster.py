@@ -1,8 +1,10 @@
 """What `examples/score_cluster.py` writes, by workers in this process and in others."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -63,7 +65,9 @@ def dataset(folder, sizes=(5, 0, 9)):
         lists = pa.array([[1.0]] * size, pa.list_(pa.float64()))
         table = table.append_column("lists", lists)
         place = folder / "more" if i else folder
-        pq.write_table(table.replace_schema_metadata({"by": "me"}), place / f"{i}.parquet")
+        pq.write_table(
+            table.replace_schema_metadata({"by": "me"}), place / f"{i}.parquet"
+        )
         first += size
     (folder / "_SUCCESS").touch()
     (folder / ".0.parquet").touch()
@@ -84,7 +88,7 @@ def test_every_row_comes_out_once_with_its_score(example, scheduler, run, tmp_pa
     path = rows / "more" / "2.parquet"
     table = pq.read_table(path)
     values = table["a"].to_pylist()
-    values[3], values[4] = None, float("nan")
+    values[3], values[4] = None, float("inf")
     words = table["word"].to_pylist()
     words[5] = "unheard"
     table = table.set_column(0, "a", [values]).set_column(1, "word", [words])
@@ -101,8 +105,8 @@ def test_every_row_comes_out_once_with_its_score(example, scheduler, run, tmp_pa
             assert after["log_prob"].to_pylist()[3:5] == [None, None]
             assert after["log_prob"][5].as_py() == -np.inf
             after = after.take([0, 1, 2, 6, 7, 8])
-        found = after["log_prob"].to_numpy()
-        np.testing.assert_allclose(found, density.log_prob(after), rtol=1e-6)
+        wanted = density.log_prob(after.select(["a", "word"]))
+        np.testing.assert_allclose(after["log_prob"].to_numpy(), wanted, rtol=1e-6)
     about = pq.read_schema(out / "0.parquet").metadata
     assert about[b"by"] == b"me"
     assert about[b"rbig_nnx"].startswith(b"log p by ")
@@ -122,8 +126,23 @@ def test_the_same_line_does_what_is_left(example, scheduler, run, tmp_path):
     other = tmp_path / "other"
     flow = flow_of(2, num_components=3)
     TableFlow(flow, Schema.of(table_of(300)), num_draws=2).save(other)
-    with pytest.raises(ValueError, match=r"OUT must be new or hold log p by \w+; .* holds"):
+    with pytest.raises(
+        ValueError, match=r"OUT must be new or hold log p by \w+; 0.parquet"
+    ):
         example.score(**line | {"run": str(other)})
+
+
+def test_what_the_fit_took_for_missing_has_no_score(example, scheduler, run, tmp_path):
+    fitted = shutil.copytree(run, tmp_path / "run")
+    settings = {"settings": {"--na": ["mid", "-9"]}}
+    (fitted / "report.json").write_text(json.dumps(settings))
+    rows = table_of(4).set_column(1, "word", [["low", "mid", "high", "low"]])
+    rows = rows.set_column(0, "a", [[1.0, 2.0, -9.0, 3.0]])
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    line = (str(fitted), str(tmp_path / "rows.parquet"), str(tmp_path / "out"))
+    assert example.score(*line, scheduler=scheduler) == {"rows": 4, "empty": 2}
+    scores = pq.read_table(tmp_path / "out" / "rows.parquet")["log_prob"]
+    assert scores.is_null().to_pylist() == [False, True, True, False]
 
 
 def test_a_bucket_serves_as_well_as_a_disk(example, scheduler, run, tmp_path):
@@ -141,12 +160,16 @@ def test_a_bucket_serves_as_well_as_a_disk(example, scheduler, run, tmp_path):
         bucket.store.clear()
 
 
-def test_a_damaged_file_keeps_no_other_from_its_scores(example, scheduler, run, tmp_path):
+def test_a_damaged_file_keeps_no_other_from_its_scores(
+    example, scheduler, run, tmp_path
+):
     rows, out = dataset(tmp_path / "rows"), tmp_path / "scores"
     whole = (rows / FILES[1]).read_bytes()
     (rows / FILES[1]).write_bytes(whole[:-9])
     line = {"run": run, "data": str(rows), "out": str(out), "scheduler": scheduler}
-    with pytest.raises(RuntimeError, match=r"1 of 3 files were not written: more/1.parquet"):
+    with pytest.raises(
+        RuntimeError, match=r"1 of 3 files were not written; more/1.parquet"
+    ):
         example.score(**line)
     assert written(out) == [FILES[0], FILES[2]]
     (rows / FILES[1]).write_bytes(whole)
@@ -157,8 +180,14 @@ def test_a_damaged_file_keeps_no_other_from_its_scores(example, scheduler, run, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop_columns("word"), r"0.parquet must have .*; \['word'\] are absent"),
-        (lambda t: t.append_column("log_prob", t["a"]), r"must have no column 'log_prob'"),
+        (
+            lambda t: t.drop_columns("word"),
+            r"0.parquet must have .*; \['word'\] are absent",
+        ),
+        (
+            lambda t: t.append_column("log_prob", t["a"]),
+            r"must have no column 'log_prob'",
+        ),
     ],
 )
 def test_columns_are_checked_before_any_work(example, run, tmp_path, change, message):
@@ -184,7 +213,11 @@ def test_a_conditional_density_reads_what_is_given(example, scheduler, tmp_path)
     density.save(tmp_path / "run")
     rows = table.slice(0, 4).set_column(1, "word", [["low", "new", None, "high"]])
     pq.write_table(rows, tmp_path / "rows.parquet")
-    line = (str(tmp_path / "run"), str(tmp_path / "rows.parquet"), str(tmp_path / "out"))
+    line = (
+        str(tmp_path / "run"),
+        str(tmp_path / "rows.parquet"),
+        str(tmp_path / "out"),
+    )
     assert example.score(*line, scheduler=scheduler) == {"rows": 4, "empty": 2}
     found = pq.read_table(tmp_path / "out" / "rows.parquet")["log_prob"].to_pylist()
     assert found[1:3] == [None, None]
