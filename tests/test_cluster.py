@@ -21,7 +21,7 @@ pa = pytest.importorskip("pyarrow")
 distributed = pytest.importorskip("distributed")
 pq = pytest.importorskip("pyarrow.parquet")
 
-LOCAL = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+LOCAL = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_samples_are_the_same_whoever_draws_them(example, scheduler, run, tmp_pa
 @pytest.mark.slow
 def test_a_killed_worker_loses_no_row_and_writes_none_twice(example, tmp_path):
     run, rows, out = (tmp_path / name for name in ("run", "rows", "scores"))
-    TableFlow(flow_of(2), Schema.of(table_of(300)), num_draws=64).save(run)
+    TableFlow(flow_of(2), Schema.of(table_of(300)), num_draws=32).save(run)
     sizes = [20_000] * 8
     dataset(rows, sizes)
     with (
@@ -251,6 +251,7 @@ def test_a_killed_worker_loses_no_row_and_writes_none_twice(example, tmp_path):
         distributed.Client(cluster) as client,
         concurrent.futures.ThreadPoolExecutor(1) as thread,
     ):
+        pids = client.run(lambda dask_worker: (dask_worker.id, os.getpid()))
         line = map(str, (run, rows, out))
         address = cluster.scheduler_address
         counting = thread.submit(example.score, *line, scheduler=address)
@@ -264,7 +265,6 @@ def test_a_killed_worker_loses_no_row_and_writes_none_twice(example, tmp_path):
 
         while not (found := busy()) and not counting.done():
             time.sleep(0.005)
-        pids = client.run(lambda dask_worker: (dask_worker.id, os.getpid()))
         os.kill(dict(pids.values())[found[0]], signal.SIGKILL)
         count = counting.result(timeout=900)
     assert count == {"rows": sum(sizes)}
