@@ -20,6 +20,7 @@ import hashlib
 import json
 import pathlib
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import fsspec
@@ -28,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
-from distributed import Client, as_completed, get_worker
+from distributed import Client, WorkerPlugin, as_completed, get_worker
 from flax import nnx
 from rich.progress import track
 from tyro.conf import Positional
@@ -196,32 +197,41 @@ def on_cluster(
     left = {name: task for name, task in tasks.items() if name not in there}
     targets = [f"{url_of(out)}/{name}" for name in left]
     local = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
-    count, failed = Count(), {}
+    count, failed, held = Count(), {}, Held(density)
+    name = held.name  # all that a task needs to know of it
     with Client(**({"address": scheduler} if scheduler else local)) as client:
-        # By a task, which is done again if the only worker that has it dies.
-        held = client.submit(lambda density: density, density, pure=False)
+        client.register_plugin(held)
         futures = client.map(
-            lambda task, target, density: function(density, task, target, mark),
+            lambda task, target: function(
+                get_worker().plugins[name].density, task, target, mark
+            ),
             *(list(left.values()), targets),
-            density=held,
             retries=2,
             pure=False,
         )
-        names = dict(zip((future.key for future in futures), left, strict=True))
+        files = dict(zip((future.key for future in futures), left, strict=True))
         for future in track(as_completed(futures), "files", len(futures)):
             if future.status == "finished":
                 count += future.result()
             else:
-                failed[names[future.key]] = future.exception()
+                failed[files[future.key]] = future.exception()
+        client.unregister_worker_plugin(name)
     sweep(out)
     if failed:
-        name, error = next(iter(failed.items()))
+        file, error = next(iter(failed.items()))
         raise RuntimeError(
-            f"{len(failed)} of {len(left)} files were not written; {name}: {error} The same"
+            f"{len(failed)} of {len(left)} files were not written; {file}: {error} The same"
             " line again does those that are left."
         )
     print(f"{len(left)} files, {len(tasks) - len(left)} were there: {dict(count)}")
     return count
+
+
+class Held(WorkerPlugin):
+    """The flow on every worker, also on one that starts later."""
+
+    def __init__(self, density):
+        self.density, self.name = density, f"rbig-nnx-{uuid.uuid4().hex}"
 
 
 def finished(out: str, mark: str) -> set[str]:

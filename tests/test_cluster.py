@@ -257,11 +257,11 @@ def test_a_killed_worker_loses_no_row_and_writes_none_twice(example, tmp_path):
         counting = thread.submit(example.score, *line, scheduler=address)
 
         def busy():
-            """Workers that are writing, once two files are whole."""
+            """Both workers while they are writing, once two files are whole."""
             names = written(out) if out.is_dir() else []
             done = [name for name in names if name.endswith(".parquet")]
             open_now = [name.split(".")[-2] for name in names if name not in done]
-            return open_now if 2 <= len(done) <= 6 else []
+            return open_now if len(open_now) == 2 and 2 <= len(done) <= 4 else []
 
         while not (found := busy()) and not counting.done():
             time.sleep(0.005)
