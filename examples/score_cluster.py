@@ -22,6 +22,7 @@ import pathlib
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated
 
 import fsspec
 import jax
@@ -32,7 +33,7 @@ import tyro
 from distributed import Client, WorkerPlugin, as_completed, get_worker
 from flax import nnx
 from rich.progress import track
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 import rbig_nnx as rn
 from trainers import FlowDensity
@@ -41,12 +42,15 @@ from trainers.command.steps.holes import with_missing
 SCORE, MARK, UNFINISHED = "log_prob", b"rbig_nnx", ".unfinished"
 ROWS = 65_536  # in memory at once
 Count = collections.Counter  # of rows, and of those whose score is empty
+Run, Data, Out = (
+    Annotated[str, Positional, arg(metavar=name)] for name in ("RUN", "DATA", "OUT")
+)
 
 
 def score(
-    run: Positional[str],
-    data: Positional[str],
-    out: Positional[str],
+    run: Run,
+    data: Data,
+    out: Out,
     *,
     scheduler: str | None = None,
     workers: int = 2,
@@ -78,8 +82,8 @@ def score(
 
 
 def sample(
-    run: Positional[str],
-    out: Positional[str],
+    run: Run,
+    out: Out,
     *,
     num_files: int = 8,
     rows: int = 100_000,
