@@ -12,6 +12,7 @@ import rbig_nnx as rn
 EXAMPLES = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.py"))
 EXTRAS = {  # what an example needs
     "numpyro_prior": ("numpyro",),
+    "score_cluster": ("distributed", "pyarrow"),
     "serve": ("flatbuffers", "starlette", "uvicorn"),
 }
 SMALL = {
