@@ -8,7 +8,8 @@ from trainers import TrainConfig
 from trainers.estimators.settings import (
     DECIDED,
     EVALUATIONS,
-    seconds_of,
+    Budget,
+    budget_of,
     settings_for,
 )
 
@@ -16,9 +17,9 @@ SIZES = [2, 7, 100, 300, 3_000, 50_000, 2_000_000]
 
 
 @pytest.mark.parametrize("num_rows", SIZES)
-@pytest.mark.parametrize("budget", [{}, {"seconds": 60.0, "total_steps": 17}])
+@pytest.mark.parametrize("budget", [Budget(), Budget(60.0, 17), Budget(steps=90)])
 def test_every_table_gets_settings_that_can_be_used(num_rows, budget):
-    settings = settings_for(num_rows, asked={}, **budget)
+    settings = settings_for(num_rows, asked={}, budget=budget)
     train = settings.train
     assert settings.architecture.num_components <= max(num_rows // 4, 1)
     assert train.num_steps // train.eval_every <= EVALUATIONS
@@ -63,13 +64,25 @@ def test_what_is_asked_for_is_used():
 
 def test_a_budget_fits_the_schedule_and_gives_no_table_endless_epochs():
     few, many = (
-        settings_for(n, asked={}, seconds=600.0, total_steps=50_000)
+        settings_for(n, asked={}, budget=Budget(600.0, 50_000))
         for n in (3_000, 1_000_000)
     )
     assert many.train.num_steps == many.total_steps == 50_000
     assert few.train.num_steps < few.total_steps
     with pytest.raises(ValueError, match="`budget` must be None where `num_steps`"):
-        settings_for(300, asked={"num_steps": 3}, seconds=1.0)
+        settings_for(300, asked={"num_steps": 3}, budget=Budget(1.0))
+
+
+def test_a_budget_of_steps_is_that_of_a_time_that_allows_them():
+    steps, time = (
+        settings_for(3_000, asked={}, budget=budget)
+        for budget in (Budget(steps=500), Budget(600.0, 500))
+    )
+    assert steps.total_steps == steps.train.num_steps == 500
+    assert dataclasses.replace(steps, train=time.train) == time
+    assert steps.train.eval_every < time.train.eval_every
+    many = settings_for(1_000_000, asked={}, budget=Budget(steps=20_000))
+    assert many.train.batch_size > steps.train.batch_size
 
 
 def test_few_rows_get_little_and_runs_that_are_too_short_have_no_others():
@@ -91,26 +104,32 @@ def test_the_line_can_be_typed():
 
 
 @pytest.mark.parametrize(
-    ("budget", "seconds"),
+    ("budget", "meant"),
     [
-        (None, None),
-        (90, 90),
-        ("90s", 90),
-        ("7m", 420),
-        ("1.5h", 5_400),
-        ("1h30m", 5_400),
+        (None, Budget()),
+        (90, Budget(90)),
+        ("90s", Budget(90)),
+        ("7m", Budget(420)),
+        ("1.5h", Budget(5_400)),
+        ("1h30m", Budget(5_400)),
+        ("3000 steps", Budget(steps=3_000)),
+        ("1step", Budget(steps=1)),
     ],
 )
-def test_a_time_as_it_is_typed(budget, seconds):
-    assert seconds_of(budget) == seconds
+def test_a_budget_as_it_is_typed(budget, meant):
+    assert budget_of(budget) == meant
 
 
-@pytest.mark.parametrize("budget", ["", "soon", "7d", "0s", -3, "m", "1.2.3s", "nan"])
-def test_what_is_no_time_is_refused(budget):
+@pytest.mark.parametrize(
+    "budget",
+    ["", "soon", "7d", "0s", -3, "m", "1.2.3s", "nan", "0 steps", "2.5 steps", "steps"],
+)
+def test_what_is_no_budget_is_refused(budget):
     with pytest.raises(
-        ValueError, match="`budget` must be a time, as 90s, 7m or 1h30m"
+        ValueError,
+        match="`budget` must be a time, as 90s, 7m or 1h30m, or steps of all",
     ):
-        seconds_of(budget)
+        budget_of(budget)
 
 
 def test_the_trainer_itself_keeps_constants():
