@@ -83,10 +83,9 @@ class Fit:
         elif self.model in CHEAP:
             used = {"sizes": self.sizes, "ridges": _RIDGES}
         else:
+            size = self.num_rows, SOURCES[self.table].num_columns
             used = dataclasses.asdict(
-                settings_for(
-                    self.num_rows, asked=self.asked, budget=Budget(self.seconds)
-                )
+                settings_for(*size, asked=self.asked, budget=Budget(self.seconds))
             )
         return {"fit": dataclasses.asdict(self), "settings": used}
 
@@ -167,7 +166,7 @@ def _parts(fit: Fit, sample: Sample) -> tuple[EncodedTable, EncodedTable, Encode
 
 def _flow(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
     train, valid, test = _parts(fit, sample)
-    decide = functools.partial(settings_for, len(train.rows), asked=fit.asked)
+    decide = functools.partial(settings_for, *train.rows.shape, asked=fit.asked)
     settings = decide(budget=Budget(fit.seconds))
     flow = FLOWS[fit.model](train, settings.architecture, fit.seed)
     rows, options = (flow, train, valid), {"monitor": {"test": test}}

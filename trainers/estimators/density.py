@@ -314,8 +314,7 @@ class FlowDensity(
         began, budget = time.perf_counter(), budget_of(self.budget)
         asked = {name: getattr(self, name) for name in _SETTINGS}
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
-        size = len(train.rows)
-        decide = functools.partial(settings_for, size, asked=asked)
+        decide = functools.partial(settings_for, *train.rows.shape, asked=asked)
         settings = decide(budget=budget)
         fitting.compile_ahead(train, valid, settings, mesh=self.mesh)
         flow, self.report_ = fitting.start(train, settings.architecture, seed=seed)

@@ -29,11 +29,12 @@ class _Size(NamedTuple):
 
 _FEW = 1_000  # rows, below which too few are held out to see that a run overfits
 _SIZES = (
-    _Size(_FEW, 1, (16,), 200, (3.0, 30.0, 300.0)),
+    _Size(_FEW, 4, (16,), 200, (3.0, 30.0, 300.0)),
     _Size(5_000, 2, (32, 32), 1_000, (0.3, 3.0, 30.0)),
     _Size(math.inf, 4, (64, 64), 1_000, (0.3, 3.0, 30.0)),
 )
-_ROWS_A_COMPONENT, _COMPONENTS = 100, 8
+_ROWS_A_COLUMN = 10  # fewer of them cannot tell what more than two blocks find
+_ROWS_A_COMPONENT, _COMPONENTS = 25, 8
 _DISPATCH = TrainConfig().steps_per_dispatch
 _MOST_STEPS = 5_000  # of a run, without a budget
 _EPOCHS = 300  # of a run under a budget, at most
@@ -126,6 +127,7 @@ DECIDED = (
 
 def settings_for(
     num_rows: int,
+    num_columns: int,
     *,
     asked: Mapping[str, Any],
     budget: Budget = _SUITED,
@@ -134,6 +136,7 @@ def settings_for(
 
     Args:
       num_rows: that are fitted.
+      num_columns: as they are encoded.
       asked: what is not decided here, by the names of `Architecture` and `TrainConfig`.
       budget: of a time also the steps that it allows, once they are known.
     """
@@ -143,8 +146,9 @@ def settings_for(
     seconds, total = budget
     long = (total or 0) >= _LONG if seconds is None else seconds >= _MANY_SECONDS
     large = num_rows >= _MANY_ROWS and long
+    scarce = num_rows < _ROWS_A_COLUMN * num_columns
     chosen: dict[str, Any] = {
-        "num_blocks": size.num_blocks,
+        "num_blocks": min(size.num_blocks, 2) if scarce else size.num_blocks,
         "num_components": min(max(num_rows // _ROWS_A_COMPONENT, 1), _COMPONENTS),
         "hidden": size.hidden,
         "batch_size": _LARGE_BATCH if large else 512,
