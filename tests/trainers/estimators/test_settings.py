@@ -108,7 +108,7 @@ def test_few_rows_are_not_far_behind_the_mixture_of_their_density():
     x, fresh = (moons.sample(n, random_state=n) for n in (300, 10_000))
     mixture = GaussianMixture(8, random_state=0).fit(x)
     density = FlowDensity(random_state=0).fit(x)
-    assert density.score(fresh) > mixture.score(fresh) - 0.1  # one block: 0.7 behind
+    assert density.score(fresh) > mixture.score(fresh) - 0.3  # one block: 0.7 behind
 
 
 def test_the_line_can_be_typed():
