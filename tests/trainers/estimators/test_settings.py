@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
 
@@ -100,6 +101,13 @@ def test_blocks_follow_rows_and_columns():
     assert few.num_blocks > wide.num_blocks > 1
     wide, large = (settings_for(n, 60, asked={}).architecture for n in (300, 10_000))
     assert wide.num_blocks < large.num_blocks
+
+
+def test_an_estimator_takes_a_budget_of_steps():
+    x = np.random.default_rng(0).normal(size=(60, 1))
+    density = FlowDensity(num_blocks=1, budget="3 steps", random_state=0).fit(x)
+    assert density.settings_.total_steps == 3
+    assert density.history_["step"].max() <= 3
 
 
 @pytest.mark.slow
