@@ -33,7 +33,7 @@ _SIZES = (
     _Size(5_000, 2, (32, 32), 1_000, (0.3, 3.0, 30.0)),
     _Size(math.inf, 4, (64, 64), 1_000, (0.3, 3.0, 30.0)),
 )
-_ROWS_A_COLUMN = 10  # fewer of them cannot tell what more than two blocks find
+_ROWS_A_COLUMN = 10  # fewer of few rows cannot tell what more than one block finds
 _ROWS_A_COMPONENT, _COMPONENTS = 25, 8
 _DISPATCH = TrainConfig().steps_per_dispatch
 _MOST_STEPS = 5_000  # of a run, without a budget
@@ -148,7 +148,7 @@ def settings_for(
     large = num_rows >= _MANY_ROWS and long
     scarce = num_rows < _ROWS_A_COLUMN * num_columns
     chosen: dict[str, Any] = {
-        "num_blocks": min(size.num_blocks, 2) if scarce else size.num_blocks,
+        "num_blocks": 1 if scarce and num_rows < _FEW else size.num_blocks,
         "num_components": min(max(num_rows // _ROWS_A_COMPONENT, 1), _COMPONENTS),
         "hidden": size.hidden,
         "batch_size": _LARGE_BATCH if large else 512,
