@@ -55,7 +55,7 @@ def test_a_peer_is_trained_alike_and_its_matrices_decay():
     assert [point.step for point in found["curve"]][-1] == 2
     assert np.isfinite(found["log_prob"])
     train = fits.EncodedTable(rows=np.eye(3, dtype="f4"), log_det=np.zeros(3))
-    architecture = fits.settings_for(300, asked={}).architecture
+    architecture = fits.settings_for(300, 3, asked={}).architecture
     for name in ("spline", "MAF"):
         (layer,) = FLOWS[name](train, architecture, 0).layers
         names = [next(iter(array)) for array in layer.arrays]
@@ -131,7 +131,7 @@ def test_rows_are_dithered_at_their_step_and_densities_are_known():
     limits = {"Student-t": -7.1031, "moons": -1.32, "sources": None}
     for name, limit in limits.items():
         sample = data.SOURCES[name].draw(200, 20_000, 0)
-        assert sample.rows.shape[0] == 200
+        assert sample.rows.shape == (200, data.SOURCES[name].num_columns)
         assert np.isfinite(sample.truth)
         np.testing.assert_allclose(sample.test.std(axis=0), 1, atol=0.1)
         if limit is not None:

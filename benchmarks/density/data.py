@@ -30,6 +30,7 @@ class Source(NamedTuple):
     """Where rows come from."""
 
     num_rows: int  # of a table; of a density as many as anyone asks for
+    num_columns: int
     draw: Callable[[int, int, int], Sample]  # rows, test rows, seed
 
     def allows(self, num_rows: int) -> bool:
@@ -55,7 +56,9 @@ def _step(column: np.ndarray) -> float:
     return max(grid[0], 10.0 ** -np.median(np.argmax(written, axis=0)))
 
 
-def _table(num_rows: int, load: Callable[[int], np.ndarray]) -> Source:
+def _table(
+    num_rows: int, num_columns: int, load: Callable[[int], np.ndarray]
+) -> Source:
     """At most a fifth of a table judges; its loader dithers by the seed."""
     load = functools.lru_cache(maxsize=1)(load)
 
@@ -68,10 +71,12 @@ def _table(num_rows: int, load: Callable[[int], np.ndarray]) -> Source:
         parts = rest[:num_rows], rows[order[:held]]
         return Sample(*(((part - mean) / scale).astype(np.float32) for part in parts))
 
-    return Source(num_rows, draw)
+    return Source(num_rows, num_columns, draw)
 
 
-def _density(draw: Callable[[int, int], np.ndarray], log_prob: Callable) -> Source:
+def _density(
+    num_columns: int, draw: Callable[[int, int], np.ndarray], log_prob: Callable
+) -> Source:
     """A density from which fresh rows come."""
 
     def sample(num_rows: int, num_test: int, seed: int) -> Sample:
@@ -79,7 +84,7 @@ def _density(draw: Callable[[int, int], np.ndarray], log_prob: Callable) -> Sour
         truth = float(np.mean(log_prob(rows[num_rows:])))
         return Sample(*np.split(rows.astype(np.float32), [num_rows]), truth)
 
-    return Source(10**9, sample)
+    return Source(10**9, num_columns, sample)
 
 
 def _student_t() -> Source:
@@ -87,7 +92,7 @@ def _student_t() -> Source:
     places = np.arange(8)
     shape = 0.6 * 0.8 ** np.abs(places[:, None] - places)
     t = stats.multivariate_t(np.zeros(8), shape, df=5)
-    return _density(lambda n, seed: t.rvs(n, random_state=seed), t.logpdf)
+    return _density(8, lambda n, seed: t.rvs(n, random_state=seed), t.logpdf)
 
 
 def _sources() -> Source:
@@ -113,13 +118,13 @@ def _sources() -> Source:
         terms.append(np.logaddexp(*(m.logpdf(last) for m in modes)) - np.log(2))
         return np.sum(terms, axis=(0, 2))
 
-    return _density(draw, log_prob)
+    return _density(16, draw, log_prob)
 
 
 def _moons() -> Source:
     moons = Moons()
     return _density(
-        lambda n, seed: moons.sample(n, random_state=seed + 1), moons.log_prob
+        2, lambda n, seed: moons.sample(n, random_state=seed + 1), moons.log_prob
     )
 
 
@@ -128,12 +133,12 @@ def _small(load: Callable) -> Callable[[int], np.ndarray]:
 
 
 SOURCES: dict[str, Source] = {
-    "power": _table(1_900_000, data.power),
-    "galaxy": _table(100_000, data.galaxy),
-    "digits": _table(1_797, data.digits),
-    "breast cancer": _table(569, _small(lambda: data.breast_cancer(0))),
-    "wine": _table(178, _small(lambda: load_wine().data)),
-    "diabetes": _table(442, _small(lambda: load_diabetes(scaled=False).data)),
+    "power": _table(1_900_000, 6, data.power),
+    "galaxy": _table(100_000, 7, data.galaxy),
+    "digits": _table(1_797, 64, data.digits),
+    "breast cancer": _table(569, 30, _small(lambda: data.breast_cancer(0))),
+    "wine": _table(178, 13, _small(lambda: load_wine().data)),
+    "diabetes": _table(442, 10, _small(lambda: load_diabetes(scaled=False).data)),
     "Student-t": _student_t(),
     "sources": _sources(),
     "moons": _moons(),

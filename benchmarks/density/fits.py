@@ -25,7 +25,7 @@ from trainers import FlowDensity
 from trainers.command.steps.baselines import Mixture
 from trainers.estimators.fitting import EncodedTable, split
 from trainers.estimators.rungs import steps_within, train_rungs
-from trainers.estimators.settings import settings_for
+from trainers.estimators.settings import Budget, settings_for
 from trainers.placement import compilation
 
 DEFAULTS = "FlowDensity"  # with nothing but its defaults
@@ -83,8 +83,9 @@ class Fit:
         elif self.model in CHEAP:
             used = {"sizes": self.sizes, "ridges": _RIDGES}
         else:
+            size = self.num_rows, SOURCES[self.table].num_columns
             used = dataclasses.asdict(
-                settings_for(self.num_rows, asked=self.asked, seconds=self.seconds)
+                settings_for(*size, asked=self.asked, budget=Budget(self.seconds))
             )
         return {"fit": dataclasses.asdict(self), "settings": used}
 
@@ -165,16 +166,14 @@ def _parts(fit: Fit, sample: Sample) -> tuple[EncodedTable, EncodedTable, Encode
 
 def _flow(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
     train, valid, test = _parts(fit, sample)
-    decide = functools.partial(
-        settings_for, len(train.rows), asked=fit.asked, seconds=fit.seconds
-    )
-    settings = decide()
+    decide = functools.partial(settings_for, *train.rows.shape, asked=fit.asked)
+    settings = decide(budget=Budget(fit.seconds))
     flow = FLOWS[fit.model](train, settings.architecture, fit.seed)
     rows, options = (flow, train, valid), {"monitor": {"test": test}}
     if fit.seconds is not None:
         left = fit.seconds - (time.perf_counter() - began)
         total = steps_within(left, *rows, settings.train, **options)
-        settings = decide(total_steps=total)
+        settings = decide(budget=Budget(fit.seconds, total))
     curve = _Curve(began)
     chosen = train_rungs(*rows, settings, writer=curve, **options)
     return {

@@ -22,7 +22,7 @@ from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
 from trainers.estimators.fitting import compile_ahead, start, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
-from trainers.estimators.settings import VALID_ROWS, seconds_of, settings_for
+from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
 from trainers.estimators.table_flow import TableFlow
 from trainers.placement.compilation import use_cache
 from trainers.rows.encoded import PARTS
@@ -88,7 +88,7 @@ def _radius(about: WarmStartReport) -> str:
 
 def _fit(table, path, settings, workdir, found, identity, progress, printer):
     """The part of `run` that takes its time."""
-    began, seconds = time.perf_counter(), seconds_of(settings.budget)
+    began, budget = time.perf_counter(), budget_of(settings.budget)
     seed = settings.train.seed
     train, valid, test = (table.encoded(part, seed=seed) for part in PARTS)
     rows = train
@@ -98,10 +98,10 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     decide = functools.partial(
         settings_for,
         table.sizes["train"],
+        table.width,
         asked=settings.asked(),
-        seconds=seconds,
     )
-    chosen = decide()
+    chosen = decide(budget=budget)
     options = {"monitor": {"test": watched}, "progress": progress}
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
@@ -115,8 +115,8 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         for layer in layers:
             del layer["flow"]  # there is one
         told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
-        if seconds is not None:
-            left = seconds - (time.perf_counter() - began)
+        if budget.seconds is not None:
+            left = budget.seconds - (time.perf_counter() - began)
             told["total_steps"] = steps_within(
                 left, flow, rows, choosing, chosen.train, **options
             )
@@ -130,7 +130,9 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
         flow = found.load()
     # What a budget was found to allow is that of the first call, whatever the load is now.
-    chosen = decide(total_steps=found.about.get("total_steps"))
+    if "total_steps" in found.about:
+        budget = budget._replace(steps=found.about["total_steps"])
+    chosen = decide(budget=budget)
     typed = options_of(FitFile)
     printer.line(chosen.told(typed, "{} {}"))
     if settings.profile:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from tyro.conf import FlagCreatePairsOff, arg
 
 from trainers.config import TrainConfig
-from trainers.estimators.settings import seconds_of
+from trainers.estimators.settings import budget_of
 
 Switch = Annotated[bool, FlagCreatePairsOff]
 Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
@@ -140,7 +140,8 @@ class FitFile(Reading, Job):
     # noise to average over for rows with discrete columns
     num_draws: int = 16
     profile: int = 0  # steps to trace before training, into workdir/profile
-    # for start, compilation and training, as 90s, 7m or 1h30m: as many steps as fit into it
+    # for start, compilation and training, as 90s, 7m or 1h30m: as many steps as fit into
+    # it; or steps of all runs, as 3000steps
     budget: Annotated[
         str | None, arg(metavar="TIME", help_behavior_hint="(default: no limit)")
     ] = None
@@ -160,7 +161,7 @@ class FitFile(Reading, Job):
     train: Training = dataclasses.field(default_factory=Training)
 
     def __post_init__(self):
-        if seconds_of(self.budget) and self.train.num_steps:
+        if any(budget_of(self.budget)) and self.train.num_steps:
             raise ValueError("`budget` must be left out where `num_steps` is given.")
         for name in ("num_draws", "num_blocks", "num_components"):
             value = getattr(self, name)

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.math.params import FAMILIES
-from trainers.estimators.settings import seconds_of
+from trainers.estimators.settings import budget_of
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
@@ -73,7 +73,7 @@ def check_arguments(estimator: Any) -> None:
         if not holds(value):
             or_none = " or None" if usual[name].default is None else ""
             raise InputError(f"`{name}` must be {rule}{or_none}; got {value!r}.")
-    if seconds_of(estimator.budget) is not None and estimator.num_steps is not None:
+    if any(budget_of(estimator.budget)) and estimator.num_steps is not None:
         raise InputError("`budget` must be None where `num_steps` is given.")
 
 

@@ -32,7 +32,7 @@ from trainers.estimators.arguments import (
 )
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.rungs import Chosen, steps_within, train_rungs
-from trainers.estimators.settings import DECIDED, seconds_of, settings_for
+from trainers.estimators.settings import DECIDED, budget_of, settings_for
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of
@@ -67,7 +67,8 @@ class FlowDensity(
       whiten: whether linear dependence is taken out first.
       radial: then a random scale that all columns share; None: where held-out rows gain.
       budget: the time for start, compilation and training, as 420, "90s", "7m" or "1h30m",
-        to which the number of steps is fitted; None for as many as suit the rows.
+        to which the number of steps is fitted, or the steps of all runs together, as
+        "3000 steps"; None for as many as suit the rows.
       num_steps: optimiser updates of a run; fewer when validation stops improving.
       batch_size: rows a step.
       learning_rate: peak of the schedule.
@@ -310,19 +311,19 @@ class FlowDensity(
         self, train: fitting.EncodedTable, valid: fitting.EncodedTable | None, seed: int
     ) -> Chosen:
         """The start and the runs from it."""
-        began, seconds = time.perf_counter(), seconds_of(self.budget)
+        began, budget = time.perf_counter(), budget_of(self.budget)
         asked = {name: getattr(self, name) for name in _SETTINGS}
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
-        size = len(train.rows)
-        decide = functools.partial(settings_for, size, asked=asked, seconds=seconds)
-        settings = decide()
+        decide = functools.partial(settings_for, *train.rows.shape, asked=asked)
+        settings = decide(budget=budget)
         fitting.compile_ahead(train, valid, settings, mesh=self.mesh)
         flow, self.report_ = fitting.start(train, settings.architecture, seed=seed)
         options = {"mesh": self.mesh, "progress": bool(self.verbose)}
-        if seconds is not None:
-            left = seconds - (time.perf_counter() - began)
+        if budget.seconds is not None:
+            left = budget.seconds - (time.perf_counter() - began)
             rows = (flow, train, valid, settings.train)
-            settings = decide(total_steps=steps_within(left, *rows, **options))
+            budget = budget._replace(steps=steps_within(left, *rows, **options))
+            settings = decide(budget=budget)
         self.settings_ = settings
         if self.verbose:
             say(settings.told({name: name for name in DECIDED}, "{}={}"))

@@ -29,11 +29,12 @@ class _Size(NamedTuple):
 
 _FEW = 1_000  # rows, below which too few are held out to see that a run overfits
 _SIZES = (
-    _Size(_FEW, 1, (16,), 200, (3.0, 30.0, 300.0)),
+    _Size(_FEW, 4, (16,), 200, (3.0, 30.0, 300.0)),
     _Size(5_000, 2, (32, 32), 1_000, (0.3, 3.0, 30.0)),
     _Size(math.inf, 4, (64, 64), 1_000, (0.3, 3.0, 30.0)),
 )
-_ROWS_A_COMPONENT, _COMPONENTS = 100, 8
+_ROWS_A_COLUMN = 10  # fewer of few rows cannot tell what more than one block finds
+_ROWS_A_COMPONENT, _COMPONENTS = 25, 8
 _DISPATCH = TrainConfig().steps_per_dispatch
 _MOST_STEPS = 5_000  # of a run, without a budget
 _EPOCHS = 300  # of a run under a budget, at most
@@ -109,6 +110,15 @@ class Settings:
         return f"settings: {' '.join(words)}"
 
 
+class Budget(NamedTuple):
+    """What a fit may take: a time, or so many steps of all runs, or what suits the rows."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+
+_SUITED = Budget()
+
 DECIDED = (
     *("num_blocks", "num_components", "hidden", "num_steps", "batch_size"),
     *("eval_every", "patience", "jitter", "ema_decay", "weight_decay"),
@@ -117,39 +127,43 @@ DECIDED = (
 
 def settings_for(
     num_rows: int,
+    num_columns: int,
     *,
     asked: Mapping[str, Any],
-    seconds: float | None = None,
-    total_steps: int | None = None,
+    budget: Budget = _SUITED,
 ) -> Settings:
     """The settings for a table.
 
     Args:
       num_rows: that are fitted.
+      num_columns: as they are encoded.
       asked: what is not decided here, by the names of `Architecture` and `TrainConfig`.
-      seconds: that the fit may take, or None.
-      total_steps: that these seconds allow, once they are known.
+      budget: of a time also the steps that it allows, once they are known.
     """
-    if seconds is not None and "num_steps" in asked:
+    if any(budget) and "num_steps" in asked:
         raise ValueError("`budget` must be None where `num_steps` is given.")
     size = next(size for size in _SIZES if num_rows < size.below)
-    large = num_rows >= _MANY_ROWS and (seconds or 0) >= _MANY_SECONDS
+    seconds, total = budget
+    long = (total or 0) >= _LONG if seconds is None else seconds >= _MANY_SECONDS
+    large = num_rows >= _MANY_ROWS and long
+    scarce = num_rows < _ROWS_A_COLUMN * num_columns
     chosen: dict[str, Any] = {
-        "num_blocks": size.num_blocks,
+        "num_blocks": 1 if scarce and num_rows < _FEW else size.num_blocks,
         "num_components": min(max(num_rows // _ROWS_A_COMPONENT, 1), _COMPONENTS),
         "hidden": size.hidden,
         "batch_size": _LARGE_BATCH if large else 512,
     } | dict(asked)
     least = size.num_steps
-    if seconds is None:
+    if not any(budget):
         most = max(_MOST_STEPS, least)
         steps = min(max(round(10 * math.sqrt(num_rows)), least), most)
     else:
         most = max(_EPOCHS * num_rows // chosen["batch_size"], least)
-        steps = most if total_steps is None else min(total_steps, most)
+        steps = most if total is None else min(total, most)
     steps = chosen.setdefault("num_steps", steps)
     # Where time is short nothing compiles anew: a dispatch has the length that was timed.
-    shortest = _DISPATCH if total_steps == steps else min(steps // 20, _DISPATCH)
+    short = seconds is not None and total == steps
+    shortest = _DISPATCH if short else min(steps // 20, _DISPATCH)
     every = max(steps // EVALUATIONS, shortest, 1)
     every = chosen.setdefault("eval_every", every)
     weak = num_rows >= _MANY_ROWS and steps >= _LONG
@@ -171,20 +185,23 @@ def settings_for(
         architecture=Architecture(**flow),
         train=TrainConfig(**own),
         decays=(own["weight_decay"],) if alone else decays,
-        total_steps=total_steps,
+        total_steps=total,
         only_overfitted=num_rows >= _FEW,
     )
 
 
-def seconds_of(budget: str | float | None) -> float | None:
-    """A time as it is typed: 90, "90s", "7m", "1.5h", "1h30m".
+def budget_of(budget: str | float | None) -> Budget:
+    """A budget as it is typed: 90, "90s", "7m", "1.5h", "1h30m", or "3000 steps".
 
     Raises:
-      ValueError: another form, or no time at all.
+      ValueError: another form, or nothing at all.
     """
     if budget is None:
-        return None
+        return Budget()
     text = str(budget).strip().lower()
+    steps = re.fullmatch(r"(\d+) ?steps?", text)
+    if steps and int(steps[1]):
+        return Budget(steps=int(steps[1]))
     form = r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?"
     found = re.fullmatch(form, text)
     try:
@@ -194,9 +211,10 @@ def seconds_of(budget: str | float | None) -> float | None:
     total = 3_600 * hours + 60 * minutes + seconds
     if not total > 0:
         raise ValueError(
-            f"`budget` must be a time, as 90s, 7m or 1h30m; got {budget!r}."
+            "`budget` must be a time, as 90s, 7m or 1h30m, or steps of all runs, as"
+            f" '3000 steps'; got {budget!r}."
         )
-    return total
+    return Budget(seconds=total)
 
 
 def _typed(value: Any) -> str:

@@ -28,7 +28,10 @@ from trainers.command.settings import FitFile
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --sep", "--sep must be followed by a value"),
         ("sample r f -n x", "must be a whole number; got 'x'"),
-        ("fit x --budget soon", "--budget must be a time, as 90s, 7m or 1h30m; got"),
+        (
+            "fit x --budget soon",
+            "--budget must be a time, as 90s, 7m or 1h30m, or steps of all runs, as",
+        ),
         (
             "fit x --budget 7m --train.num-steps 3",
             "--budget must be left out where --train.num-steps is given",

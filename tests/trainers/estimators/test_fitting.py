@@ -88,7 +88,7 @@ def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     train, valid = split(tables["normal"], 0.1, 0)
     asked = {"num_steps": 2, "hidden": (4,), "num_components": 2}
     asked |= {"tails": False, "radial": False}
-    settings = settings_for(len(train.rows), asked=asked)
+    settings = settings_for(*train.rows.shape, asked=asked)
     compile_ahead(train, valid, settings)
     flow, _ = start(train, settings.architecture, seed=1)
     monkeypatch.setattr(compilation, "Compiled", None)  # nothing more is compiled

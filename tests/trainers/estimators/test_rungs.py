@@ -40,7 +40,7 @@ def climbed(monkeypatch, runs, *, steps=300, valid="rows", **options):
         return next(runs)
 
     monkeypatch.setattr(rungs, "train_flow", train_flow)
-    settings = settings_for(3_000, asked={"num_steps": steps})
+    settings = settings_for(3_000, 2, asked={"num_steps": steps})
     settings = dataclasses.replace(settings, decays=(0.1, 1.0, 10.0), **options)
     return train_rungs("flow", None, valid, settings), configs
 
@@ -126,7 +126,7 @@ def small():
     x = random.normal(size=(160, 2)).astype(np.float32) ** 3
     rows, valid = split(EncodedTable(rows=x, log_det=np.zeros(160)), 0.25, 0)
     asked = SMALL | {"num_steps": 40, "eval_every": 10, "patience": 0}
-    settings = settings_for(120, asked=asked)
+    settings = settings_for(120, 2, asked=asked)
     settings = dataclasses.replace(settings, decays=(0.1, 1.0, 10.0))
     flow, _ = start(rows, settings.architecture, seed=0)
     return flow, rows, valid, settings
