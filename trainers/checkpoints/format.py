@@ -139,11 +139,17 @@ def _items(step, arrays, about):
         **about,
     }
     # Orbax refuses empty arrays; their description is all there is to know.
-    filled = {name: array for name, array in arrays.items() if np.size(array)}
+    filled = {n: _as_written(a) for n, a in arrays.items() if np.size(a)}
     return ocp.args.Composite(
-        arrays=ocp.args.StandardSave(filled),
+        arrays=ocp.args.PyTreeSave(filled),  # in one transaction
         meta=ocp.args.JsonSave(meta | {"checksum": _json_checksum(meta)}),
     )
+
+
+def _as_written(array):
+    """NumPy's and JAX's arrays would be written at once, each in a transaction of its own."""
+    exact = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
+    return jnp.asarray(array) if exact and jax.process_count() == 1 else array
 
 
 def _atomicity(path: Path) -> AtomicityOptions:

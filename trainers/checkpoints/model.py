@@ -280,7 +280,7 @@ def _make_room(path: Path, step: int) -> int:
     """Makes the folder, or checks it; the name in it under which a step can be written."""
     if not path.exists():
         path.mkdir(parents=True)
-    there = list(path.iterdir()) if path.is_dir() else [path]
+    there = list(path.iterdir()) if path.is_dir() else [path] * path.exists()
     unfinished = [p for p in there if _is_unfinished(p)]
     if not all(map(is_of_save, set(there) - set(unfinished))):
         raise ValueError(
