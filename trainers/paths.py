@@ -1,10 +1,13 @@
 """Folders and files by path: of this machine, or of a bucket through `etils.epath`."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from etils import epath
@@ -19,7 +22,13 @@ _WHOLE_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def located(path: str | os.PathLike) -> Path:
-    """The place of a path: absolute on this machine, or in a bucket.
+    """The place of a path, absolute on this machine; see `placed`."""
+    place = placed(path)
+    return place.absolute() if isinstance(place, pathlib.Path) else place
+
+
+def placed(path: str | os.PathLike) -> Path:
+    """The place of a path, as it is given on this machine, or in a bucket.
 
     Args:
       path: text, a path of `pathlib`, which writes gs:/ for gs://, or one of `epath`.
@@ -31,14 +40,14 @@ def located(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     found = _ADDRESS.match(text)
     scheme = found.group(1).lower() if found else ""
-    if scheme not in _BUCKETS:
+    if found is None or scheme not in _BUCKETS:
         if _WHOLE_ADDRESS.match(text):
             kinds = " and ".join(f"{kind}://" for kind in _BUCKETS)
             raise ValueError(
                 f"a path must be one of this machine, or in a bucket ({kinds}); got"
                 f" {text}. Copy it, or mount it as a folder."
             )
-        return pathlib.Path(path).absolute()
+        return pathlib.Path(path)
     package, extra = _BUCKETS[scheme]
     if importlib.util.find_spec(package) is None:
         raise ImportError(
@@ -96,6 +105,25 @@ def write_whole(path: Path, text: str) -> None:
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)
+
+
+@contextlib.contextmanager
+def local_folder(path: Path) -> Iterator[pathlib.Path]:
+    """A folder of this machine for those who write to no other; it ends up at `path`."""
+    if isinstance(path, pathlib.Path):
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+        _files(path).put(f"{folder}/", f"{path}/", recursive=True)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all that is in a folder."""
+    if in_bucket(path):
+        return _files(path).du(str(path))
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 def _files(path: Path) -> Any:
