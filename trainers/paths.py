@@ -121,9 +121,9 @@ def local_folder(path: Path) -> Iterator[pathlib.Path]:
 
 def size_of(path: Path) -> int:
     """Bytes of all that is in a folder."""
-    if in_bucket(path):
-        return _files(path).du(str(path))
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    if isinstance(path, pathlib.Path):
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return _files(path).du(str(path))
 
 
 def _files(path: Path) -> Any:
