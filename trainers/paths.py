@@ -15,8 +15,8 @@ from etils.epath import backend
 
 Path: TypeAlias = pathlib.Path | epath.Path
 
-# What reads and writes a kind of bucket, and the extra that brings it. Orbax knows no others.
-_BUCKETS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+# What reads and writes a kind of bucket, and what brings it. Orbax knows no others.
+_BUCKETS = {"gs": ("gcsfs", "'rbig-nnx[gcs]'"), "s3": ("s3fs", "s3fs")}
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])", re.IGNORECASE)
 _WHOLE_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ def placed(path: str | os.PathLike) -> Path:
 
     Raises:
       ValueError: an address of another kind than gs:// and s3://.
-      ImportError: without what reads such a bucket, naming the extra.
+      ImportError: without what reads such a bucket, naming what brings it.
     """
     text = os.fspath(path)
     found = _ADDRESS.match(text)
@@ -48,11 +48,11 @@ def placed(path: str | os.PathLike) -> Path:
                 f" {text}. Copy it, or mount it as a folder."
             )
         return pathlib.Path(path)
-    package, extra = _BUCKETS[scheme]
+    package, source = _BUCKETS[scheme]
     if importlib.util.find_spec(package) is None:
         raise ImportError(
             f"{scheme}://{text[found.end() :]} needs {package}; install it with"
-            f" pip install 'rbig-nnx[{extra}]'"
+            f" pip install {source}"
         )
     place = epath.Path(f"{scheme}://{text[found.end() :].rstrip('/')}")
     look_again(place)
