@@ -147,7 +147,7 @@ def _items(step, arrays, about):
 
 
 def _as_written(array):
-    """NumPy's and JAX's arrays would be written at once, each in a transaction of its own."""
+    """JAX's array for one of NumPy's, which Orbax would write in a transaction of its own."""
     exact = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
     return jnp.asarray(array) if exact and jax.process_count() == 1 else array
 

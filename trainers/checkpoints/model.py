@@ -26,6 +26,7 @@ from trainers.checkpoints.variables import (
     abstract_names,
     arrays_of,
     described,
+    leaves_of,
     with_arrays,
 )
 from trainers.paths import Path, in_bucket, located, move, remove
@@ -63,7 +64,9 @@ def save(
             " Restore or build it in full."
         )
     place = located(path)
-    arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
+    alone = jax.process_count() == 1
+    arrays = leaves_of(model) if alone else arrays_of(model)
+    arrays = {f"model.{name}": array for name, array in arrays.items()}
     number = of_first(together(lambda: _make_room(place, step), alone=True))
     together(lambda: _check_shared(place))
     about = about_model(model) | {"about": dict(about or {})}
@@ -289,8 +292,8 @@ def _make_room(path: Path, step: int) -> int:
         )
     for left in unfinished:
         remove(left)
-    taken = {p.name for p in there}
-    return 1 + max(map(int, taken)) if str(step) in taken else step
+    taken = [int(p.name) for p in there if p not in unfinished]
+    return 1 + max(taken) if step in taken else step
 
 
 def _replace_others(path: Path, number: int, step: int):

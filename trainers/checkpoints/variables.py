@@ -20,15 +20,19 @@ def arrays_of(model: nnx.Module) -> dict[str, Any]:
 
     They are NumPy's, but for those that several processes hold parts of.
     """
-    words = {
-        name: jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf
-        for name, leaf in _named_leaves(nnx.state(model))
-    }
     return {
         name: array
         if is_held_together(array) and not array.is_fully_replicated
         else on_host(array)
-        for name, array in words.items()
+        for name, array in leaves_of(model).items()
+    }
+
+
+def leaves_of(model: nnx.Module) -> dict[str, Any]:
+    """The same where they lie."""
+    return {
+        name: jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf
+        for name, leaf in _named_leaves(nnx.state(model))
     }
 
 
