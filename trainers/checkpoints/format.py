@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
@@ -286,7 +287,7 @@ def restored(folder: Path, targets: Any, place: Path) -> Any:
     handler = ocp.PyTreeCheckpointHandler()
     try:
         with _without_closed_loops(), contextlib.closing(handler):
-            return handler.restore(folder, args=arguments)
+            return handler.restore(epath.Path(folder), args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
         text = str(error) or type(error).__name__
         raise damaged(place, text.splitlines()[0][:200]) from error

@@ -360,3 +360,10 @@ def test_somebody_elses_checkpoint_is_refused(tmp_path):
         manager.save(0, args=ocp.args.StandardSave({"a": np.ones(3)}))
     with pytest.raises(CheckpointError, match="no checkpoint of this library"):
         load_flow(tmp_path / "theirs")
+
+
+def test_a_save_that_was_killed_is_cleared_away(tmp_path):
+    save(tmp_path / "model", build(), step=5)
+    (tmp_path / "model" / "5.orbax-checkpoint-tmp").mkdir()
+    save(tmp_path / "model", build(), step=5)
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["5"]
