@@ -28,6 +28,7 @@ RANKS = {
     "rbig_nnx.plot": 5,
     "trainers.config": 6,
     "trainers.moons": 6,
+    "trainers.paths": 6,
     "trainers.placement": 7,
     "trainers.tables": 7,
     "trainers.checkpoints": 8,

@@ -84,10 +84,10 @@ def fit(
         dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
         Other variables follow their metadata (`out_sharding`), or lie on every device.
       strategy: "jit", or "pmap" for code that lives on copies of the state: same losses.
-      workdir: folder for `metrics.jsonl` and checkpoints. The same call again goes on where
-        it was, to the same bits; a finished run gives its result back. SIGTERM and Ctrl-C
-        save and end the run as "interrupted". A call with other rows, weights, settings or
-        first parameters is another run, and is refused before any work.
+      workdir: folder for `metrics.jsonl` and checkpoints, also in a bucket. The same call
+        again goes on where it was, to the same bits; a finished run gives its result back.
+        SIGTERM and Ctrl-C save and end the run as "interrupted". A call with other rows,
+        weights, settings or first parameters is another run, and is refused before any work.
       resume: False starts anew; earlier checkpoints move to `checkpoints.previous`.
       identity: what else must be the same for a run to go on, by name, as JSON: what the
         caller decided before, such as the options of its warm start.

@@ -3,14 +3,15 @@
 A checkpoint folder holds one Orbax step or more, each with two items: `arrays`, a flat
 dictionary of arrays by dotted name, and `meta`, which carries the format, every array's
 shape, type and checksum, and a checksum of itself, because Orbax restores flipped bits
-silently. Writing is atomic: a step is there whole or not at all.
+silently. Writing is atomic: a step is there whole or not at all. On a disk it gets its name
+when it is whole; in a bucket, whose objects have no other name, a last file says so. Several
+processes call all that writes.
 """
 
 import contextlib
 import gc
 import json
 import logging
-import pathlib
 import sys
 import time
 import zlib
@@ -21,13 +22,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
+from trainers.checkpoints.checksums import checksum, is_held_together
+from trainers.paths import Path, in_bucket, look_again
 from trainers.placement.names import dotted
+from trainers.placement.processes import together
 
 FORMAT = "rbig-nnx"
 FORMAT_VERSION = 2
-_PART = 1 << 20  # words that a checksum takes at a time: its temporaries are small
+_WHOLE = "commit_success.txt"  # what Orbax writes last where folders have no other name
 _IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 
 
@@ -62,23 +68,6 @@ def is_key(leaf: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def checksum(array: Any) -> int:
-    """32 bits of an array's bit pattern, whatever devices and processes it is spread over.
-
-    The sum over all words of a mix of word and position (the finaliser of MurmurHash3):
-    a sum has no order, so each device adds up its own part.
-    """
-    if _is_held_together(array) and not array.is_fully_replicated:
-        return int(jax.jit(lambda a: _mixed(_words_on_device(a), jnp))(array))
-    array = np.ascontiguousarray(_on_host(array))
-    words = array.reshape(-1).view(f"u{_word_size(array)}")
-    parts = (
-        int(_mixed(words[i : i + _PART].astype(np.uint32), np, start=i))
-        for i in range(0, len(words), _PART)
-    )
-    return sum(parts) % 2**32
-
-
 def describe(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Shape and type of each array, as JSON."""
     return {
@@ -87,14 +76,15 @@ def describe(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def open_manager(path: pathlib.Path, *, keep: int) -> ocp.CheckpointManager:
+def open_manager(path: Path, *, keep: int) -> ocp.CheckpointManager:
     """Orbax's writer of the folder `path`, which keeps the newest `keep` steps."""
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file
+    _be_quiet()
     path.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
         save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
         preservation_policy=checkpoint_managers.LatestN(keep),
         cleanup_tmp_directories=True,
+        atomicity_options=_atomicity(path),
     )
     return ocp.CheckpointManager(path, options=options)
 
@@ -113,6 +103,31 @@ def write_step(
       arrays: by name.
       about: what else the `meta` item says, as JSON.
     """
+    if not manager.save(int(step), args=_items(step, arrays, about)):
+        raise CheckpointError(
+            f"step {step} was not written: {manager.directory} already holds step"
+            f" {manager.latest_step()}."
+        )
+
+
+def write_single(
+    place: Path, step: int, arrays: Mapping[str, Any], about: Mapping[str, Any]
+):
+    """Writes one step to the new folder `place`, and waits until it is whole.
+
+    Args:
+      place: a number in the folder of a checkpoint.
+      step: what the `meta` item calls it.
+      arrays: by name.
+      about: as of `write_step`.
+    """
+    _be_quiet()
+    handler, how = ocp.CompositeCheckpointHandler(), _atomicity(place)
+    with ocp.Checkpointer(handler, atomicity_options=how) as checkpointer:
+        checkpointer.save(place, args=_items(step, arrays, about))
+
+
+def _items(step, arrays, about):
     described = describe(arrays)
     for name, entry in described.items():
         entry["checksum"] = checksum(arrays[name])
@@ -125,30 +140,45 @@ def write_step(
         **about,
     }
     # Orbax refuses empty arrays; their description is all there is to know.
-    filled = {name: array for name, array in arrays.items() if np.size(array)}
-    written = manager.save(
-        int(step),
-        args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(filled),
-            meta=ocp.args.JsonSave(meta | {"checksum": _json_checksum(meta)}),
-        ),
+    filled = {n: _as_written(a) for n, a in arrays.items() if np.size(a)}
+    return ocp.args.Composite(
+        arrays=ocp.args.PyTreeSave(filled),  # in one transaction
+        meta=ocp.args.JsonSave(meta | {"checksum": _json_checksum(meta)}),
     )
-    if not written:
-        raise CheckpointError(
-            f"step {step} was not written: {manager.directory} already holds step"
-            f" {manager.latest_step()}."
-        )
 
 
-def steps_in(folder: pathlib.Path) -> list[int]:
+def _as_written(array):
+    """JAX's array for one of NumPy's, which Orbax would write in a transaction of its own."""
+    exact = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
+    return jnp.asarray(array) if exact and jax.process_count() == 1 else array
+
+
+def _atomicity(path: Path) -> AtomicityOptions:
+    mode = AtomicityMode.COMMIT_FILE if in_bucket(path) else AtomicityMode.AUTO
+    return AtomicityOptions(mode=mode)
+
+
+def _be_quiet():
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file
+
+
+def steps_in(folder: Path) -> list[int]:
     """The numbers of the steps that are there whole, in order."""
+    look_again(folder)
     # Orbax counts an empty folder named 9 as step 9; ours have our own item.
     return sorted(
-        int(p.name) for p in folder.iterdir() if p.name.isdigit() and any(p.iterdir())
+        int(p.name)
+        for p in folder.iterdir()
+        if p.name.isdigit() and is_finished(p) and any(p.iterdir())
     )
 
 
-def read_meta(folder: pathlib.Path, step: int) -> dict[str, Any]:
+def is_finished(step: Path) -> bool:
+    """Whether nobody is writing the step, or was killed at it."""
+    return not in_bucket(step) or (step / _WHOLE).exists()
+
+
+def read_meta(folder: Path, step: int) -> dict[str, Any]:
     """The `meta` item of a step, checked.
 
     Raises:
@@ -182,7 +212,7 @@ def read_meta(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def read_arrays(
-    folder: pathlib.Path,
+    folder: Path,
     step: int,
     meta: Mapping[str, Any],
     names: Collection[str],
@@ -214,7 +244,14 @@ def read_arrays(
     }
     if targets:
         place = folder / str(step)
-        result |= restored(place / "arrays", targets, place)
+
+        def read() -> Any:
+            return restored(place / "arrays", targets, place)
+
+        shared = any(is_held_together(t) for t in targets.values())
+        # Where each process reads a part, one may find it damaged and the others not.
+        found = together(read, error=CheckpointError) if shared else read()
+        result |= found or {}
     wrong = [n for n in sorted(about) if checksum(result[n]) != about[n]["checksum"]]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -225,12 +262,12 @@ def read_arrays(
     return result
 
 
-def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
+def damaged(path: Path, reason: str) -> CheckpointError:
     """The error that names the checkpoint and what is wrong with it."""
     return CheckpointError(f"the checkpoint {path} is damaged: {reason}.")
 
 
-def restored(folder: pathlib.Path, targets: Any, place: pathlib.Path) -> Any:
+def restored(folder: Path, targets: Any, place: Path) -> Any:
     """What Orbax reads from the folder of a tree, for a part of that tree.
 
     Args:
@@ -246,10 +283,11 @@ def restored(folder: pathlib.Path, targets: Any, place: pathlib.Path) -> Any:
         restore_args=ocp.checkpoint_utils.construct_restore_args(targets),
         partial_restore=True,
     )
+    # Not by a Checkpointer, which waits for all processes: one of them may read alone.
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        with _without_closed_loops(), ocp.Checkpointer(handler) as checkpointer:
-            return checkpointer.restore(folder, args=arguments)
+        with _without_closed_loops(), contextlib.closing(handler):
+            return handler.restore(epath.Path(folder), args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
         text = str(error) or type(error).__name__
         raise damaged(place, text.splitlines()[0][:200]) from error
@@ -267,7 +305,7 @@ def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     asked = isinstance(like, jax.ShapeDtypeStruct) and like.sharding is not None
     # 64-bit types come to the host where JAX would cut them: their checksum is of all bits.
     whole = jax.dtypes.canonicalize_dtype(dtype) == dtype
-    if (asked and whole) or _is_held_together(like):
+    if (asked and whole) or is_held_together(like):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=like.sharding)
     return np.empty(shape, dtype)
 
@@ -295,45 +333,5 @@ def _without_closed_loops():
         sys.unraisablehook = shown
 
 
-def _is_held_together(array) -> bool:
-    """Whether other processes hold parts of an array."""
-    return isinstance(array, jax.Array) and not array.is_fully_addressable
-
-
-def _on_host(array) -> np.ndarray:
-    """The whole array, without the copy that JAX would keep with it."""
-    if not isinstance(array, jax.Array):
-        return np.asarray(array)
-    if array.is_fully_replicated:
-        return np.asarray(array.addressable_data(0))
-    whole = np.empty(array.shape, array.dtype)
-    for shard in array.addressable_shards:
-        whole[shard.index] = shard.data
-    return whole
-
-
 def _json_checksum(meta: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
-
-
-def _word_size(array) -> int:
-    return min(array.dtype.itemsize, 4)
-
-
-def _words_on_device(array: jax.Array) -> jax.Array:
-    if array.dtype == bool:
-        return array.astype(jnp.uint32)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        array = jnp.stack([array.real, array.imag], axis=-1)
-    word = jnp.dtype(f"u{_word_size(array)}")
-    return jax.lax.bitcast_convert_type(array, word).astype(jnp.uint32)
-
-
-def _mixed(words, xp, start=0):
-    constant = xp.uint32
-    position = xp.arange(words.size, dtype=xp.uint32).reshape(words.shape)
-    position = position + constant(start % 2**32) if start else position
-    mix = words ^ (position * constant(0x9E3779B9))
-    mix = (mix ^ (mix >> constant(16))) * constant(0x85EBCA6B)
-    mix = (mix ^ (mix >> constant(13))) * constant(0xC2B2AE35)
-    return xp.sum(mix ^ (mix >> constant(16)), dtype=xp.uint32)

@@ -3,8 +3,6 @@
 import contextlib
 import fnmatch
 import os
-import pathlib
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,8 +26,11 @@ from trainers.checkpoints.variables import (
     abstract_names,
     arrays_of,
     described,
+    leaves_of,
     with_arrays,
 )
+from trainers.paths import Path, in_bucket, located, move, remove
+from trainers.placement.processes import of_first, together
 
 
 def save(
@@ -39,42 +40,41 @@ def save(
     step: int = 0,
     about: Mapping[str, Any] | None = None,
 ):
-    """Writes one model to the folder `path`; a checkpoint there is replaced.
+    """Writes one model to the folder `path`; a checkpoint there is replaced once it is whole.
+
+    Several processes all call it, and write one checkpoint, in which each array is that of
+    process 0 unless they hold it together.
 
     Args:
-      path: a folder, new or an earlier checkpoint.
+      path: a folder, new or an earlier checkpoint; or one in a bucket, gs://BUCKET/NAME.
       model: any NNX module. A flow made of this library's layers is saved with its
         configuration, so `load_flow` needs no code; any other one needs `restore`.
       step: a number to remember it by.
       about: what else to keep with it, as JSON; `read_about` gives it back.
 
     Raises:
-      ValueError: `path` holds something else, or `model` no arrays.
+      ValueError: `path` holds something else, or is not on a disk that all processes share;
+        or `model` holds no arrays.
+      ImportError: a bucket, without what reads it; the message names the extra.
+      CheckpointError: a bucket does not give back what was written.
     """
     if names := abstract_names(model):
         raise ValueError(
             f"`model` must hold arrays; got only the shape of {', '.join(names[:3])}."
             " Restore or build it in full."
         )
-    path = pathlib.Path(path).absolute()
-    if path.exists() and not _is_replaceable(path):
-        raise ValueError(
-            f"`path` must be a new folder or an earlier checkpoint; got {path}, which"
-            " holds something else. Choose another name."
-        )
-    new = path.with_name(f".{path.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
-    with on_disk.open_manager(new, keep=1) as manager:
-        on_disk.write_step(
-            manager, step, arrays, about_model(model) | {"about": dict(about or {})}
-        )
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    place = located(path)
+    alone = jax.process_count() == 1
+    arrays = leaves_of(model) if alone else arrays_of(model)
+    arrays = {f"model.{name}": array for name, array in arrays.items()}
+    number = of_first(together(lambda: _make_room(place, step), alone=True))
+    together(lambda: _check_shared(place))
+    about = about_model(model) | {"about": dict(about or {})}
+    on_disk.write_single(place / str(number), step, arrays, about)
+    if in_bucket(place):  # which may take what it does not give back
+        meta = on_disk.read_meta(place, number)
+        on_disk.read_arrays(place, number, meta, arrays, like=arrays)
+    together(lambda: _replace_others(place, number, step), alone=True)
 
 
 def restore(
@@ -279,6 +279,42 @@ def _shape(array) -> tuple[int, ...] | None:
     return None if array is None else array.shape
 
 
-def _is_replaceable(path: pathlib.Path) -> bool:
-    """Whether `path` is empty or holds nothing but what `save` wrote, in any version."""
-    return path.is_dir() and all(map(is_of_save, path.iterdir()))
+def _make_room(path: Path, step: int) -> int:
+    """Makes the folder, or checks it; the name in it under which a step can be written."""
+    if not path.exists():
+        path.mkdir(parents=True)
+    there = list(path.iterdir()) if path.is_dir() else [path] * path.exists()
+    unfinished = [p for p in there if _is_unfinished(p)]
+    if not all(map(is_of_save, set(there) - set(unfinished))):
+        raise ValueError(
+            f"`path` must be a new folder or an earlier checkpoint; got {path}, which"
+            " holds something else. Choose another name."
+        )
+    for left in unfinished:
+        remove(left)
+    taken = [int(p.name) for p in there if p not in unfinished]
+    return 1 + max(taken) if step in taken else step
+
+
+def _replace_others(path: Path, number: int, step: int):
+    """Leaves one step in the folder, on a disk by its own number."""
+    for other in path.iterdir():
+        if other.name != str(number):
+            remove(other)
+    if number != step and not in_bucket(path):
+        move(path / str(number), path / str(step))
+
+
+def _check_shared(path: Path):
+    if not in_bucket(path) and not path.is_dir():
+        raise ValueError(
+            f"`path` must be on a disk that all processes share, or in a bucket; {path},"
+            " which process 0 made, is not there in another one."
+        )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether an earlier writing of a step was killed."""
+    if path.name.isdigit():
+        return not on_disk.is_finished(path)
+    return ".orbax-checkpoint-tmp" in path.name

@@ -4,7 +4,6 @@
 of a `CheckpointManager`, or one of its items. Nothing in them tells damage from numbers.
 """
 
-import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
+from trainers.paths import Path
 
 _TREE = "_METADATA"  # Orbax writes it beside the arrays of a tree
 _VALUE = (
@@ -20,7 +20,7 @@ _VALUE = (
 )
 
 
-def items_in(path: pathlib.Path, step: int | None) -> dict[str, pathlib.Path]:
+def items_in(path: Path, step: int | None) -> dict[str, Path]:
     """The folders of the trees at `path` by the names of their items; "" for a single one.
 
     Args:
@@ -47,7 +47,7 @@ def items_in(path: pathlib.Path, step: int | None) -> dict[str, pathlib.Path]:
     return {}
 
 
-def describe(items: Mapping[str, pathlib.Path]) -> dict[str, Any]:
+def describe(items: Mapping[str, Path]) -> dict[str, Any]:
     """Shape and type of every array by dotted name, behind its item's name.
 
     Raises:
@@ -63,7 +63,7 @@ def describe(items: Mapping[str, pathlib.Path]) -> dict[str, Any]:
 
 
 def read(
-    items: Mapping[str, pathlib.Path],
+    items: Mapping[str, Path],
     names: Collection[str],
     places: Mapping[str, jax.ShapeDtypeStruct],
 ) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def read(
     return result
 
 
-def _tree(folder: pathlib.Path) -> Any:
+def _tree(folder: Path) -> Any:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.metadata(folder).item_metadata.tree

@@ -2,19 +2,16 @@
 
 import copy
 import os
-import pathlib
-import shutil
 import warnings
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-
-import jax
-from jax.experimental import multihost_utils
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.identity import differences
 from trainers.checkpoints.source import FOLDER
+from trainers.paths import Path, located, look_again, move
+from trainers.placement.processes import together
 
 WAY_OUT = (
     "Choose another `workdir` (--workdir), or pass `resume=False` (--no-resume), which"
@@ -50,14 +47,14 @@ class RunCheckpoints:
         keep: int,
         resume: bool,
     ):
-        self._folder = pathlib.Path(workdir).absolute() / FOLDER
+        self._folder = located(workdir) / FOLDER
         self._identity, self._keep, self._resume = identity, keep, resume
         self._manager = None
         self.latest_step = -1
 
     def __enter__(self) -> Self:
         if not self._resume:
-            _in_one_process(lambda: set_aside(self._folder))
+            together(lambda: set_aside(self._folder), alone=True)
         return self
 
     def __exit__(
@@ -155,19 +152,18 @@ class RunCheckpoints:
                 RuntimeWarning,
                 stacklevel=5,
             )
-            _in_one_process(lambda step=step, place=place: self._move(step, place))
+            together(lambda step=step, place=place: self._move(step, place), alone=True)
 
     def _move(self, step, place):
         place.parent.mkdir(exist_ok=True)
-        shutil.rmtree(place, ignore_errors=True)
-        (self._folder / str(step)).rename(place)
+        move(self._folder / str(step), place)
 
 
 class OtherRunError(CheckpointError):
     """Whole checkpoints, but not of this run: an older step would not help."""
 
 
-def check_same(old: dict[str, Any], new: dict[str, Any], place: pathlib.Path):
+def check_same(old: dict[str, Any], new: dict[str, Any], place: Path):
     """Raises an `OtherRunError` that tells what differs between two identities."""
     if told := differences(old, new):
         raise OtherRunError(
@@ -176,23 +172,19 @@ def check_same(old: dict[str, Any], new: dict[str, Any], place: pathlib.Path):
         )
 
 
-def all_steps(folder: pathlib.Path) -> list[int]:
+def all_steps(folder: Path) -> list[int]:
     """The numbers that Orbax takes for steps, empty folders included."""
+    look_again(folder)
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return sorted(
+        int(p.name)
+        for p in folder.iterdir()
+        if p.name.isdigit() and on_disk.is_finished(p)
+    )
 
 
-def set_aside(path: pathlib.Path):
+def set_aside(path: Path):
     """Moves a folder to `NAME.previous`, in place of what was there."""
     if path.is_dir() and any(path.iterdir()):
-        previous = path.with_name(f"{path.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        path.rename(previous)
-
-
-def _in_one_process(action):
-    if jax.process_index() == 0:
-        action()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("checkpoint folder")
+        move(path, path.with_name(f"{path.name}.previous"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints import plain
 from trainers.checkpoints.format import CheckpointError
+from trainers.paths import Path, located
 
 FOLDER = "checkpoints"  # inside a training run's workdir
 
@@ -23,7 +23,7 @@ Places = Mapping[str, jax.ShapeDtypeStruct]
 class Source(NamedTuple):
     """A checkpoint that was found."""
 
-    place: pathlib.Path
+    place: Path
     arrays: Places  # by the names that a model has
     read: Callable[[Places], dict[str, Any]]  # those named, to where each is to lie
     meta: Mapping[str, Any]  # what `save` or `fit` said of the model; empty of others
@@ -63,7 +63,7 @@ def find_source(path: str | os.PathLike, *, step: Step, weights: Weights) -> Sou
     return _of_ours(*find(path, step), step, weights)
 
 
-def find(path: str | os.PathLike, step: Step) -> tuple[pathlib.Path, int]:
+def find(path: str | os.PathLike, step: Step) -> tuple[Path, int]:
     """The folder of steps at `path`, and the number of the one that is asked for.
 
     Raises:
@@ -74,10 +74,14 @@ def find(path: str | os.PathLike, step: Step) -> tuple[pathlib.Path, int]:
     if not steps:
         raise CheckpointError(
             f"`path` must hold a checkpoint of trainers.save, trainers.fit or Orbax; got"
-            f" {pathlib.Path(path).absolute()}, which holds none."
+            f" {located(path)}, which holds none."
         )
     if step in ("best", "last"):  # every step of a run carries the best until then
         return folder, steps[-1]
+    if step not in steps:
+        # In a bucket `save` may have had to write it beside another one of its number.
+        called = (s for s in steps if read_meta(folder, s)["step"] == step)
+        step = next(called, step)
     if step not in steps:
         raise CheckpointError(
             f"`step` must be 'best', 'last' or one of {steps} in {path}; got {step!r}."
@@ -85,9 +89,9 @@ def find(path: str | os.PathLike, step: Step) -> tuple[pathlib.Path, int]:
     return folder, step
 
 
-def folder_of(path: str | os.PathLike) -> pathlib.Path:
+def folder_of(path: str | os.PathLike) -> Path:
     """`path` itself, or where a run with that `workdir` keeps its checkpoints."""
-    path = pathlib.Path(path).absolute()
+    path = located(path)
     if not path.is_dir():
         raise CheckpointError(
             f"`path` must be a checkpoint folder; got {path}, which is"
@@ -96,7 +100,7 @@ def folder_of(path: str | os.PathLike) -> pathlib.Path:
     return path / FOLDER if (path / FOLDER).is_dir() else path
 
 
-def read_meta(folder: pathlib.Path, number: int) -> dict[str, Any]:
+def read_meta(folder: Path, number: int) -> dict[str, Any]:
     """What a step says of its arrays; an error names a step that is whole."""
     try:
         return on_disk.read_meta(folder, number)
@@ -104,7 +108,7 @@ def read_meta(folder: pathlib.Path, number: int) -> dict[str, Any]:
         raise _with_way_out(error, folder, number) from error
 
 
-def is_of_save(step: pathlib.Path) -> bool:
+def is_of_save(step: Path) -> bool:
     """Whether a folder is a step that `save` wrote, in any version."""
     try:
         meta = json.loads((step / "meta" / "metadata").read_text())
@@ -240,7 +244,7 @@ def _with_way_out(error, folder, number) -> CheckpointError:
     return CheckpointError(f"{error} {offer}")
 
 
-def _newest_good(folder: pathlib.Path, *, below: int) -> int | None:
+def _newest_good(folder: Path, *, below: int) -> int | None:
     """The newest step before step `below` that reads whole, or None."""
     for step in reversed([s for s in on_disk.steps_in(folder) if s < below]):
         try:

@@ -10,17 +10,17 @@ A command that warm-starts a model before `fit(workdir=...)` calls, in this orde
 """
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flax import nnx
 
-from trainers.checkpoints.format import CheckpointError
+from trainers.checkpoints.format import CheckpointError, steps_in
 from trainers.checkpoints.identity import as_json
 from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.run import WAY_OUT, OtherRunError, all_steps, check_same
 from trainers.checkpoints.source import FOLDER
+from trainers.paths import Path, located
 
 _START = "start"  # beside the checkpoints of the run
 
@@ -28,7 +28,7 @@ _START = "start"  # beside the checkpoints of the run
 class Start(NamedTuple):
     """A start that an earlier call of the same command left."""
 
-    path: pathlib.Path  # of the checkpoint
+    path: Path  # of the checkpoint
     about: dict[str, Any]  # what it said of it
 
     def load(self) -> nnx.Module:
@@ -53,9 +53,9 @@ def find_start(
     """
     if not resume:
         return None
-    workdir = pathlib.Path(workdir).absolute()
+    workdir = located(workdir)
     path = workdir / _START
-    if path.is_dir():
+    if path.is_dir() and steps_in(path):
         try:
             about = read_about(path)
         except CheckpointError as error:
@@ -89,7 +89,7 @@ def keep_start(
     Returns:
       What `find_start` gives from now on.
     """
-    path = pathlib.Path(workdir).absolute() / _START
+    path = located(workdir) / _START
     path.parent.mkdir(parents=True, exist_ok=True)
     told = {"identity": as_json(identity), "about": as_json(about or {})}
     save(path, model, about=told)

@@ -9,15 +9,29 @@ import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.checksums import is_held_together, on_host
 from trainers.placement.names import dotted
 
 _VALUE = ".value"  # how the paths in a tree of NNX variables end
 
 
-def arrays_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """A model's arrays by dotted name, random keys as their words."""
+def arrays_of(model: nnx.Module) -> dict[str, Any]:
+    """A model's arrays by dotted name, random keys as their words.
+
+    They are NumPy's, but for those that several processes hold parts of.
+    """
     return {
-        name: np.asarray(jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf)
+        name: array
+        if is_held_together(array) and not array.is_fully_replicated
+        else on_host(array)
+        for name, array in leaves_of(model).items()
+    }
+
+
+def leaves_of(model: nnx.Module) -> dict[str, Any]:
+    """The same where they lie."""
+    return {
+        name: jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf
         for name, leaf in _named_leaves(nnx.state(model))
     }
 

@@ -7,6 +7,7 @@ show where the limit is.
 
 import dataclasses
 import json
+import pathlib
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from rbig_nnx import plot
 from trainers.checkpoints.model import save
 from trainers.command.settings import Demo
 from trainers.moons import Moons
+from trainers.paths import local_folder, placed, write_whole
 from trainers.trainer import FitResult, fit
 
 NUM_BLOCKS = 4
@@ -56,7 +58,8 @@ def run(demo: Demo, console: Console) -> dict[str, Any]:
     test = moons.sample(demo.num_test, random_state=1)
     valid = moons.sample(demo.num_valid, random_state=2)
     limit = float(moons.log_prob(test).mean())
-    demo.out.mkdir(parents=True, exist_ok=True)
+    out = placed(demo.out)
+    out.mkdir(parents=True, exist_ok=True)
 
     runs: list[Run] = []
     for seed in range(demo.num_seeds):
@@ -74,13 +77,14 @@ def run(demo: Demo, console: Console) -> dict[str, Any]:
         console.print(
             "Held-out, the warm start is ahead of random init at every evaluation."
         )
-    (demo.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     best = max(
         (r for r in runs if r.start == STARTS[0]), key=lambda r: r.at_best("valid")
     )
-    save(demo.out / "flow", best.result.model)
-    _figures(runs, best, moons, limit, demo)
-    console.print(f"Figures, summary and the checkpoint of the best flow: {demo.out}/")
+    save(out / "flow", best.result.model)
+    with local_folder(out) as figures:
+        _figures(runs, best, moons, limit, demo, figures)
+    console.print(f"Figures, summary and the checkpoint of the best flow: {out}/")
     return summary
 
 
@@ -176,8 +180,9 @@ def _yes(value: object) -> str:
     return "yes" if value else "no"
 
 
-def _figures(runs, best: Run, moons: Moons, limit: float, demo: Demo) -> None:
-    out = demo.out
+def _figures(
+    runs, best: Run, moons: Moons, limit: float, demo: Demo, out: pathlib.Path
+) -> None:
     curves = {
         start: {
             "steps": runs[0].result.history["step"],

@@ -24,6 +24,7 @@ from trainers.estimators.fitting import compile_ahead, start, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
 from trainers.estimators.table_flow import TableFlow
+from trainers.paths import Path, local_folder, move, placed
 from trainers.placement.compilation import use_cache
 from trainers.rows.encoded import PARTS
 from trainers.rows.files import RowFile
@@ -52,7 +53,7 @@ def run(
       InputError: for a file or rows that cannot be fitted.
       CheckpointError: the folder holds another run.
     """
-    workdir = settings.workdir or runs.default_workdir(settings, path)
+    workdir = placed(settings.workdir or runs.default_workdir(settings, path))
     runs.check_workdir(workdir)
     source = find(path)
     identity = settings.result_settings() | {"file": file_digest(source.path)}
@@ -227,14 +228,14 @@ def _judged(
     return log_prob, trained, name
 
 
-def _set_aside(workdir: pathlib.Path):
+def _set_aside(workdir: Path):
     """An earlier report is of another start."""
     report = workdir / runs.REPORT
     if report.exists():
-        report.replace(workdir / f"previous.{runs.REPORT}")
+        move(report, workdir / f"previous.{runs.REPORT}")
 
 
-def _profile(flow, train, config, steps: int, workdir: pathlib.Path):
+def _profile(flow, train, config, steps: int, workdir: Path):
     config = dataclasses.replace(config, num_steps=steps, eval_every=steps)
-    with jax.profiler.trace(workdir / "profile"):
+    with local_folder(workdir / "profile") as folder, jax.profiler.trace(folder):
         train_flow(flow, train, None, config)

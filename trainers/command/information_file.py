@@ -20,6 +20,7 @@ from trainers.command.settings import FitFile
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.entrance import Table, open_table
 from trainers.command.steps.pairs import Densities
+from trainers.paths import placed, write_whole
 from trainers.run.progress import Progress
 from trainers.tables.checks import InputError
 from trainers.tables.files.sources import find
@@ -53,9 +54,9 @@ def run(
     Raises:
       InputError: for a folder without a finished fit, or whose file is gone or has changed.
     """
-    folder = path if path.is_dir() else None
-    if folder is None:
-        folder = settings.workdir or runs.default_workdir(settings, path)
+    folder = placed(path)
+    if not folder.is_dir():
+        folder = placed(settings.workdir or runs.default_workdir(settings, path))
         told = Printer(quiet=settings.quiet, silent=as_json)
         if fit_file.run(path, settings, told, progress) is None:
             return None
@@ -70,7 +71,7 @@ def run(
     settings = FitFile.from_options(report["settings"])
     table = open_table(find(path), settings, Printer(quiet=True, silent=True))
     found = measured(table, opened.model, settings, progress)
-    (folder / FILE).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_whole(folder / FILE, json.dumps(found, indent=2, allow_nan=False) + "\n")
     if as_json:
         printer.result(json.dumps(found, indent=2))
     else:

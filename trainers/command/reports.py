@@ -1,7 +1,6 @@
 """What is told of a finished fit: `report` and `info`."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +8,11 @@ from rich.table import Table
 
 from trainers.command.output import Printer
 from trainers.command.steps import runs, verdict
+from trainers.paths import Path, placed, size_of
 from trainers.tables.kinds.found import kinds_table
 
 
-def show_fit(report: Mapping[str, Any], run: pathlib.Path, printer: Printer) -> None:
+def show_fit(report: Mapping[str, Any], run: Path, printer: Printer) -> None:
     """The verdict, as `fit` ends with it."""
     printer.table(verdict.score_table(report))
     for sentence in report["verdict"]:
@@ -20,7 +20,7 @@ def show_fit(report: Mapping[str, Any], run: pathlib.Path, printer: Printer) -> 
     printer.line(f"Model and report: {run}")
 
 
-def show(run: pathlib.Path, printer: Printer, *, as_json: bool = False) -> None:
+def show(run: Path, printer: Printer, *, as_json: bool = False) -> None:
     """The whole report of a finished fit.
 
     Raises:
@@ -47,7 +47,7 @@ def show(run: pathlib.Path, printer: Printer, *, as_json: bool = False) -> None:
     printer.line(seconds)
 
 
-def info(run: pathlib.Path, printer: Printer) -> None:
+def info(run: Path, printer: Printer) -> None:
     """What a run is: columns, architecture, sizes and versions.
 
     Raises:
@@ -75,7 +75,7 @@ def info(run: pathlib.Path, printer: Printer) -> None:
         "parameters": f"{size:,}",
         "draws for discrete columns": str(model.num_draws),
         "best step": f"{report['best_step']} of {report['last_step']}",
-        "on disk": f"{_bytes(run) / 2**20:.1f} MiB",
+        "on disk": f"{size_of(placed(run)) / 2**20:.1f} MiB",
         **{f"version of {name}": v for name, v in report["versions"].items()},
     }
     printer.table(_pairs("run", facts))
@@ -93,10 +93,6 @@ def _params(flow: Any) -> Any:
     from flax import nnx
 
     return nnx.state(flow, nnx.Param)
-
-
-def _bytes(folder: pathlib.Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 def _text(value: Any) -> str:

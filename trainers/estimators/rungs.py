@@ -10,7 +10,6 @@ does not overfit, and its one run costs what it did.
 import dataclasses
 import math
 import os
-import pathlib
 import time
 from typing import Any
 
@@ -21,6 +20,7 @@ from trainers.checkpoints.run import set_aside
 from trainers.config import TrainConfig
 from trainers.estimators.fitting import EncodedTable, train_flow
 from trainers.estimators.settings import EVALUATIONS, WORTH, Settings
+from trainers.paths import located
 from trainers.run.loop import FitResult
 
 RUNGS = "rungs"  # folder of the runs after the first
@@ -98,7 +98,7 @@ def train_rungs(
       resume: as of `trainers.fit`.
       options: of `train_flow`.
     """
-    folder = None if workdir is None else pathlib.Path(workdir)
+    folder = None if workdir is None else located(workdir)
     if folder is not None and not resume:
         set_aside(folder / RUNGS)
     candidates: list[Candidate] = []

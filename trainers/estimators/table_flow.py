@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -17,6 +16,7 @@ import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.variables import arrays_of, with_arrays
+from trainers.paths import Path, located
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
@@ -236,7 +236,7 @@ _inverse = _on_flow(lambda flow, *rows: flow.inverse_and_log_det(*rows)[0])
 _normal = jax.jit(jax.random.normal, static_argnums=1)
 
 
-def checkpoint_in(path: str | os.PathLike) -> pathlib.Path:
+def checkpoint_in(path: str | os.PathLike) -> Path:
     """The checkpoint itself, or the one in the folder of a command's fit."""
-    inside = pathlib.Path(path, FLOW)
-    return inside if inside.is_dir() else pathlib.Path(path)
+    place = located(path)
+    return place / FLOW if (place / FLOW).is_dir() else place

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from flax import nnx
 
 from trainers.checkpoints.run import RunCheckpoints
 from trainers.config import TrainConfig
+from trainers.paths import located
 from trainers.placement import sharding
 from trainers.run.history import History
 from trainers.run.interrupt import Interrupt
@@ -115,7 +115,7 @@ class Loop:
             if jax.process_index() > 0:
                 writer = None  # one process writes; all measure the same
             elif workdir:
-                path = pathlib.Path(workdir) / "metrics.jsonl"
+                path = located(workdir) / "metrics.jsonl"
                 # What comes after this step is measured again, and written the same.
                 lines = JsonlWriter(path, up_to=self._history.last_step)
                 stack.enter_context(lines)
@@ -124,11 +124,12 @@ class Loop:
             progress.phase("training", total=steps, done=self._step)
             while True:
                 if self._is_evaluation_due():
-                    scores, metrics = self._scores(checkpoints)
+                    scores, metrics = self._scores(checkpoints, writer)
                     self._evaluate(scores, metrics, progress, writer, callback)
                 interrupted = interrupt and interrupt.requested(self._step)
                 if checkpoints:
-                    self._save(checkpoints, now=self._stop_reason or interrupted)
+                    now = self._stop_reason or interrupted
+                    self._save(checkpoints, now=now, writer=writer)
                 if self._stop_reason or interrupted:
                     break
                 self._dispatch()
@@ -159,7 +160,7 @@ class Loop:
         if int(streak) >= self._config.max_bad_steps:
             self._stop_reason = "non-finite"
 
-    def _scores(self, checkpoints) -> tuple[dict[str, float], dict[str, float]]:
+    def _scores(self, checkpoints, writer) -> tuple[dict[str, float], dict[str, float]]:
         """Of the program; raises where one that decides is NaN."""
         self._look_at(self._streak)
         scores, metrics = self._program.scores()
@@ -168,7 +169,9 @@ class Loop:
             told = self._about_scores(scores)
             if told is not None:
                 if checkpoints and self._history.records:
-                    self._save(checkpoints, now=True)  # the best model so far
+                    self._save(
+                        checkpoints, now=True, writer=writer
+                    )  # the best model so far
                     told += " The best model until then is in the checkpoints."
                 raise InputError(told)
         return scores, metrics
@@ -242,7 +245,7 @@ class Loop:
             "streak": np.asarray(self._streak),
         }
 
-    def _save(self, checkpoints, *, now):
+    def _save(self, checkpoints, *, now, writer):
         every, latest = self._config.checkpoint_every, checkpoints.latest_step
         due = now or self._step // every > max(latest, 0) // every
         if not due or self._step == latest:
@@ -253,6 +256,8 @@ class Loop:
             "stop_reason": self._stop_reason,
             "source": self._source and self._source.get_state(),
         }
+        if writer is not None:
+            writer.flush()  # what was measured before is not measured again
         checkpoints.write(self._step, self._tree(), about)
 
     def _resume(self, checkpoints):

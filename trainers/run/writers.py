@@ -14,6 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from trainers.paths import Path, located, write_whole
+
+_BETWEEN = 30.0  # seconds between two contents of an object, unless it is flushed
+
 
 class MetricWriter:
     """Takes every call of clu's `MetricWriter` and writes nothing.
@@ -84,10 +88,11 @@ class JsonlWriter(MetricWriter):
     A line is `{"kind": "scalars", "step": 200, "time": 1767225600.0, "loss": 1.25}`; the
     values of other kinds lie under `"values"`. Numbers that JSON lacks are the strings
     "nan", "inf" and "-inf"; images are written as their shapes. A file that exists is
-    continued; a line that a crash left unfinished is cut off.
+    continued; a line that a crash left unfinished is cut off. In a bucket lines lie in memory
+    until `flush`, which a run calls before it saves, or for half a minute.
 
     Args:
-      path: the file; its folder is made.
+      path: the file; its folder is made. Or an object of a bucket, gs://BUCKET/NAME.
       up_to: drops the lines of later steps, which a run that goes on from this step
         measures again; None keeps all.
 
@@ -101,16 +106,22 @@ class JsonlWriter(MetricWriter):
     """
 
     def __init__(self, path: str | os.PathLike, *, up_to: int | None = None):
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_unfinished_line(path)
-        if up_to is not None and path.exists():
-            _drop_later_steps(path, up_to)
-        self._file = path.open("a", encoding="utf-8")
+        place = located(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        before = place.read_bytes() if place.exists() else b""
+        kept = _whole_lines(before, up_to)
+        if isinstance(place, pathlib.Path):
+            if kept.encode() != before:
+                write_whole(place, kept)
+            self._file = place.open("a", encoding="utf-8")
+        else:
+            self._file = _Object(place, kept)
 
     def flush(self) -> None:
-        """Waits until the lines are on the disk."""
-        if not self._file.closed:
+        """Waits until the lines are on the disk, or in the bucket."""
+        if isinstance(self._file, _Object):
+            self._file.put()
+        elif not self._file.closed:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -222,18 +233,33 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _drop_later_steps(path: pathlib.Path, step: int) -> None:
-    """Atomically: the new file takes the name of the old one."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
-    new = path.with_name(f".{path.name}.new")
-    new.write_text("".join(kept), encoding="utf-8")
-    new.replace(path)
+def _whole_lines(content: bytes, up_to: int | None) -> str:
+    """The lines that were finished, without those of later steps."""
+    lines = content[: content.rfind(b"\n") + 1].decode().splitlines(keepends=True)
+    if up_to is not None:
+        lines = [line for line in lines if json.loads(line).get("step", 0) <= up_to]
+    return "".join(lines)
 
 
-def _cut_unfinished_line(path: pathlib.Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+class _Object:
+    """Lines of an object in a bucket, which takes nothing but its whole content."""
+
+    def __init__(self, place: Path, text: str):
+        self._place, self._text, self._put = place, text, time.monotonic()
+        self._is_new = False  # what is not there yet
+
+    def write(self, line: str) -> None:
+        self._text += line
+        self._is_new = True
+
+    def flush(self) -> None:
+        """Now and then, for those who look on."""
+        if time.monotonic() - self._put > _BETWEEN:
+            self.put()
+
+    def put(self) -> None:
+        if self._is_new:
+            write_whole(self._place, self._text)
+            self._put, self._is_new = time.monotonic(), False
+
+    close = put

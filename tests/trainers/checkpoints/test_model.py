@@ -13,7 +13,7 @@ import rbig_nnx as rn
 from rbig_nnx.nn import config
 from tests.nn.users import Loud
 from trainers import CheckpointError, load_flow, restore, save
-from trainers.checkpoints import format as on_disk
+from trainers.checkpoints import checksums
 from trainers.checkpoints.variables import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
@@ -269,38 +269,38 @@ def test_a_changed_description_is_found(damaged):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "complex64"])
 def test_the_checksum_depends_on_values_and_order_only(dtype, key, monkeypatch):
     x = (4 * jax.random.normal(key, (8, 6))).astype(dtype)
-    whole = on_disk.checksum(np.asarray(x))
+    whole = checksums.checksum(np.asarray(x))
     mesh = jax.make_mesh((4, 2), ("a", "b"))
     spread = jax.device_put(
         x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("a", "b"))
     )
-    assert on_disk.checksum(spread) == whole
-    on_devices = jax.jit(lambda a: on_disk._mixed(on_disk._words_on_device(a), jnp))
+    assert checksums.checksum(spread) == whole
+    on_devices = jax.jit(lambda a: checksums._mixed(checksums._words_on_device(a), jnp))
     assert int(on_devices(spread)) == whole
     changed = np.asarray(x).copy()
     changed[0, 0], changed[1, 1] = changed[1, 1], changed[0, 0]
-    assert on_disk.checksum(changed) != whole or changed[0, 0] == changed[1, 1]
+    assert checksums.checksum(changed) != whole or changed[0, 0] == changed[1, 1]
 
 
 def test_the_checksum_sees_every_single_bit():
     x = np.arange(4, dtype=np.float32)
-    seen = {on_disk.checksum(x)}
+    seen = {checksums.checksum(x)}
     for bit in range(128):
         flipped = bytearray(x.tobytes())
         flipped[bit // 8] ^= 1 << bit % 8
-        seen.add(on_disk.checksum(np.frombuffer(bytes(flipped), np.float32)))
+        seen.add(checksums.checksum(np.frombuffer(bytes(flipped), np.float32)))
     assert len(seen) == 129
     signs = x.copy()
     signs[1:3] *= -1  # the highest bits of two words
-    assert on_disk.checksum(signs) not in seen
+    assert checksums.checksum(signs) not in seen
 
 
 @pytest.mark.x64
 def test_double_precision_has_one_checksum_everywhere():
     x = jnp.linspace(0.0, 1.0, 7)
     assert x.dtype == jnp.float64
-    on_device = on_disk._mixed(on_disk._words_on_device(x), jnp)
-    assert int(on_device) == on_disk.checksum(x)
+    on_device = checksums._mixed(checksums._words_on_device(x), jnp)
+    assert int(on_device) == checksums.checksum(x)
 
 
 def test_empty_arrays_are_saved(tmp_path):
@@ -360,3 +360,10 @@ def test_somebody_elses_checkpoint_is_refused(tmp_path):
         manager.save(0, args=ocp.args.StandardSave({"a": np.ones(3)}))
     with pytest.raises(CheckpointError, match="no checkpoint of this library"):
         load_flow(tmp_path / "theirs")
+
+
+def test_a_save_that_was_killed_is_cleared_away(tmp_path):
+    save(tmp_path / "model", build(), step=5)
+    (tmp_path / "model" / "5.orbax-checkpoint-tmp").mkdir()
+    save(tmp_path / "model", build(), step=5)
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["5"]

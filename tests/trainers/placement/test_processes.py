@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import rbig_nnx as rn
 from tests.slow import slow
@@ -21,8 +23,11 @@ from tests.trainers.layouts import (
     WEIGHTS,
     X,
     assert_same_run,
+    flow,
+    mesh_of,
 )
-from trainers import fit, restore
+from trainers import fit, load_flow, restore, save
+from trainers.checkpoints.variables import arrays_of
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -93,6 +98,45 @@ def test_two_processes_weigh_their_rows_together(tmp_path):
 def test_the_example_for_a_pod_runs_on_two_processes(tmp_path):
     one, other = results(start("pod", tmp_path), tmp_path)
     assert one == other
+
+
+def test_two_processes_save_what_one_reads_and_goes_on_from(tmp_path):
+    save(tmp_path / "model", flow(num_blocks=3), step=3)
+    for result in results(start("save", tmp_path), tmp_path):
+        # Process 0's model, also where one process reads alone.
+        assert result["layers"] == 2 * [len(flow().layers)]
+        assert all(result["same"])
+        assert "`path` must be on a disk that all processes share" in result["refused"]
+        assert result["stopped"]
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["3"]
+    assert len(load_flow(tmp_path / "model").layers) == len(flow().layers)
+    tiny = MODELS["tiny"]()
+    held = arrays_of(restore(tmp_path / "held", nnx.eval_shape(MODELS["tiny"])))
+    for name, array in arrays_of(tiny).items():
+        np.testing.assert_array_equal(held[name], array)
+    options = {"config": QUICK, "mesh": mesh_of(8)}
+    steps = []
+    result = fit(
+        tiny,
+        X,
+        VALID,
+        workdir=tmp_path / "run",
+        callback=lambda step, model: steps.append(step),
+        **options,
+    )
+    assert min(steps, default=4) >= 4  # it did not begin anew
+    whole = fit(tiny, X, VALID, **options)
+    assert_same_run(result.history, whole.history, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_other(tmp_path):
+    other, dead = start("die", tmp_path)
+    dead.communicate(timeout=300)
+    assert dead.returncode == -signal.SIGKILL
+    output, _ = other.communicate(timeout=60)
+    assert other.returncode != 0
+    assert output.strip()
 
 
 @pytest.mark.slow

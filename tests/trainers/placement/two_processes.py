@@ -1,5 +1,6 @@
 """One of the processes of `test_processes.py`: python two_processes.py PORT INDEX MODEL OUT."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,7 +13,9 @@ import sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
@@ -24,9 +27,11 @@ from tests.trainers.layouts import (
     VALID,
     WEIGHTS,
     X,
+    flow,
     mesh_of,
 )
-from trainers import fit
+from tests.trainers.tiny import Tiny
+from trainers import fit, load_flow, restore, save
 from trainers.run.writers import JsonlWriter
 
 
@@ -58,12 +63,6 @@ def train(name: str, index: int, out: pathlib.Path) -> dict:
 
 def stop_and_go_on(index: int, out: pathlib.Path) -> dict:
     """Stops once, with parameters spread over the processes, and goes on."""
-
-    def stop(step, model):
-        del model
-        if step == QUICK.eval_every:
-            raise RuntimeError("stopped")
-
     own, own_valid = np.split(X, [60])[index], np.split(VALID, [30])[index]
     config = dataclasses.replace(QUICK, checkpoint_every=1)
     fit_in = functools.partial(
@@ -77,7 +76,7 @@ def stop_and_go_on(index: int, out: pathlib.Path) -> dict:
     )
     whole = fit_in()
     try:
-        fit_in(workdir=out / "run", callback=stop)
+        fit_in(workdir=out / "run", callback=stop_at(QUICK.eval_every))
     except RuntimeError:
         result = fit_in(workdir=out / "run")
     again = fit_in(workdir=out / "run")
@@ -111,13 +110,103 @@ def stop_by_signal(index: int, out: pathlib.Path) -> dict:
     return {"stop_reason": result.stop_reason, "steps": result.history["step"].tolist()}
 
 
+def save_together(index: int, out: pathlib.Path) -> dict:
+    """Writes a model over an earlier one, one that both hold, and a run that stops."""
+    own = flow(num_blocks=index + 1)
+    save(out / "model", own, step=3)
+    blocks = len(load_flow(out / "model").layers)
+    alone = len(load_flow(out / "model").layers) if index else blocks
+    held = spread(Tiny(), mesh_of(4, 2))
+    save(out / "held", held)
+    back = restore(out / "held", held)
+    same = [
+        bool(jnp.array_equal(old, new)) and old.sharding == new.sharding
+        for old, new in zip(
+            *map(jax.tree.leaves, map(nnx.state, (held, back))), strict=True
+        )
+    ]
+    (out / f"own-{index}").mkdir()
+    with contextlib.chdir(out / f"own-{index}"):
+        try:
+            save("model", own)
+        except ValueError as error:
+            refused = str(error)
+    try:
+        fit(
+            Tiny(),
+            np.split(X, [60])[index],
+            np.split(VALID, [30])[index],
+            config=dataclasses.replace(QUICK, checkpoint_every=1),
+            mesh=mesh_of(8),
+            workdir=out / "run",
+            callback=stop_at(QUICK.eval_every),
+        )
+    except RuntimeError:
+        stopped = True
+    return {
+        "layers": [blocks, alone],
+        "same": same,
+        "refused": refused,
+        "stopped": stopped,
+    }
+
+
+def spread(model: nnx.Module, mesh: jax.sharding.Mesh) -> nnx.Module:
+    """The model with its kernels spread over both processes, the rest on every device."""
+
+    def place(leaf):
+        axes = (None, "data") if leaf.shape[-1] % 4 == 0 and leaf.ndim > 1 else ()
+        where = NamedSharding(mesh, PartitionSpec(*axes))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, where, lambda at: host[at])
+
+    graphdef, state = nnx.split(model)
+    return nnx.merge(graphdef, jax.tree.map(place, state))
+
+
+def die(index: int, out: pathlib.Path) -> dict:
+    """One process is killed in the middle of a run."""
+
+    def kill_one(step, model):
+        del model
+        if step == QUICK.eval_every and index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    config = dataclasses.replace(QUICK, num_steps=1_000_000, steps_per_dispatch=1)
+    fit(
+        Tiny(),
+        np.split(X, [60])[index],
+        config=config,
+        mesh=mesh_of(8),
+        workdir=out / "run",
+        callback=kill_one,
+    )
+    return {}
+
+
+def stop_at(at: int):
+    """A callback that ends the run at a step."""
+
+    def stop(step, model):
+        del model
+        if step == at:
+            raise RuntimeError("stopped")
+
+    return stop
+
+
 def main(port: str, index: int, name: str, out: pathlib.Path):
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
+    seconds = {"heartbeat_timeout_seconds": 10} if name == "die" else {}
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, index, **seconds)
     if name == "pod":
         pod = runpy.run_path("examples/pod.py")
         result = {"score": pod["main"](steps=60)}
     elif name == "resume":
         result = stop_and_go_on(index, out)
+    elif name == "save":
+        result = save_together(index, out)
+    elif name == "die":
+        result = die(index, out)
     elif name == "signal":
         result = stop_by_signal(index, out)
     else:

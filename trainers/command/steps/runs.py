@@ -15,6 +15,7 @@ from trainers.checkpoints.identity import digest
 from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
 from trainers.estimators.table_flow import FLOW, TableFlow
+from trainers.paths import Path, placed, remove, write_whole
 from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Frame
 
@@ -35,10 +36,13 @@ def default_workdir(settings: FitFile, file: pathlib.Path) -> pathlib.Path:
     return pathlib.Path("runs") / f"{stem}-{code}"
 
 
-def check_workdir(path: pathlib.Path):
+def check_workdir(path: Path):
     """Raises unless the folder is there, or can be made, and can be written to."""
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir must be a folder; {path} is a file.")
+    if not isinstance(path, pathlib.Path):
+        _check_bucket(path)
+        return
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryDirectory(dir=there, prefix=".rbig-nnx-"):
@@ -50,19 +54,30 @@ def check_workdir(path: pathlib.Path):
         ) from None
 
 
-def write_report(path: pathlib.Path, report: Mapping[str, Any]):
+def _check_bucket(path: Path):
+    probe = path / ".rbig-nnx"
+    try:
+        probe.write_text("")
+        remove(probe)
+    except Exception as error:  # each kind of bucket has its own
+        raise InputError(
+            f"--workdir must be in a bucket that you may write to; got {path}: {error}."
+        ) from None
+
+
+def write_report(path: Path, report: Mapping[str, Any]):
     """Writes report.json, whole or not at all."""
-    new = path / f".{REPORT}.new"
-    new.write_text(json.dumps(report, indent=2, allow_nan=False, default=str) + "\n")
-    new.replace(path / REPORT)
+    text = json.dumps(report, indent=2, allow_nan=False, default=str)
+    write_whole(path / REPORT, f"{text}\n")
 
 
-def read_report(run: pathlib.Path) -> dict[str, Any]:
+def read_report(run: Path) -> dict[str, Any]:
     """The report of a finished fit.
 
     Raises:
       InputError: a folder without one.
     """
+    run = placed(run)
     try:
         report = json.loads((run / REPORT).read_text())
     except (OSError, ValueError):
@@ -91,7 +106,7 @@ class Run:
       quantiles: log p of training rows at probabilities, [2, k].
     """
 
-    path: pathlib.Path
+    path: Path
     model: TableFlow
     columns: tuple[str, ...]
     is_named: bool
@@ -100,13 +115,14 @@ class Run:
     quantiles: np.ndarray
 
     @classmethod
-    def open(cls, path: pathlib.Path) -> Self:
+    def open(cls, path: Path) -> Self:
         """The run in a folder.
 
         Raises:
           InputError: a folder without a finished fit.
           CheckpointError: a damaged model.
         """
+        path = placed(path)
         if not (path / FLOW).is_dir():
             read_report(path)  # says what is wrong
         about = read_about(path / FLOW)
