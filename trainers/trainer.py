@@ -18,6 +18,7 @@ from trainers.placement.names import Patterns
 from trainers.placement.strategy import make_strategy
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
+from trainers.rows.files import RowFiles
 from trainers.rows.resident import ResidentRows
 from trainers.rows.sets import DataSets, data_sets
 from trainers.rows.weights import rescaled
@@ -245,8 +246,8 @@ class Trainer:
         if not self.workdir:
             return None
         given = data.given
-        if path := getattr(data.source, "path", None):
-            given = given | {"x_train": file_digest(path)}
+        if isinstance(data.source, RowFiles):
+            given = given | {"x_train": data.source.digest(file_digest)}
         identity = fingerprint(
             model,
             config=self.config,
@@ -282,6 +283,8 @@ class Trainer:
                 strata=config.strata,
             )
         else:
+            if data.source.note:
+                progress.say(data.source.note)
             sample, num_rows = data.train, data.source.num_rows or config.batch_size
             size = self._batch_size(num_rows, strategy, progress)
             feed = StreamFeed(data.source, sample, strategy, batch_size=size)

@@ -117,11 +117,6 @@ def _check_stream(context: Any, weights: Any, config: TrainConfig):
                 else f"`{name}` must be None where `x_train` is read by parts. Give the"
                 " rows as an array."
             )
-    if jax.process_count() > 1:
-        raise ValueError(
-            "`x_train` must be in memory where several processes train together; each"
-            " of them reads its own rows, for instance with trainers.tables.read_frame."
-        )
 
 
 def _check_alike(train: memory.Rows, sets: Mapping[str, memory.Rows]):

@@ -10,7 +10,7 @@ from flax import nnx
 
 import rbig_nnx as rn
 from trainers import CheckpointError, TrainConfig, fit
-from trainers.rows.files import RowFile
+from trainers.rows.files import RowFiles
 from trainers.rows.sources import IteratorRows, as_source
 
 pa = pytest.importorskip("pyarrow")
@@ -38,7 +38,7 @@ def rows(request, tmp_path):
 
 
 def source_of(rows, seed=0):
-    return RowFile(rows, seed=seed, window_bytes=2_000)  # 250 rows
+    return RowFiles(rows, seed=seed, window_bytes=2_000)  # 250 rows
 
 
 def test_an_epoch_visits_every_row_once(rows):
@@ -110,7 +110,7 @@ def test_a_part_of_a_memory_map_is_that_part(tmp_path):
     x = table()
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert isinstance(as_source(mapped, seed=0), RowFile)
+    assert isinstance(as_source(mapped, seed=0), RowFiles)
     for part in (mapped[:100], mapped[::2], mapped[:, :1], mapped[::-1], mapped + 1):
         assert as_source(part, seed=0) is None
     assert as_source(mapped.astype(np.float64), seed=0) is None
@@ -202,7 +202,7 @@ def test_bad_files_are_refused(tmp_path, make, message):
     parquet.write_table(pa.table({"word": ["a"]}), tmp_path / "words.parquet")
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match=message):
-        RowFile(make(tmp_path))
+        RowFiles(make(tmp_path))
 
 
 def test_the_row_that_is_not_finite_is_named(tmp_path):
