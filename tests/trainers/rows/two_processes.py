@@ -1,12 +1,11 @@
 """One of the processes of `test_processes.py`: python two_processes.py PORT INDEX FOLDER."""
 
+import contextlib
+import dataclasses
 import json
-import os
 import pathlib
 import sys
 import warnings
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import grain
 import jax
@@ -32,10 +31,26 @@ def elements():
     return grain.MapDataset.source(X).shuffle(seed=0).repeat()
 
 
-def train(rows, mesh):
+def train(rows, mesh, **options):
     """The history of a run, as lists."""
-    found = fit(Tiny(), rows, config=QUICK, mesh=mesh, progress=False).history
+    options = {"config": QUICK, "mesh": mesh, "progress": False, **options}
+    found = fit(Tiny(), rows, **options).history
     return {name: found[name].tolist() for name in ("train", "loss", "grad_norm")}
+
+
+def stopped_and_gone_on(make, mesh, workdir):
+    """The history of a run that ended after its first evaluation and began again."""
+
+    def stop(step, model):
+        del model
+        if step == QUICK.eval_every:
+            raise RuntimeError("stopped")
+
+    config = dataclasses.replace(QUICK, checkpoint_every=1)
+    options = {"config": config, "workdir": workdir}
+    with contextlib.suppress(RuntimeError):
+        train(make(), mesh, callback=stop, **options)
+    return train(make(), mesh, **options)
 
 
 def warned(rows):
@@ -71,6 +86,7 @@ def main(port: str, index: int, folder: pathlib.Path):
         "own": train(windows(own), mesh),
         "data set": train(elements().batch(8), mesh),
         "iterator": train(iter(part), mesh),
+        "resumed": stopped_and_gone_on(lambda: iter(part), mesh, folder / "run"),
         "notes": [
             windows(files).note,
             windows(own).note,

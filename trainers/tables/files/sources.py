@@ -127,7 +127,7 @@ def find(path: Any) -> Source:
         return dataclasses.replace(found, notes=(note, *found.notes))
     path = as_path(path)
     name = repr(str(path))
-    if not _exists(path):
+    if not exists(path):
         raise InputError(
             f"`path` must be an existing file, got {name}. Check the name and the folder."
         )
@@ -158,17 +158,22 @@ def matching(pattern: str) -> list[pathlib.Path]:
     folder = pattern[:first].rpartition("/")[0]
     rest = pattern[len(folder) :].lstrip("/")
     folder = as_path(folder or ("/" if pattern.startswith("/") else "."))
-    if not _exists(folder):
+    if not exists(folder):
         return []
     return sorted(path for path in folder.glob(rest) if not path.is_dir())
 
 
 def is_pattern(path: Any) -> bool:
     """Whether a path is a pattern for several, and not the name of a file."""
-    return any(sign in str(path) for sign in _WILD) and not _exists(as_path(path))
+    return any(sign in str(path) for sign in _WILD) and not exists(as_path(path))
 
 
-def _exists(path: pathlib.Path) -> bool:
+def exists(path: pathlib.Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+      InputError: a bucket, without the package that reads it.
+    """
     try:
         return path.exists()
     except ImportError as error:
