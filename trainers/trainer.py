@@ -64,10 +64,11 @@ def fit(
     Args:
       flow: a flow, or any NNX module that `loss_fn` understands; unchanged.
       x_train: [n, d]; with a `loss_fn` also a tuple or dict of arrays with n rows. Or
-        what stays outside of memory: the path of a .npy or .parquet file, a memory map
-        of one, or an iterator over batches with `get_state` and `set_state`.
-      x_valid: chooses the best parameters and stops early; as `x_train`. Without it
-        the last parameters are returned.
+        what stays outside of memory: .npy or .parquet files by path, by a pattern or
+        as `trainers.RowFiles`, here or in a bucket; a memory map of one; or batches
+        from an iterator with `get_state` and `set_state`, or a data set of Grain's.
+      x_valid: chooses the best parameters and stops early; as `x_train`, but held in
+        memory. Without it the last parameters are returned.
       context: [n, c] for a conditional flow; the batches are then (x, context).
       context_valid: the same for `x_valid`.
       weights: of the rows of `x_train`, nonnegative, any sequence of n numbers. They are

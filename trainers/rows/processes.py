@@ -226,5 +226,5 @@ def check_shares(rows: Any) -> None:
     if not sharding.gathered(np.int64(memory.num_rows(rows))).all():
         raise InputError(
             f"`x_train` must have a row at least for each of the {jax.process_count()}"
-            " processes among those that are scored (`eval_rows`)."
+            " processes among those that are scored: `eval_rows`, and all of `x_valid`."
         )

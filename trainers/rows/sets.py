@@ -10,7 +10,7 @@ import numpy as np
 from trainers.config import TrainConfig
 from trainers.rows import memory
 from trainers.rows.arrays import as_floats
-from trainers.rows.sources import RowSource, as_source
+from trainers.rows.sources import RowSource, as_source, in_memory
 from trainers.rows.weights import weighted
 
 _ARGUMENTS = {"valid": "x_valid"}
@@ -75,6 +75,7 @@ def data_sets(
     given, scored = {"x_train": x}, {}
     if context is not None:
         given["context"] = train[1]
+    x_valid = in_memory(x_valid)
     if x_valid is not None:
         like = train[0] if "context" in given else train
         given["x_valid"] = memory.as_rows(x_valid, name="x_valid", like=like)
@@ -84,7 +85,7 @@ def data_sets(
         if context_valid is not None:
             given["context_valid"] = scored["valid"][1]
     for name, rows in (monitor or {}).items():
-        argument = f"monitor[{name!r}]"
+        argument, rows = f"monitor[{name!r}]", in_memory(rows)
         given[argument] = memory.as_rows(rows, name=argument, like=train)
         scored[name] = given[argument]
     _check_alike(train, scored)

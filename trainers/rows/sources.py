@@ -192,7 +192,7 @@ def as_source(x: Any, *, seed: int) -> RowSource | None:
     """A source for paths, a memory map, an iterator or a source; None for arrays."""
     if isinstance(x, RowFiles | IteratorRows):
         return x
-    if _is_path(x) or (isinstance(x, list | tuple) and x and all(map(_is_path, x))):
+    if _names_files(x):
         return RowFiles(x, seed=seed)
     if isinstance(x, np.memmap):
         # A part of a map, or what was computed from one, is an array like any other.
@@ -203,8 +203,16 @@ def as_source(x: Any, *, seed: int) -> RowSource | None:
     return None if iterator is None else _of_processes(x, iterator)
 
 
-def _is_path(x: Any) -> bool:
-    return isinstance(x, str | os.PathLike)
+def in_memory(x: Any) -> Any:
+    """The rows of files, this process's part of them; anything else as it is."""
+    if isinstance(x, RowFiles):
+        return x.whole()
+    return RowFiles(x).whole() if _names_files(x) else x
+
+
+def _names_files(x: Any) -> bool:
+    several = isinstance(x, list | tuple) and len(x) > 0
+    return all(isinstance(p, str | os.PathLike) for p in (x if several else [x]))
 
 
 def _iterator_of(x: Any) -> CheckpointableIterator | None:

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from trainers import CheckpointError, TrainConfig, fit
+from trainers import CheckpointError, Schema, TrainConfig, fit
 from trainers.rows.files import RowFiles
-from trainers.rows.sources import IteratorRows, as_source
+from trainers.rows.sources import IteratorRows, as_source, in_memory
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -230,7 +230,7 @@ TRAIN = """
 import pathlib, sys
 from flax import nnx
 import rbig_nnx as rn
-from trainers import CheckpointError, TrainConfig, fit
+from trainers import CheckpointError, Schema, TrainConfig, fit
 
 flow = rn.diagonal_flow(4, 1, num_components=2, rngs=nnx.Rngs(0))
 config = TrainConfig(num_steps=6_000, batch_size=4_096, eval_every=3_000)
@@ -276,3 +276,80 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     for name in ("large.npy", "large.parquet"):
         peak = peak_megabytes(tmp_path / name)
         assert peak < small + 400, f"{name}: {peak} MB, {small} MB for a small file"
+
+
+def several(tmp_path, sizes=(300, 50, 650)):
+    """The rows of `table` in files of these sizes; their pattern."""
+    ends = np.cumsum(sizes)[:-1]
+    for number, rows in enumerate(np.split(table(), ends)):
+        np.save(tmp_path / f"part-{number}.npy", rows)
+    return f"{tmp_path}/part-*.npy"
+
+
+def test_several_files_are_one_table(tmp_path):
+    pattern = several(tmp_path)
+    source = as_source(pattern, seed=0)
+    assert (source.num_rows, source.note) == (1_000, None)
+    seen = source.batches(0, 100, 10)[..., 0].ravel()
+    np.testing.assert_array_equal(np.sort(seen), np.arange(1_000))
+    listed = as_source(sorted(tmp_path.glob("part-*")), seed=0)
+    np.testing.assert_array_equal(listed.batches(0, 100, 10)[..., 0].ravel(), seen)
+    np.testing.assert_array_equal(in_memory(pattern), table())
+    x = np.load(tmp_path / "part-1.npy")
+    x[7] = np.nan
+    np.save(tmp_path / "part-1.npy", x)
+    with pytest.raises(ValueError, match=r"part-1.npy` must .* the first is row 7 "):
+        as_source(pattern, seed=0).batches(0, 1, 10)
+
+
+def test_files_have_the_same_columns(tmp_path):
+    pattern = several(tmp_path)
+    np.save(tmp_path / "part-1.npy", np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"part-1.npy 'x0', 'x1', 'x2'.*`columns`"):
+        as_source(pattern, seed=0)
+    assert RowFiles(pattern, columns=["x1", "x0"]).num_rows == 955
+    for number, names in enumerate((["a", "b"], ["b", "a"])):
+        rows = {name: [float(ord(name))] * 20 for name in names}
+        parquet.write_table(pa.table(rows), tmp_path / f"{number}.parquet")
+    rows = RowFiles(f"{tmp_path}/*.parquet").batches(0, 1, 40)[0]
+    np.testing.assert_array_equal(rows, [[97, 98]] * 40)
+
+
+def test_columns_and_content_make_another_run(tmp_path):
+    pattern = several(tmp_path)
+
+    def digest(**options):
+        return RowFiles(pattern, **options).digest(lambda file: file.name)
+
+    assert digest() == digest()
+    assert len({digest(), digest(columns="x0"), digest(drop="x0")}) == 3
+
+
+def test_a_schema_encodes_the_rows_of_files(tmp_path):
+    random = np.random.default_rng(0)
+    tables = [
+        pa.table({"t": 1.7e9 + random.normal(size=200), "n": random.poisson(3, 200)})
+        for _ in range(2)
+    ]
+    for number, part in enumerate(tables):
+        parquet.write_table(part, tmp_path / f"{number}.parquet", row_group_size=60)
+    whole = pa.concat_tables(tables)
+    schema = Schema.of(whole)
+    rows = RowFiles(f"{tmp_path}/*.parquet", schema=schema).batches(0, 1, 400)[0]
+    found = schema.decode_frame(rows)
+    for name in ("t", "n"):
+        want = np.sort(whole[name].to_numpy())
+        np.testing.assert_allclose(np.sort(found[name].values), want, rtol=1e-12)
+    with pytest.raises(ValueError, match="`columns` and `drop` must be left out"):
+        RowFiles(f"{tmp_path}/*.parquet", schema=schema, columns="t")
+
+
+def test_an_iterator_that_ends_says_so():
+    rows = iter([np.zeros((4, 2))] * 3)
+
+    class Ends(Counter):
+        def __next__(self):
+            return next(rows)
+
+    with pytest.raises(ValueError, match=r"it ended after 3. Repeat it without end"):
+        IteratorRows(Ends()).batches(0, 4, 4)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.trainers.layouts import mesh_of
 from tests.trainers.rows import two_processes
-from tests.trainers.rows.two_processes import PARTS, elements, train, windows
+from tests.trainers.rows.two_processes import PARTS, X, elements, train, windows
+from trainers.rows.sources import as_source
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -26,11 +27,16 @@ def pair(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", two_processes.__name__, port]
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
     processes = [
         subprocess.Popen(
             [*command, str(index), str(folder)],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -52,10 +58,19 @@ def test_two_processes_train_on_the_rows_of_one(pair, kind):
         "windows": windows(files),
         "own": windows(files),
     }.get(kind) or elements().batch(16)
-    one = train(rows, mesh_of(8))
+    scored = {"x_valid": X} if kind == "own" else {}
+    one = train(rows, mesh_of(8), **scored)
     for process in found:
         for name, values in process[kind].items():
             np.testing.assert_allclose(values, one[name], rtol=1e-6, err_msg=name)
+
+
+def test_iterators_of_two_processes_go_on_where_they_were(pair):
+    for process in pair[1]:
+        assert process["resumed"]["train"] == process["iterator"]["train"]
+    two = {"processes": [{"json": {"next_index": 3}}] * 2}
+    with pytest.raises(ValueError, match=r"processes as before, .*: 2; got 1"):
+        as_source(iter(elements().batch(16)), seed=0).set_state(two)
 
 
 def test_two_processes_say_what_each_reads(pair):

@@ -35,7 +35,8 @@ def train(rows, mesh, **options):
     """The history of a run, as lists."""
     options = {"config": QUICK, "mesh": mesh, "progress": False, **options}
     found = fit(Tiny(), rows, **options).history
-    return {name: found[name].tolist() for name in ("train", "loss", "grad_norm")}
+    names = ("train", "valid", "loss", "grad_norm")
+    return {name: found[name].tolist() for name in names if name in found}
 
 
 def stopped_and_gone_on(make, mesh, workdir):
@@ -83,7 +84,7 @@ def main(port: str, index: int, folder: pathlib.Path):
     found = {
         "shared": train(str(folder / "x-*.npy"), mesh),
         "windows": train(windows(files), mesh),
-        "own": train(windows(own), mesh),
+        "own": train(windows(own), mesh, x_valid=windows(own)),
         "data set": train(elements().batch(8), mesh),
         "iterator": train(iter(part), mesh),
         "resumed": stopped_and_gone_on(lambda: iter(part), mesh, folder / "run"),
