@@ -104,7 +104,10 @@ class RowFiles:
             )
 
         self._table = processes.in_all(opened)
-        self._chosen = _chosen(columns, drop, schema)
+        # What else makes the rows: nothing for all columns as they are.
+        self._chosen: list[Any] = [list(self._table.names)] if columns or drop else []
+        if schema is not None:
+            self._chosen = [json.dumps(schema.to_config(), default=str)]
         self.num_features = self._table.shape[1]
         self._place(self._table.blocks(num_bytes))
         self._seed = seed
@@ -197,7 +200,7 @@ class RowFiles:
         self._is_shared, self.note = placed.is_shared, placed.note
         if isinstance(self._table, EncodedParts):
             self._table.first_block = placed.first_block
-        self.num_rows = sum(block.size for block in self._blocks)
+        self.num_rows: int | None = sum(block.size for block in self._blocks)
 
     def _batch(self, step: int, own: np.ndarray | None) -> np.ndarray:
         epoch, window, number = self._locate(step)
@@ -215,7 +218,8 @@ class RowFiles:
         job = self._job(epoch, window)
         # So far ahead that every process has a block to read.
         ahead = {}
-        for _ in range(-(-jax.process_count() // len(blocks))):
+        needed = -(-jax.process_count() // len(blocks))
+        for _ in range(min(needed, len(epoch.windows))):
             epoch, window = self._after(epoch, window)
             ahead[epoch.number, window] = self._job(epoch, window)
         self._ahead = ahead
@@ -294,10 +298,3 @@ def _dealt(block: Block, place: int) -> Block:
 
 def _is_own(block: Block) -> bool:
     return block.owner == jax.process_index()
-
-
-def _chosen(columns: Any, drop: Any, schema: Schema | None) -> list[str]:
-    """What else makes the rows: nothing for all columns as they are."""
-    if schema is not None:
-        return [json.dumps(schema.to_config(), default=str)]
-    return [repr((columns, drop))] if columns or drop else []

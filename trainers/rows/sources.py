@@ -77,7 +77,7 @@ class IteratorRows:
       note: what is worth a line.
     """
 
-    num_rows = None
+    num_rows: int | None = None
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from trainers.checkpoints.identity import file_digest
 from trainers.rows.files import RowFiles
 from trainers.rows.sources import as_source
 from trainers.tables import read_frame
@@ -49,6 +50,7 @@ def test_rows_of_a_bucket_are_those_of_the_files(bucket, tmp_path, suffix):
     here = RowFiles(f"{tmp_path}/x-*.{suffix}", **options)
     assert (there.num_rows, there.num_features) == (300, 2)
     np.testing.assert_array_equal(there.batches(0, 40, 7), here.batches(0, 40, 7))
+    assert there.digest(file_digest) == here.digest(file_digest)
     frame = read_frame(f"s3://rows/x-1.{suffix}")
     np.testing.assert_array_equal(frame["x1"].values, X[80:200, 1])
 

@@ -182,9 +182,20 @@ def test_an_iterator_of_grain_trains_and_goes_back():
     then = source.batches(2, 2, 50)
     source.set_state(state)
     np.testing.assert_array_equal(source.batches(2, 2, 50), then)
+    index = grain.samplers.IndexSampler(500, grain.sharding.NoSharding(), seed=0)
+    batched = [grain.transforms.Batch(50)]
+    loader = grain.DataLoader(data_source=x, sampler=index, operations=batched)
+    for kind in (rows, rows.to_iter_dataset(), loader):
+        source = as_source(kind, seed=0)
+        source.batches(0, 2, 50)
+        state = json.loads(json.dumps(source.get_state()))
+        then = source.batches(2, 2, 50)
+        again = as_source(kind, seed=0)
+        again.set_state(state)
+        np.testing.assert_array_equal(again.batches(2, 2, 50), then)
     flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
     config = TrainConfig(num_steps=4, batch_size=50, eval_every=2, eval_rows=100)
-    result = fit(flow, iter(rows.to_iter_dataset()), config=config, progress=False)
+    result = fit(flow, rows, config=config, progress=False)
     assert np.isfinite(result.history["train"]).all()
 
 

@@ -144,7 +144,8 @@ def find(path: Any) -> Source:
 
 def as_path(path: Any) -> pathlib.Path:
     """A path on this machine, or in a bucket ("gs://bucket/rows.npy")."""
-    return epath.Path(path) if in_bucket(path) else pathlib.Path(path)
+    path = epath.Path(path) if in_bucket(path) else pathlib.Path(path)
+    return path  # pyright: ignore[reportReturnType], with the methods that are used
 
 
 def in_bucket(path: Any) -> bool:
