@@ -144,8 +144,9 @@ def find(path: Any) -> Source:
 
 def as_path(path: Any) -> pathlib.Path:
     """A path on this machine, or in a bucket ("gs://bucket/rows.npy")."""
-    path = epath.Path(path) if in_bucket(path) else pathlib.Path(path)
-    return path  # pyright: ignore[reportReturnType], with the methods that are used
+    if in_bucket(path):
+        return epath.Path(path)  # pyright: ignore[reportReturnType]
+    return pathlib.Path(path)
 
 
 def in_bucket(path: Any) -> bool:
