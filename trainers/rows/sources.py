@@ -185,6 +185,11 @@ class IteratorRows:
                 f"`x_train` must give a batch for every step; it ended after {step}."
                 " Repeat it without end, as .repeat() of Grain's data sets does."
             ) from None
+        if getattr(batch, "ndim", 2) == 1:
+            raise InputError(
+                "`x_train` must give batches, [batch_size, d]; got one row, of shape"
+                f" {batch.shape}. Batch it, as .batch() of Grain's data sets does."
+            )
         return memory.as_rows(batch, name=f"x_train, batch {step}")
 
 

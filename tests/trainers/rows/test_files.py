@@ -355,12 +355,14 @@ def test_a_schema_encodes_the_rows_of_files(tmp_path):
         RowFiles(f"{tmp_path}/*.parquet", schema=schema, columns="t")
 
 
-def test_an_iterator_that_ends_says_so():
-    rows = iter([np.zeros((4, 2))] * 3)
+def test_an_iterator_that_ends_or_gives_rows_says_so():
+    rows = iter([*[np.zeros((4, 2))] * 3, np.zeros(2)])
 
     class Ends(Counter):
         def __next__(self):
             return next(rows)
 
-    with pytest.raises(ValueError, match=r"it ended after 3. Repeat it without end"):
+    with pytest.raises(ValueError, match=r"must give batches, .* shape \(2,\)"):
         IteratorRows(Ends()).batches(0, 4, 4)
+    with pytest.raises(ValueError, match=r"it ended after 4. Repeat it without end"):
+        IteratorRows(Ends()).batches(4, 1, 4)
