@@ -18,7 +18,7 @@ LIBRARY = {
     "unstack_blocks", "warm_start", "widen",
 }  # fmt: skip
 TRAINERS = {
-    "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "Schema",
+    "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "RowFiles", "Schema",
     "TrainConfig", "Trainer", "fit",
     "load_flow", "restore", "save",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from .checkpoints.model import save as save
 from .config import TrainConfig as TrainConfig
 from .estimators.density import FlowDensity as FlowDensity
 from .estimators.outliers import FlowOutlierDetector as FlowOutlierDetector
+from .rows.files import RowFiles as RowFiles
 from .run.loop import FitResult as FitResult
 from .tables.schema import Schema as Schema
 from .trainer import Trainer as Trainer

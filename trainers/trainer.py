@@ -18,6 +18,7 @@ from trainers.placement.names import Patterns
 from trainers.placement.strategy import make_strategy
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
+from trainers.rows.files import RowFiles
 from trainers.rows.resident import ResidentRows
 from trainers.rows.sets import DataSets, data_sets
 from trainers.rows.weights import rescaled
@@ -63,10 +64,11 @@ def fit(
     Args:
       flow: a flow, or any NNX module that `loss_fn` understands; unchanged.
       x_train: [n, d]; with a `loss_fn` also a tuple or dict of arrays with n rows. Or
-        what stays outside of memory: the path of a .npy or .parquet file, a memory map
-        of one, or an iterator over batches with `get_state` and `set_state`.
-      x_valid: chooses the best parameters and stops early; as `x_train`. Without it
-        the last parameters are returned.
+        what stays outside of memory: .npy or .parquet files by path, by a pattern or
+        as `trainers.RowFiles`, here or in a bucket; a memory map of one; or batches
+        from an iterator with `get_state` and `set_state`, or a data set of Grain's.
+      x_valid: chooses the best parameters and stops early; as `x_train`, but held in
+        memory. Without it the last parameters are returned.
       context: [n, c] for a conditional flow; the batches are then (x, context).
       context_valid: the same for `x_valid`.
       weights: of the rows of `x_train`, nonnegative, any sequence of n numbers. They are
@@ -245,8 +247,8 @@ class Trainer:
         if not self.workdir:
             return None
         given = data.given
-        if path := getattr(data.source, "path", None):
-            given = given | {"x_train": file_digest(path)}
+        if isinstance(data.source, RowFiles):
+            given = given | {"x_train": data.source.digest(file_digest)}
         identity = fingerprint(
             model,
             config=self.config,
@@ -282,6 +284,8 @@ class Trainer:
                 strata=config.strata,
             )
         else:
+            if data.source.note:
+                progress.say(data.source.note)
             sample, num_rows = data.train, data.source.num_rows or config.batch_size
             size = self._batch_size(num_rows, strategy, progress)
             feed = StreamFeed(data.source, sample, strategy, batch_size=size)

@@ -18,6 +18,7 @@ from trainers.checkpoints.model import about_model
 from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.placement.names import dotted
+from trainers.tables.files.sources import as_path
 
 _VERSION = 2  # of the dictionaries that `fingerprint` gives
 _FREE = ("checkpoint_every", "max_to_keep")  # settings that may change between starts
@@ -101,7 +102,7 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 def file_digest(path: str | os.PathLike) -> str:
     """Of every byte of a file, whatever its name is; about a second for a gigabyte."""
-    with open(path, "rb") as file:
+    with as_path(path).open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     return _DIGEST + found.hexdigest()
 

@@ -27,7 +27,7 @@ from trainers.estimators.table_flow import TableFlow
 from trainers.paths import Path, local_folder, move, placed
 from trainers.placement.compilation import use_cache
 from trainers.rows.encoded import PARTS
-from trainers.rows.files import RowFile
+from trainers.rows.files import RowFiles
 from trainers.run.progress import Progress
 from trainers.tables.files.sources import find
 
@@ -94,7 +94,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     train, valid, test = (table.encoded(part, seed=seed) for part in PARTS)
     rows = train
     if table.stream is not None:
-        rows = dataclasses.replace(train, rows=RowFile(table.stream, seed=seed))
+        rows = dataclasses.replace(train, rows=RowFiles(table.stream, seed=seed))
     choosing, watched = (part.at(slice(VALID_ROWS)) for part in (valid, test))
     decide = functools.partial(
         settings_for,

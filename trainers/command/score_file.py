@@ -22,7 +22,7 @@ from trainers.tables.files.opening import open_table
 from trainers.tables.files.outputs import check_output
 from trainers.tables.files.sources import find
 from trainers.tables.frame import Column, Frame
-from trainers.tables.parts import frames_of
+from trainers.tables.reading import frames_of
 from trainers.tables.writing import PartWriter
 
 _ROWS = 65_536  # of a part

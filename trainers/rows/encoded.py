@@ -1,5 +1,6 @@
 """The rows of a table that is larger than memory, encoded as they are read."""
 
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,16 +19,20 @@ class EncodedParts:
     Which part a row is in, and its noise, are functions of the seed and the row's place.
 
     Args:
-      parts: the file.
+      parts: the file, or several.
       schema: of its columns, found on some of its rows.
       fractions: of the rows, for training, validation and test.
       seed: of the split and of the noise.
       num_bytes: of a block.
 
     Attributes:
-      path: the file.
+      files: their paths.
+      names: of the columns before they are encoded.
       shape: training rows, encoded columns.
+      first_block: how many blocks of other processes come before these.
     """
+
+    first_block = 0
 
     def __init__(
         self,
@@ -38,7 +43,7 @@ class EncodedParts:
         seed: int,
         num_bytes: int,
     ):
-        self.path = parts.path
+        self.files, self.names = parts.files, schema.names
         self._parts, self._schema, self._seed = parts, schema, seed
         self._ends = np.cumsum(fractions)
         self._source = parts.blocks(num_bytes)
@@ -67,17 +72,21 @@ class EncodedParts:
         number = self._number[start]
         frame = self._frame(number)
         frame = frame.take(self._part(number) == 0)
-        random = np.random.default_rng([self._seed, number, 1])
+        random = np.random.default_rng([self._seed, self.first_block + number, 1])
         noise = random.random((len(frame), self._schema.noise))
         rows, log_det = self._schema.encode(frame, noise=noise)
         if not np.isfinite(log_det).all():
             at = int(np.argmin(np.isfinite(log_det)))
             raise InputError(
-                f"{self.path}: row {at} of the training rows from {start} on has a value"
+                f"{self.files[0]}: row {at} of the training rows from {start} on has a value"
                 " that its column's kind cannot hold, which was found on a part of the"
                 " rows. Say the kinds (`kinds`, --kinds)."
             )
         return rows
+
+    def place(self, row: int) -> tuple[pathlib.Path, int]:
+        """A file, and the number of a row among the training rows."""
+        return self.files[0], row
 
     def held(self, name: str, most: int) -> Frame:
         """At most so many rows of "valid" or "test", from all blocks alike."""
@@ -90,7 +99,7 @@ class EncodedParts:
                 frames.append(self._frame(number).take(index))
         if not frames:
             raise InputError(
-                f"{self.path} must have rows for every part; none is in {name}."
+                f"{self.files[0]} must have rows for every part; none is in {name}."
             )
         whole = joined(frames)
         return whole.take(np.arange(min(most, len(whole))))

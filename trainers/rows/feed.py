@@ -9,7 +9,7 @@ import numpy as np
 from trainers.placement import sharding
 from trainers.placement.strategy import Jit, Pmap
 from trainers.rows import memory
-from trainers.rows.resident import ResidentRows
+from trainers.rows.resident import ResidentRows, parts_by_process
 from trainers.rows.sources import RowSource
 
 
@@ -97,24 +97,30 @@ class StreamFeed:
         mesh = strategy.mesh
         devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
         self._parts = devices, batch_size // devices  # of a batch, and rows of each
+        numbers = np.arange(batch_size, dtype=np.int32).reshape(devices, -1)
+        # Of every batch, in several processes.
+        own = parts_by_process(mesh)[jax.process_index()]
+        self._own_devices = len(own)
+        self._own = None if len(own) == devices else numbers[own].ravel()
         self._everywhere = sharding.replicated(mesh)
         self._indices = functools.cache(self._make_indices)
 
     def example(self, num_steps: int) -> tuple[Any, Any, Any]:
         """Arguments like those of a dispatch of at most `num_steps`; nothing is read."""
+        size = self._own_devices * self._parts[1]
         nothing = jax.tree.map(
-            lambda leaf: np.zeros((0, self._batch_size, *leaf.shape[1:]), leaf.dtype),
+            lambda leaf: np.zeros((0, size, *leaf.shape[1:]), leaf.dtype),
             self.sample,
         )
         return self._placed(nothing, 0, num_steps)
 
     def __call__(self, step: int, count: int, num_steps: int) -> tuple[Any, Any, Any]:
         """Rows, their numbers by step, and how many steps: `count` of `num_steps` lines."""
-        batches = self._source.batches(step, count, self._batch_size)
+        batches = self._source.batches(step, count, self._batch_size, self._own)
         return self._placed(batches, count, num_steps)
 
     def _placed(self, batches, count, num_steps):
-        devices, each = self._parts
+        devices, each = self._own_devices, self._parts[1]
         shape = devices, num_steps, each  # a device's rows of all steps lie together
 
         def padded(leaf):

@@ -40,7 +40,7 @@ class ResidentRows:
         self._bounds = [0, *np.cumsum(counts).tolist()]  # rows of each process
         self._first = self._bounds[jax.process_index()]
         # Parts of the data axis, in the order of their rows.
-        self._parts = [[0]] if mesh is None else _parts_by_process(mesh)
+        self._parts = parts_by_process(mesh)
         self._order = np.concatenate(self._parts)
         self._starts = self._runs(1)
         self._size = int(np.diff([*self._starts, self.num_rows]).max())
@@ -107,8 +107,14 @@ class ResidentRows:
         return self._order[part] * self._size + index - self._starts[part]
 
 
-def _parts_by_process(mesh: Mesh) -> list[list[int]]:
-    """The parts of the data axis that lie with each process."""
+def parts_by_process(mesh: Mesh | None) -> list[list[int]]:
+    """The parts of the data axis that lie with each process.
+
+    Raises:
+      ValueError: a part that several processes share, or a process without one.
+    """
+    if mesh is None:
+        return [[0]]
     axis = mesh.axis_names.index(sharding.DATA_AXIS)
     parts: list[list[int]] = [[] for _ in range(jax.process_count())]
     for number, devices in enumerate(np.moveaxis(mesh.devices, axis, 0)):

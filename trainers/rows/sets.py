@@ -10,7 +10,7 @@ import numpy as np
 from trainers.config import TrainConfig
 from trainers.rows import memory
 from trainers.rows.arrays import as_floats
-from trainers.rows.sources import RowSource, as_source
+from trainers.rows.sources import RowSource, as_source, in_memory
 from trainers.rows.weights import weighted
 
 _ARGUMENTS = {"valid": "x_valid"}
@@ -75,6 +75,7 @@ def data_sets(
     given, scored = {"x_train": x}, {}
     if context is not None:
         given["context"] = train[1]
+    x_valid = in_memory(x_valid)
     if x_valid is not None:
         like = train[0] if "context" in given else train
         given["x_valid"] = memory.as_rows(x_valid, name="x_valid", like=like)
@@ -84,7 +85,7 @@ def data_sets(
         if context_valid is not None:
             given["context_valid"] = scored["valid"][1]
     for name, rows in (monitor or {}).items():
-        argument = f"monitor[{name!r}]"
+        argument, rows = f"monitor[{name!r}]", in_memory(rows)
         given[argument] = memory.as_rows(rows, name=argument, like=train)
         scored[name] = given[argument]
     _check_alike(train, scored)
@@ -117,11 +118,6 @@ def _check_stream(context: Any, weights: Any, config: TrainConfig):
                 else f"`{name}` must be None where `x_train` is read by parts. Give the"
                 " rows as an array."
             )
-    if jax.process_count() > 1:
-        raise ValueError(
-            "`x_train` must be in memory where several processes train together; each"
-            " of them reads its own rows, for instance with trainers.tables.read_frame."
-        )
 
 
 def _check_alike(train: memory.Rows, sets: Mapping[str, memory.Rows]):

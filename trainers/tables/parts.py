@@ -1,70 +1,31 @@
 """Tables that are read by parts, in memory that does not grow with the file."""
 
-import dataclasses
+import bisect
+import concurrent.futures
+import itertools
+import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from trainers.tables.arrow import import_pyarrow, is_numeric
+from trainers.tables.checks import InputError, shown
 from trainers.tables.files.arrays import NpyRows, frame_of_rows
-from trainers.tables.files.opening import open_table, without_rows
+from trainers.tables.files.opening import open_table
 from trainers.tables.files.parquet import ParquetFile
-from trainers.tables.files.sources import Source, TableFile
+from trainers.tables.files.sources import (
+    Source,
+    as_path,
+    exists,
+    is_pattern,
+    matching,
+)
 from trainers.tables.frame import Frame
 
 _FLOAT_BYTES = 8
-
-
-def frames_of(
-    path: str | pathlib.Path | Source,
-    *,
-    rows: int = 100_000,
-    columns: str | Sequence[str] = (),
-    drop: str | Sequence[str] = (),
-    sep: str | None = None,
-    decimal: str | None = None,
-    header: int | str | None = None,
-    encoding: str | None = None,
-    array: str | None = None,
-    date_formats: Mapping[str, str] | None = None,
-) -> Iterator[Frame]:
-    r"""Reads a table so many rows at a time.
-
-    The types of a text are those of the first rows. Integers may become float64 later, and
-    dates instants; words where numbers were are holes if they are few, else an error. Each
-    frame's `notes` hold what was decided so far.
-
-    Args:
-      path: as for `read_frame`.
-      rows: of each frame but the last.
-      columns: as for `read_frame`, and so on.
-      drop: columns to leave out.
-      sep: what separates cells.
-      decimal: "." or ",".
-      header: number of the line that names the columns, or "none".
-      encoding: in Python's words.
-      array: of an .npz file.
-      date_formats: of columns of dates.
-
-    Raises:
-      InputError: as `read_frame`; what is wrong further down, once it is reached.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from trainers.tables import frames_of
-      >>> folder = tempfile.TemporaryDirectory()
-      >>> path = pathlib.Path(folder.name) / "rows.csv"
-      >>> _ = path.write_text("a,b\n1,2.5\n2,3.5\n4,4.5\n")
-      >>> [frame["a"].values.tolist() for frame in frames_of(path, rows=2)]
-      [[1, 2], [4]]
-      >>> folder.cleanup()
-    """
-    text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
-    text["date_formats"] = date_formats
-    file, names, notes = open_table(path, columns, drop, array=array, **text)
-    return _frames(file, names, notes, rows)
+_OPENED_AT_ONCE = 16  # files
 
 
 def num_rows_of(path: str | pathlib.Path | Source) -> int | None:
@@ -94,15 +55,15 @@ def size_of(
 
 
 class Parts(Protocol):
-    """Rows of a file, of which any block can be read.
+    """Rows of a file, or of several, of which any block can be read.
 
     Attributes:
-      path: the file.
+      files: their paths.
       names: of the columns.
       shape: n, d.
     """
 
-    path: pathlib.Path
+    files: tuple[pathlib.Path, ...]
     names: tuple[str, ...]
     shape: tuple[int, int]
 
@@ -122,17 +83,24 @@ class Parts(Protocol):
         """The same rows, float32, where all columns are numbers."""
         ...
 
+    def place(self, row: int) -> tuple[pathlib.Path, int]:
+        """The file that a row is in, and its number there."""
+        ...
 
-def open_parts(path: Any) -> Parts:
-    """The file at a path, or behind a memory map, whose columns must all be numbers.
+
+def open_parts(
+    path: Any, *, columns: str | Sequence[str] = (), drop: str | Sequence[str] = ()
+) -> Parts:
+    """As `open_blocks`, of columns that must all be numbers.
 
     Raises:
       ValueError: as `open_blocks`, and for other columns.
     """
-    parts = open_blocks(path)
+    parts = open_blocks(path, columns=columns, drop=drop)
     if bad := [name for name in parts.names if not parts.is_number(name)]:
         raise ValueError(
-            f"{parts.path} must have columns of numbers; {bad}. Drop or encode the others."
+            f"{parts.files[0]} must have columns of numbers; {bad}. Drop or encode the"
+            " others."
         )
     return parts
 
@@ -140,18 +108,60 @@ def open_parts(path: Any) -> Parts:
 def open_blocks(
     path: Any, *, columns: str | Sequence[str] = (), drop: str | Sequence[str] = ()
 ) -> Parts:
-    """The file at a path, or behind a memory map, to be read by blocks of rows.
+    """The files at a path, or behind a memory map, to be read by blocks of rows.
 
     Args:
-      path: a .npy or .parquet file, or an array from `np.load(path, mmap_mode="r")`.
+      path: a .npy or .parquet file, here or in a bucket ("gs://bucket/rows.npy"), or an
+        array from `np.load(path, mmap_mode="r")`. Several files, which must have the same
+        columns, follow one another: a sequence of them, or a pattern such as
+        "rows-*.parquet", in the order of their names.
       columns: those to keep, in this order; none for all but an index.
       drop: those to leave out.
 
     Raises:
-      ValueError: for other files, and what cannot be read by rows.
+      ValueError: for other files, what cannot be read by rows, and files whose columns
+        differ.
     """
-    path = pathlib.Path(str(path.filename) if isinstance(path, np.memmap) else path)
-    if not path.is_file():
+    files = _files(path)
+    # A bucket answers slowly, but many questions at once.
+    with concurrent.futures.ThreadPoolExecutor(
+        min(len(files), _OPENED_AT_ONCE)
+    ) as pool:
+        opened = list(pool.map(lambda file: _open(file, columns, drop), files))
+    first = opened[0]
+    for parts in opened:
+        if sorted(parts.names) != sorted(first.names):
+            raise InputError(
+                f"`path` must name files with the same columns; {first.files[0]} has"
+                f" {shown(first.names, 20)}, and {parts.files[0]} {shown(parts.names, 20)}."
+                " Choose those that all have (`columns`)."
+            )
+    same = [
+        p if p.names == first.names else _open(p.files[0], first.names, ())
+        for p in opened
+    ]
+    return first if len(same) == 1 else ManyParts(same)
+
+
+def _files(path: Any) -> list[pathlib.Path]:
+    if isinstance(path, np.memmap):
+        return [pathlib.Path(str(path.filename))]
+    if not isinstance(path, str | os.PathLike):
+        found = [file for part in path for file in _files(part)]
+        if not found:
+            raise InputError("`path` must name at least one file; got none.")
+        return found
+    if not is_pattern(path):
+        return [as_path(path)]
+    if found := matching(str(path)):
+        return found
+    raise InputError(f"`path` must name at least one file; no file matches {path}.")
+
+
+def _open(
+    path: pathlib.Path, columns: str | Sequence[str], drop: str | Sequence[str]
+) -> Parts:
+    if not exists(path) or not path.is_file():
         raise ValueError(f"`path` must be a file; {path} is not there.")
     if path.suffix not in (".npy", ".parquet"):
         raise ValueError(
@@ -178,7 +188,7 @@ class NpyParts:
                 f"{path} must be in C order to be read by rows. Save it with"
                 " np.save(path, np.ascontiguousarray(x))."
             )
-        self.path, self.names, self._rows = path, names, rows
+        self.files, self.names, self._rows = (path,), names, rows
         self._chosen = [int(name.removeprefix("x")) for name in names]
         self.shape = rows.shape[0], len(names)
 
@@ -194,7 +204,8 @@ class NpyParts:
 
     def frame(self, start: int, stop: int) -> Frame:
         """The rows from `start` to before `stop`, in their own type."""
-        return frame_of_rows(self._rows.rows(start, stop), str(self.path), self.names)
+        rows = self._rows.rows(start, stop)
+        return frame_of_rows(rows, str(self.files[0]), self.names)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The rows from `start` to before `stop`, float32."""
@@ -203,12 +214,16 @@ class NpyParts:
             rows = rows[:, self._chosen]
         return rows.astype(np.float32)
 
+    def place(self, row: int) -> tuple[pathlib.Path, int]:
+        """The file that a row is in, and its number there."""
+        return self.files[0], row
+
 
 class ParquetParts:
     """Rows of a .parquet file, whose row groups are read whole; see `Parts`."""
 
     def __init__(self, path: pathlib.Path, file: ParquetFile, names: tuple[str, ...]):
-        self.path, self.names, self._file = path, names, file
+        self.files, self.names, self._file = (path,), names, file
         self._starts = np.concatenate([[0], np.cumsum(file.group_rows)]).astype(int)
         self.shape = int(self._starts[-1]), len(names)
         if not self.shape[0]:
@@ -238,16 +253,49 @@ class ParquetParts:
             rows[:, j] = np.where(column.missing, np.nan, column.values)
         return rows
 
+    def place(self, row: int) -> tuple[pathlib.Path, int]:
+        """The file that a row is in, and its number there."""
+        return self.files[0], row
 
-def _frames(
-    file: TableFile, names: Sequence[str], notes: tuple[str, ...], rows: int
-) -> Iterator[Frame]:
-    empty = True
-    for frame in file.parts(names, rows):
-        if not len(frame):
-            continue
-        empty = False
-        notes_here = (*frame.notes, *notes)
-        yield dataclasses.replace(frame, notes=notes_here, is_named=file.is_named)
-    if empty:
-        raise without_rows(file, names)
+
+class ManyParts:
+    """Files with the same columns, one after another; see `Parts`."""
+
+    def __init__(self, parts: Sequence[Parts]):
+        self._parts = parts
+        self.files = tuple(file for part in parts for file in part.files)
+        self.names = parts[0].names
+        sizes = [part.shape[0] for part in parts]
+        self._starts = list(itertools.accumulate(sizes, initial=0))
+        self.shape = self._starts[-1], len(self.names)
+
+    def is_number(self, name: str) -> bool:
+        """Whether a column holds numbers or booleans in every file."""
+        return all(part.is_number(name) for part in self._parts)
+
+    def blocks(self, num_bytes: int) -> list[tuple[int, int]]:
+        """First and last rows of the blocks of each file."""
+        return [
+            (first + start, first + stop)
+            for part, first in zip(self._parts, self._starts[:-1], strict=True)
+            for start, stop in part.blocks(num_bytes)
+        ]
+
+    def frame(self, start: int, stop: int) -> Frame:
+        """The rows from `start` to before `stop`, a block, in their own types."""
+        part, first = self._part(start)
+        return part.frame(start - first, stop - first)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The same rows, float32, where all columns are numbers."""
+        part, first = self._part(start)
+        return part.read(start - first, stop - first)
+
+    def place(self, row: int) -> tuple[pathlib.Path, int]:
+        """The file that a row is in, and its number there."""
+        part, first = self._part(row)
+        return part.place(row - first)
+
+    def _part(self, row: int) -> tuple[Parts, int]:
+        number = bisect.bisect_right(self._starts, row) - 1
+        return self._parts[number], self._starts[number]

@@ -2,10 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trainers.tables.files.opening import open_table, without_rows
-from trainers.tables.files.sources import Source
+from trainers.tables.files.sources import Source, TableFile
 from trainers.tables.frame import Frame
 
 
@@ -72,3 +72,67 @@ def read_frame(
         notes=(*frame.notes, *notes),
         is_named=file.is_named,
     )
+
+
+def frames_of(
+    path: str | pathlib.Path | Source,
+    *,
+    rows: int = 100_000,
+    columns: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    sep: str | None = None,
+    decimal: str | None = None,
+    header: int | str | None = None,
+    encoding: str | None = None,
+    array: str | None = None,
+    date_formats: Mapping[str, str] | None = None,
+) -> Iterator[Frame]:
+    r"""Reads a table so many rows at a time.
+
+    The types of a text are those of the first rows. Integers may become float64 later, and
+    dates instants; words where numbers were are holes if they are few, else an error. Each
+    frame's `notes` hold what was decided so far.
+
+    Args:
+      path: as for `read_frame`.
+      rows: of each frame but the last.
+      columns: as for `read_frame`, and so on.
+      drop: columns to leave out.
+      sep: what separates cells.
+      decimal: "." or ",".
+      header: number of the line that names the columns, or "none".
+      encoding: in Python's words.
+      array: of an .npz file.
+      date_formats: of columns of dates.
+
+    Raises:
+      InputError: as `read_frame`; what is wrong further down, once it is reached.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from trainers.tables import frames_of
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = pathlib.Path(folder.name) / "rows.csv"
+      >>> _ = path.write_text("a,b\n1,2.5\n2,3.5\n4,4.5\n")
+      >>> [frame["a"].values.tolist() for frame in frames_of(path, rows=2)]
+      [[1, 2], [4]]
+      >>> folder.cleanup()
+    """
+    text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    text["date_formats"] = date_formats
+    file, names, notes = open_table(path, columns, drop, array=array, **text)
+    return _frames(file, names, notes, rows)
+
+
+def _frames(
+    file: TableFile, names: Sequence[str], notes: tuple[str, ...], rows: int
+) -> Iterator[Frame]:
+    empty = True
+    for frame in file.parts(names, rows):
+        if not len(frame):
+            continue
+        empty = False
+        notes_here = (*frame.notes, *notes)
+        yield dataclasses.replace(frame, notes=notes_here, is_named=file.is_named)
+    if empty:
+        raise without_rows(file, names)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from trainers.rows.encoded import EncodedParts
-from trainers.rows.files import RowFile
+from trainers.rows.files import RowFiles
 from trainers.tables.checks import InputError
 from trainers.tables.parts import open_blocks
 from trainers.tables.schema import Schema
@@ -49,7 +49,7 @@ def test_rows_are_encoded_alike_at_every_reading(encoded):
 
 
 def test_training_reads_them(encoded):
-    source = RowFile(encoded, seed=0, window_bytes=20_000)
+    source = RowFiles(encoded, seed=0, window_bytes=20_000)
     assert source.num_rows == encoded.shape[0]
     batches = source.batches(0, 3, 64)
     assert batches.shape == (3, 64, 3)

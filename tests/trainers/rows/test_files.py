@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from trainers import CheckpointError, TrainConfig, fit
-from trainers.rows.files import RowFile
-from trainers.rows.sources import IteratorRows, as_source
+from trainers import CheckpointError, Schema, TrainConfig, fit
+from trainers.rows.files import RowFiles
+from trainers.rows.sources import IteratorRows, as_source, in_memory
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -38,7 +38,7 @@ def rows(request, tmp_path):
 
 
 def source_of(rows, seed=0):
-    return RowFile(rows, seed=seed, window_bytes=2_000)  # 250 rows
+    return RowFiles(rows, seed=seed, window_bytes=2_000)  # 250 rows
 
 
 def test_an_epoch_visits_every_row_once(rows):
@@ -110,7 +110,7 @@ def test_a_part_of_a_memory_map_is_that_part(tmp_path):
     x = table()
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert isinstance(as_source(mapped, seed=0), RowFile)
+    assert isinstance(as_source(mapped, seed=0), RowFiles)
     for part in (mapped[:100], mapped[::2], mapped[:, :1], mapped[::-1], mapped + 1):
         assert as_source(part, seed=0) is None
     assert as_source(mapped.astype(np.float64), seed=0) is None
@@ -182,9 +182,20 @@ def test_an_iterator_of_grain_trains_and_goes_back():
     then = source.batches(2, 2, 50)
     source.set_state(state)
     np.testing.assert_array_equal(source.batches(2, 2, 50), then)
+    index = grain.samplers.IndexSampler(500, grain.sharding.NoSharding(), seed=0)
+    batched = [grain.transforms.Batch(50)]
+    loader = grain.DataLoader(data_source=x, sampler=index, operations=batched)
+    for kind in (rows, rows.to_iter_dataset(), loader):
+        source = as_source(kind, seed=0)
+        source.batches(0, 2, 50)
+        state = json.loads(json.dumps(source.get_state()))
+        then = source.batches(2, 2, 50)
+        again = as_source(kind, seed=0)
+        again.set_state(state)
+        np.testing.assert_array_equal(again.batches(2, 2, 50), then)
     flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
     config = TrainConfig(num_steps=4, batch_size=50, eval_every=2, eval_rows=100)
-    result = fit(flow, iter(rows.to_iter_dataset()), config=config, progress=False)
+    result = fit(flow, rows, config=config, progress=False)
     assert np.isfinite(result.history["train"]).all()
 
 
@@ -202,7 +213,7 @@ def test_bad_files_are_refused(tmp_path, make, message):
     parquet.write_table(pa.table({"word": ["a"]}), tmp_path / "words.parquet")
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match=message):
-        RowFile(make(tmp_path))
+        RowFiles(make(tmp_path))
 
 
 def test_the_row_that_is_not_finite_is_named(tmp_path):
@@ -230,7 +241,7 @@ TRAIN = """
 import pathlib, sys
 from flax import nnx
 import rbig_nnx as rn
-from trainers import CheckpointError, TrainConfig, fit
+from trainers import CheckpointError, Schema, TrainConfig, fit
 
 flow = rn.diagonal_flow(4, 1, num_components=2, rngs=nnx.Rngs(0))
 config = TrainConfig(num_steps=6_000, batch_size=4_096, eval_every=3_000)
@@ -276,3 +287,82 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     for name in ("large.npy", "large.parquet"):
         peak = peak_megabytes(tmp_path / name)
         assert peak < small + 400, f"{name}: {peak} MB, {small} MB for a small file"
+
+
+def several(tmp_path, sizes=(300, 50, 650)):
+    """The rows of `table` in files of these sizes; their pattern."""
+    ends = np.cumsum(sizes)[:-1]
+    for number, rows in enumerate(np.split(table(), ends)):
+        np.save(tmp_path / f"part-{number}.npy", rows)
+    return f"{tmp_path}/part-*.npy"
+
+
+def test_several_files_are_one_table(tmp_path):
+    pattern = several(tmp_path)
+    source = as_source(pattern, seed=0)
+    assert (source.num_rows, source.note) == (1_000, None)
+    seen = source.batches(0, 100, 10)[..., 0].ravel()
+    np.testing.assert_array_equal(np.sort(seen), np.arange(1_000))
+    listed = as_source(sorted(tmp_path.glob("part-*")), seed=0)
+    np.testing.assert_array_equal(listed.batches(0, 100, 10)[..., 0].ravel(), seen)
+    np.testing.assert_array_equal(in_memory(pattern), table())
+    x = np.load(tmp_path / "part-1.npy")
+    x[7] = np.nan
+    np.save(tmp_path / "part-1.npy", x)
+    with pytest.raises(ValueError, match=r"part-1.npy` must .* the first is row 7 "):
+        as_source(pattern, seed=0).batches(0, 1, 10)
+
+
+def test_files_have_the_same_columns(tmp_path):
+    pattern = several(tmp_path)
+    np.save(tmp_path / "part-1.npy", np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"part-1.npy x0, x1, x2.*`columns`"):
+        as_source(pattern, seed=0)
+    assert RowFiles(pattern, columns=["x1", "x0"]).num_rows == 955
+    for number, names in enumerate((["a", "b"], ["b", "a"])):
+        rows = {name: [float(ord(name))] * 20 for name in names}
+        parquet.write_table(pa.table(rows), tmp_path / f"{number}.parquet")
+    rows = RowFiles(f"{tmp_path}/*.parquet").batches(0, 1, 40)[0]
+    np.testing.assert_array_equal(rows, [[97, 98]] * 40)
+
+
+def test_columns_and_content_make_another_run(tmp_path):
+    pattern = several(tmp_path)
+
+    def digest(**options):
+        return RowFiles(pattern, **options).digest(lambda file: file.name)
+
+    assert digest() == digest()
+    assert len({digest(), digest(columns="x0"), digest(drop="x0")}) == 3
+
+
+def test_a_schema_encodes_the_rows_of_files(tmp_path):
+    random = np.random.default_rng(0)
+    tables = [
+        pa.table({"t": 1.7e9 + random.normal(size=200), "n": random.poisson(3, 200)})
+        for _ in range(2)
+    ]
+    for number, part in enumerate(tables):
+        parquet.write_table(part, tmp_path / f"{number}.parquet", row_group_size=60)
+    whole = pa.concat_tables(tables)
+    schema = Schema.of(whole)
+    rows = RowFiles(f"{tmp_path}/*.parquet", schema=schema).batches(0, 1, 400)[0]
+    found = schema.decode_frame(rows)
+    for name in ("t", "n"):
+        want = np.sort(whole[name].to_numpy())
+        np.testing.assert_allclose(np.sort(found[name].values), want, rtol=1e-12)
+    with pytest.raises(ValueError, match="`columns` and `drop` must be left out"):
+        RowFiles(f"{tmp_path}/*.parquet", schema=schema, columns="t")
+
+
+def test_an_iterator_that_ends_or_gives_rows_says_so():
+    rows = iter([*[np.zeros((4, 2))] * 3, np.zeros(2)])
+
+    class Ends(Counter):
+        def __next__(self):
+            return next(rows)
+
+    with pytest.raises(ValueError, match=r"must give batches, .* shape \(2,\)"):
+        IteratorRows(Ends()).batches(0, 4, 4)
+    with pytest.raises(ValueError, match=r"it ended after 4. Repeat it without end"):
+        IteratorRows(Ends()).batches(4, 1, 4)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import of_array
-from trainers.tables.files.sources import Source
+from trainers.tables.files.sources import Source, in_bucket
 from trainers.tables.frame import ARRAY, Column, Frame
 
 
@@ -94,12 +94,19 @@ class NpyRows:
         self.path, self.name = path, name
         array = self.map()
         self.shape, self.dtype = array.shape, array.dtype
-        self._offset = getattr(array, "offset", 0)
-        self.rows_together = array.flags.c_contiguous
+        if in_bucket(path):
+            _, by_column, _, self._offset = self._header()
+            self.rows_together = not by_column or len(self.shape) < 2
+        else:
+            self._offset = getattr(array, "offset", 0)
+            self.rows_together = array.flags.c_contiguous
 
     def map(self) -> np.ndarray:
-        """The array, which is read where it is looked at."""
+        """The array, which is read where it is looked at; of a bucket its form alone."""
         try:
+            if in_bucket(self.path):
+                shape, _, dtype, _ = self._header()
+                return np.broadcast_to(np.zeros((), dtype), shape)
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # a torn header is read as Python and fails as such
             raise InputError(
@@ -119,19 +126,41 @@ class NpyRows:
         width = int(np.prod(self.shape[1:]))
         count = stop - start
         if self.rows_together:
-            offset = self._offset + start * width * size
-            flat = np.fromfile(self.path, self.dtype, count * width, offset=offset)
+            flat = self._values(count * width, start * width * size)
             return flat.reshape(count, *self.shape[1:])
         columns = [
-            np.fromfile(
-                self.path,
-                self.dtype,
-                count,
-                offset=self._offset + (j * self.shape[0] + start) * size,
-            )
+            self._values(count, (j * self.shape[0] + start) * size)
             for j in range(width)
         ]
         return np.stack(columns, axis=1)
+
+    def _values(self, count: int, offset: int) -> np.ndarray:
+        offset += self._offset
+        if not in_bucket(self.path):
+            return np.fromfile(self.path, self.dtype, count, offset=offset)
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            found = file.read(count * self.dtype.itemsize)
+        if len(found) < count * self.dtype.itemsize:
+            raise InputError(
+                f"{self.name} is shorter than its header says. Write it again."
+            )
+        return np.frombuffer(found, self.dtype)
+
+    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+        """Shape, whether columns lie together, type, and where the numbers begin."""
+        formats = np.lib.format
+        with self.path.open("rb") as file:
+            first = formats.read_magic(file) == (1, 0)
+            read = (
+                formats.read_array_header_1_0
+                if first
+                else formats.read_array_header_2_0
+            )
+            shape, by_column, dtype = read(file)
+            if dtype.hasobject:
+                raise ValueError("it holds objects")
+            return shape, by_column, dtype, file.tell()
 
 
 def _archive(source: Source, array: str | None) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainers.tables.arrow import frame_of_arrow, holds, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.files.sources import Source
+from trainers.tables.files.sources import Source, in_bucket
 from trainers.tables.frame import Frame
 
 _INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
@@ -93,7 +93,9 @@ class ParquetFile:
 
     def _open(self, **options: Any) -> Any:
         parquet = import_pyarrow().parquet
-        return parquet.ParquetFile(self.source.path, pre_buffer=False, **options)
+        path = self.source.path
+        file = path.open("rb") if in_bucket(path) else path
+        return parquet.ParquetFile(file, pre_buffer=False, **options)
 
     @contextlib.contextmanager
     def _errors(self):

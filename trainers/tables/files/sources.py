@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from etils import epath
+
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable
 from trainers.tables.frame import Frame
@@ -23,6 +25,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SAMPLE_BYTES = 64 * 2**10  # of a text that its look is judged by
 _LONGEST_SAMPLE = 16 * 2**20  # where the lines are so long that few fit
 _LEAST_LINES = 30
+_WILD = "*?["  # of the patterns of `glob`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,7 @@ class Source:
 
     def stream(self) -> Any:
         """The bytes of a text, decompressed, as a stream of pyarrow."""
-        return import_pyarrow().input_stream(
-            str(self.path), compression=self.compression
-        )
+        return _stream(self.path, self.compression)
 
     def sample(self) -> tuple[bytes, bool]:
         """The start of a text, and whether that is all of it."""
@@ -124,21 +125,70 @@ def find(path: Any) -> Source:
         found = _look(copy.path, "standard input", suffix=None, copy=copy)
         note = f"standard input is read as {found.kind}"
         return dataclasses.replace(found, notes=(note, *found.notes))
-    path = pathlib.Path(path)
+    path = as_path(path)
     name = repr(str(path))
-    if not path.exists():
+    if not exists(path):
         raise InputError(
             f"`path` must be an existing file, got {name}. Check the name and the folder."
         )
     if path.is_dir():
         raise InputError(f"`path` must be a file, got the folder {name}.")
-    if not os.access(path, os.R_OK):
+    if not in_bucket(path) and not os.access(path, os.R_OK):
         raise InputError(f"`path` must be a file that you may read, got {name}.")
     suffixes = [s.lower() for s in path.suffixes]
     packed = bool(suffixes) and suffixes[-1] in COMPRESSIONS
     return _look(
         path, name, suffix="".join(suffixes[-2:-1] if packed else suffixes[-1:])
     )
+
+
+def as_path(path: Any) -> pathlib.Path:
+    """A path on this machine, or in a bucket ("gs://bucket/rows.npy")."""
+    if in_bucket(path):
+        return epath.Path(path)  # pyright: ignore[reportReturnType]
+    return pathlib.Path(path)
+
+
+def in_bucket(path: Any) -> bool:
+    """Whether a path names a place that is reached through a network."""
+    return "://" in str(path)
+
+
+def matching(pattern: str) -> list[pathlib.Path]:
+    """The files that a pattern such as "gs://bucket/rows-*.npy" names, by name."""
+    first = min(pattern.index(sign) for sign in _WILD if sign in pattern)
+    folder = pattern[:first].rpartition("/")[0]
+    rest = pattern[len(folder) :].lstrip("/")
+    folder = as_path(folder or ("/" if pattern.startswith("/") else "."))
+    if not exists(folder):
+        return []
+    return sorted(path for path in folder.glob(rest) if not path.is_dir())
+
+
+def is_pattern(path: Any) -> bool:
+    """Whether a path is a pattern for several, and not the name of a file."""
+    return any(sign in str(path) for sign in _WILD) and not exists(as_path(path))
+
+
+def exists(path: pathlib.Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+      InputError: a bucket, without the package that reads it.
+    """
+    try:
+        return path.exists()
+    except ImportError as error:
+        raise InputError(
+            f"{path} is in a bucket, and its files are read with a package that is not"
+            f" there: {error}. Install it (gcsfs for gs://, s3fs for s3://)."
+        ) from error
+
+
+def _stream(path: pathlib.Path, compression: str | None) -> Any:
+    """The bytes of a file, decompressed, as a stream of pyarrow."""
+    file = path.open("rb") if in_bucket(path) else str(path)
+    return import_pyarrow().input_stream(file, compression=compression)
 
 
 def suffixes_shown() -> str:
@@ -182,7 +232,7 @@ def _head(path: pathlib.Path, compression: str | None = None, name: str = "") ->
         with path.open("rb") as file:
             return file.read(8)
     try:
-        with import_pyarrow().input_stream(str(path), compression=compression) as file:
+        with _stream(path, compression) as file:
             return file.read(8)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -193,7 +243,7 @@ def _head(path: pathlib.Path, compression: str | None = None, name: str = "") ->
 def _unpacked(path: pathlib.Path, compression: str, name: str) -> "_Copy":
     """A temporary copy without compression: these formats are read at any place."""
     try:
-        with import_pyarrow().input_stream(str(path), compression=compression) as file:
+        with _stream(path, compression) as file:
             return _Copy(file)
     except (OSError, ValueError) as error:
         raise InputError(
