@@ -10,6 +10,7 @@ import jax
 from clu import metrics as clu_metrics
 from flax import nnx
 
+from rbig_nnx.nn.base.meshes import set_aside
 from trainers.checkpoints.identity import file_digest, fingerprint
 from trainers.checkpoints.run import RunCheckpoints
 from trainers.config import TrainConfig
@@ -182,7 +183,10 @@ class Trainer:
             "weights_valid": weights_valid,
             "monitor": monitor,
         }
-        with as_progress(self.progress, enabled=jax.process_index() == 0) as progress:
+        if callback is not None:
+            callback = _under(jax.sharding.get_mesh(), callback)
+        show = as_progress(self.progress, enabled=jax.process_index() == 0)
+        with set_aside(), show as progress:
             own = self._own()
             check_monitor(monitor or ())
             progress.phase("checking rows")
@@ -221,7 +225,7 @@ class Trainer:
           x_valid: likewise.
           rows: likewise.
         """
-        with as_progress(progress=False, enabled=False) as progress:
+        with set_aside(), as_progress(progress=False, enabled=False) as progress:
             data = self._data(model, x_train, x_valid, **rows)
             self._program(model, data, progress, **self._own())
 
@@ -311,6 +315,18 @@ class Trainer:
                 progress.say(f"batches of {size} rows, which divide into {parts} parts")
         sharding.check_batch(mesh, size, accumulate=config.accumulate)
         return size
+
+
+def _under(mesh: jax.sharding.Mesh, callback: Callback) -> Callback:
+    """The user's function, under the mesh that is set around the run."""
+    if mesh.empty:
+        return callback
+
+    def call(step: int, model: nnx.Module) -> None:
+        with jax.set_mesh(mesh):
+            callback(step, model)
+
+    return call
 
 
 def _check_flow(model: nnx.Module, data: DataSets):

@@ -22,7 +22,10 @@ class Jit:
 
     Attributes:
       by_device: where [steps, batch] lies, if each device needs its part of a batch alone.
+      given: the mesh as the user gave it.
     """
+
+    given: Mesh | None = None
 
     def __init__(self, mesh: Mesh | None):
         self.mesh = mesh
@@ -104,11 +107,13 @@ class Pmap:
       mesh: devices, its only axis "data"; None for all of this process.
 
     Attributes:
-      by_device: as of `Jit`.
+      by_device: as of `Jit`, and so is `given`.
 
     Raises:
       ValueError: a mesh with more axes, or several processes.
     """
+
+    given: Mesh | None = None
 
     def __init__(self, mesh: Mesh | None):
         if jax.process_count() > 1:
@@ -214,7 +219,9 @@ def make_strategy(name: str, mesh: Mesh | None) -> Jit | Pmap:
     """
     if name not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {STRATEGIES}; got {name!r}.")
-    return (Jit if name == "jit" else Pmap)(sharding.prepare_mesh(mesh))
+    strategy = (Jit if name == "jit" else Pmap)(sharding.prepare_mesh(mesh))
+    strategy.given = mesh
+    return strategy
 
 
 def _own(rows: Any, index: jax.Array) -> Any:

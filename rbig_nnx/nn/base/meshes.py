@@ -57,6 +57,12 @@ def automatic_mesh(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
+def given_meshes(tree: Any) -> list[Mesh]:
+    """The meshes that arrays lie on."""
+    places = [a.sharding for a in jax.tree.leaves(tree) if _is_concrete(a)]
+    return list({p.mesh: None for p in places if isinstance(p, NamedSharding)})
+
+
 def on_meshes(tree: Any, other: Callable[[Mesh], Mesh]) -> Any:
     """The arrays on other meshes of the same devices; no data move.
 
