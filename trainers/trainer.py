@@ -46,6 +46,7 @@ def fit(
     monitor: Mapping[str, memory.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    data_axis: sharding.Axes | None = None,
     partition: Patterns = (),
     strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
@@ -79,8 +80,12 @@ def fit(
       monitor: more rows to score at each evaluation, by name; they decide nothing.
         With a context they are pairs (x, context).
       config: settings.
-      mesh: devices with an axis "data" to spread rows and batches over; None is one device.
+      mesh: devices to spread rows and batches over, along `data_axis`; None is one device.
+        Its axes may be explicit, and it may be set by `jax.set_mesh`: the model that comes
+        back lies on it; within, as `loss_fn` sees them, the axes are automatic.
         With several processes each passes its own rows; the data set is theirs together.
+      data_axis: the mesh's axis that rows are spread over, or several, such as
+        `("replica", "fsdp")`; None for "data".
       partition: variables to spread over further axes of the mesh, pairs of a pattern of
         dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
         Other variables follow their metadata (`out_sharding`), or lie on every device.
@@ -116,6 +121,7 @@ def fit(
     trainer = Trainer(
         config=config or TrainConfig(),
         mesh=mesh,
+        data_axis=data_axis,
         partition=partition,
         strategy=strategy,
         workdir=workdir,
@@ -150,6 +156,7 @@ class Trainer:
 
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: jax.sharding.Mesh | None = None
+    data_axis: sharding.Axes | None = None
     partition: Patterns = ()
     strategy: str = "jit"
     workdir: str | os.PathLike | None = None
@@ -273,9 +280,9 @@ class Trainer:
     def _program(self, model, data: DataSets, progress, **own: Any) -> Program:
         """Places the rows and begins to compile the steps."""
         config = self.config
-        strategy = make_strategy(self.strategy, self.mesh)
+        strategy = make_strategy(self.strategy, self.mesh, self.data_axis)
         if data.source is None:
-            resident = ResidentRows(data.train, strategy.mesh)
+            resident = ResidentRows(data.train, strategy.mesh, strategy.data_axis)
             sample = resident.subset(config.eval_rows, seed=config.seed)
             size = self._batch_size(resident.num_rows, strategy, progress)
             feed = ResidentFeed(
@@ -308,12 +315,14 @@ class Trainer:
         config, mesh = self.config, strategy.mesh
         size = min(config.batch_size, num_rows)
         if num_rows < config.batch_size:
-            devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+            devices = sharding.num_parts(mesh, strategy.data_axis)
             parts = math.lcm(devices * config.accumulate, config.strata)
             size = num_rows // parts * parts or num_rows
             if size < num_rows:
                 progress.say(f"batches of {size} rows, which divide into {parts} parts")
-        sharding.check_batch(mesh, size, accumulate=config.accumulate)
+        sharding.check_batch(
+            mesh, strategy.data_axis, size, accumulate=config.accumulate
+        )
         return size
 
 

@@ -95,7 +95,7 @@ class StreamFeed:
         self._source, self._strategy = source, strategy
         self._batch_size = batch_size
         mesh = strategy.mesh
-        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        devices = sharding.num_parts(mesh, strategy.data_axis)
         self._parts = devices, batch_size // devices  # of a batch, and rows of each
         self._everywhere = sharding.replicated(mesh)
         self._indices = functools.cache(self._make_indices)

@@ -169,6 +169,7 @@ class Program:
             form=form,
             key=key,
             mesh=strategy.mesh,
+            data_axis=strategy.data_axis,
         )
         self._started, self.compile_seconds = started, 0.0
 
@@ -291,6 +292,7 @@ def _compile_train_steps(
             trainable,
             type(strategy),
             strategy.mesh,
+            strategy.data_axis,
             settings,
             rows_move,
         ),
