@@ -190,8 +190,7 @@ class Trainer:
             "weights_valid": weights_valid,
             "monitor": monitor,
         }
-        if callback is not None:
-            callback = _under(jax.sharding.get_mesh(), callback)
+        callback = callback and sharding.under(jax.sharding.get_mesh(), callback)
         show = as_progress(self.progress, enabled=jax.process_index() == 0)
         with set_aside(), show as progress:
             own = self._own()
@@ -324,18 +323,6 @@ class Trainer:
             mesh, strategy.data_axis, size, accumulate=config.accumulate
         )
         return size
-
-
-def _under(mesh: jax.sharding.Mesh, callback: Callback) -> Callback:
-    """The user's function, under the mesh that is set around the run."""
-    if mesh.empty:
-        return callback
-
-    def call(step: int, model: nnx.Module) -> None:
-        with jax.set_mesh(mesh):
-            callback(step, model)
-
-    return call
 
 
 def _check_flow(model: nnx.Module, data: DataSets):

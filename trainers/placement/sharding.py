@@ -1,7 +1,7 @@
 """The mesh and its axis names, and where every array lies on it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,16 @@ def num_parts(mesh: Mesh | None, axes: tuple[str, ...]) -> int:
 def shown(axes: tuple[str, ...]) -> str:
     """The axes, for messages."""
     return repr(axes[0] if len(axes) == 1 else axes)
+
+
+def under(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's function, called under the mesh that was set; an empty one sets none."""
+
+    def call(*args: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return function(*args)
+
+    return function if mesh.empty else call
 
 
 def check_batch(
