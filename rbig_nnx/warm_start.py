@@ -26,6 +26,7 @@ from rbig_nnx.fit.mixtures import Options
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_flow import fit_flow
 from rbig_nnx.math.arrays import Numbers
+from rbig_nnx.nn.base import meshes
 from rbig_nnx.report import LayerReport, WarmStartReport
 from rbig_nnx.targets.choice import Target, targets
 from rbig_nnx.targets.ensemble import bootstrap, leading_axes, members, write_members
@@ -149,34 +150,39 @@ def warm_start(
         )
     check_untraced(model, x=x, context=context, weights=weights, key=key)
     model = nnx.clone(model)
-    chosen = targets(model, flows, x, context, weights)
-    axes = [leading_axes(target.flow) for target in chosen]
-    if backend == "sklearn" and any(axes):
-        raise ValueError(
-            "`backend` must be 'jax' for the members of an ensemble, whose samples are"
-            " weights, which scikit-learn's GaussianMixture does not take; got 'sklearn'."
+    with meshes.automatic_axes(model):
+        given = x, context, weights, key
+        x, context, weights, key = meshes.on_meshes(given, meshes.automatic_mesh)
+        chosen = targets(model, flows, x, context, weights)
+        axes = [leading_axes(target.flow) for target in chosen]
+        if backend == "sklearn" and any(axes):
+            raise ValueError(
+                "`backend` must be 'jax' for the members of an ensemble, whose samples are"
+                " weights, which scikit-learn's GaussianMixture does not take; got 'sklearn'."
+            )
+        several = len(chosen) > 1
+        ready: list[list[FlowRows] | None] = []
+        for target, shape in zip(chosen, axes, strict=True):
+            # What can be refused is, before anything is fitted.
+            with _naming(f"flow {target.name!r}" if several else ""):
+                ready.append(None if target.read else rows_of(target, shape, max_rows))
+        fit = functools.partial(
+            fit_flow,
+            options=Options(
+                rotation, smoothing if holdout else 0.0, backend, holdout > 0
+            ),
+            holdout=holdout,
+            max_rows=max_rows,
+            callback=callback,
         )
-    several = len(chosen) > 1
-    ready: list[list[FlowRows] | None] = []
-    for target, shape in zip(chosen, axes, strict=True):
-        # What can be refused is, before anything is fitted.
-        with _naming(f"flow {target.name!r}" if several else ""):
-            ready.append(None if target.read else rows_of(target, shape, max_rows))
-    fit = functools.partial(
-        fit_flow,
-        options=Options(rotation, smoothing if holdout else 0.0, backend, holdout > 0),
-        holdout=holdout,
-        max_rows=max_rows,
-        callback=callback,
-    )
-    reports: list[LayerReport] = []
-    for target, shape, rows in zip(chosen, axes, ready, strict=True):
-        with _naming(f"flow {target.name!r}" if several else ""):
-            rows = rows or rows_of(read(target, model), shape, max_rows)
-            if shape:
-                reports += _fit_members(fit, target, shape, rows, key)
-            else:
-                reports += fit(target.flow, rows[0], name=target.name, key=key)
+        reports: list[LayerReport] = []
+        for target, shape, rows in zip(chosen, axes, ready, strict=True):
+            with _naming(f"flow {target.name!r}" if several else ""):
+                rows = rows or rows_of(read(target, model), shape, max_rows)
+                if shape:
+                    reports += _fit_members(fit, target, shape, rows, key)
+                else:
+                    reports += fit(target.flow, rows[0], name=target.name, key=key)
     return model, WarmStartReport(tuple(reports), holdout)
 
 

@@ -10,6 +10,7 @@ import jax
 from clu import metrics as clu_metrics
 from flax import nnx
 
+from rbig_nnx.nn.base.meshes import set_aside
 from trainers.checkpoints.identity import file_digest, fingerprint
 from trainers.checkpoints.run import RunCheckpoints
 from trainers.config import TrainConfig
@@ -46,6 +47,7 @@ def fit(
     monitor: Mapping[str, memory.Rows] | None = None,
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    data_axis: sharding.Axes | None = None,
     partition: Patterns = (),
     strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
@@ -80,8 +82,12 @@ def fit(
       monitor: more rows to score at each evaluation, by name; they decide nothing.
         With a context they are pairs (x, context).
       config: settings.
-      mesh: devices with an axis "data" to spread rows and batches over; None is one device.
+      mesh: devices to spread rows and batches over, along `data_axis`; None is one device.
+        Its axes may be explicit, and it may be set by `jax.set_mesh`: the model that comes
+        back lies on it; within, as `loss_fn` sees them, the axes are automatic.
         With several processes each passes its own rows; the data set is theirs together.
+      data_axis: the mesh's axis that rows are spread over, or several, such as
+        `("replica", "fsdp")`; None for "data".
       partition: variables to spread over further axes of the mesh, pairs of a pattern of
         dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
         Other variables follow their metadata (`out_sharding`), or lie on every device.
@@ -117,6 +123,7 @@ def fit(
     trainer = Trainer(
         config=config or TrainConfig(),
         mesh=mesh,
+        data_axis=data_axis,
         partition=partition,
         strategy=strategy,
         workdir=workdir,
@@ -151,6 +158,7 @@ class Trainer:
 
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: jax.sharding.Mesh | None = None
+    data_axis: sharding.Axes | None = None
     partition: Patterns = ()
     strategy: str = "jit"
     workdir: str | os.PathLike | None = None
@@ -184,7 +192,9 @@ class Trainer:
             "weights_valid": weights_valid,
             "monitor": monitor,
         }
-        with as_progress(self.progress, enabled=jax.process_index() == 0) as progress:
+        callback = callback and sharding.under(jax.sharding.get_mesh(), callback)
+        show = as_progress(self.progress, enabled=jax.process_index() == 0)
+        with set_aside(), show as progress:
             own = self._own()
             check_monitor(monitor or ())
             progress.phase("checking rows")
@@ -223,7 +233,7 @@ class Trainer:
           x_valid: likewise.
           rows: likewise.
         """
-        with as_progress(progress=False, enabled=False) as progress:
+        with set_aside(), as_progress(progress=False, enabled=False) as progress:
             data = self._data(model, x_train, x_valid, **rows)
             self._program(model, data, progress, **self._own())
 
@@ -271,9 +281,9 @@ class Trainer:
     def _program(self, model, data: DataSets, progress, **own: Any) -> Program:
         """Places the rows and begins to compile the steps."""
         config = self.config
-        strategy = make_strategy(self.strategy, self.mesh)
+        strategy = make_strategy(self.strategy, self.mesh, self.data_axis)
         if data.source is None:
-            resident = ResidentRows(data.train, strategy.mesh)
+            resident = ResidentRows(data.train, strategy.mesh, strategy.data_axis)
             sample = resident.subset(config.eval_rows, seed=config.seed)
             size = self._batch_size(resident.num_rows, strategy, progress)
             feed = ResidentFeed(
@@ -308,12 +318,14 @@ class Trainer:
         config, mesh = self.config, strategy.mesh
         size = min(config.batch_size, num_rows)
         if num_rows < config.batch_size:
-            devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+            devices = sharding.num_parts(mesh, strategy.data_axis)
             parts = math.lcm(devices * config.accumulate, config.strata)
             size = num_rows // parts * parts or num_rows
             if size < num_rows:
                 progress.say(f"batches of {size} rows, which divide into {parts} parts")
-        sharding.check_batch(mesh, size, accumulate=config.accumulate)
+        sharding.check_batch(
+            mesh, strategy.data_axis, size, accumulate=config.accumulate
+        )
         return size
 
 

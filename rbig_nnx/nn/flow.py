@@ -20,7 +20,6 @@ from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.base.layer import Layer, as_bijector
-from rbig_nnx.nn.base.meshes import on_any_mesh
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks
 from rbig_nnx.nn.standardize import Bounded, Standardize
@@ -131,13 +130,15 @@ class GaussianizationFlow(nnx.Module):
         self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
-        return on_any_mesh(_forward, self, *self._check("x", x, context))
+        x, context = self._check("x", x, context)
+        return as_bijector(self, context).forward_and_log_det(x)
 
     def inverse_and_log_det(
         self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
-        return on_any_mesh(_inverse, self, *self._check("z", z, context))
+        z, context = self._check("z", z, context)
+        return as_bijector(self, context).inverse_and_log_det(z)
 
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
@@ -209,14 +210,6 @@ class GaussianizationFlow(nnx.Module):
     def _check_context(self, context: Any) -> Array | None:
         spreads = functools.partial(_spreads, self.standardize_context)
         return check_context(self, context, spreads)
-
-
-def _forward(flow: GaussianizationFlow, x: Array, context: Array | None):
-    return as_bijector(flow, context).forward_and_log_det(x)
-
-
-def _inverse(flow: GaussianizationFlow, z: Array, context: Array | None):
-    return as_bijector(flow, context).inverse_and_log_det(z)
 
 
 def _log_normal(z: Array) -> Array:

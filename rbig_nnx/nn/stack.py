@@ -34,6 +34,7 @@ from rbig_nnx.nn.base.changes import (
     writes_nothing,
 )
 from rbig_nnx.nn.base.layer import Layer, as_bijector
+from rbig_nnx.nn.base.meshes import on_any_mesh
 
 # Up to which blocks are written out, and rows are not split. Beyond, on CPUs, the memory of
 # a program is asked of the system again at every call, and clearing its pages costs more than
@@ -73,9 +74,14 @@ class LayerStack(distrax.Bijector):
         return self._apply("inverse_and_log_det", y)
 
     def _apply(self, direction: str, x: Array) -> tuple[Array, Array]:
-        args = float_array(x, "x"), self._context, self._standardize, direction
-        jitted = functools.partial(_compiled, few_values())
-        return through(jitted, _apply_layers, self._layers, *args)
+        args = float_array(x, "x"), self._context, self._standardize
+        apply = functools.partial(_through, direction)
+        return on_any_mesh(apply, self._layers, *args)
+
+
+def _through(direction: str, layers: tuple, *args: Any) -> tuple[Array, Array]:
+    jitted = functools.partial(_compiled, few_values())
+    return through(jitted, _apply_layers, layers, *args, direction)
 
 
 def _apply_layers(

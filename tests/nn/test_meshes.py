@@ -25,6 +25,8 @@ CALLS = {
     "log_prob, compiled": nnx.jit(lambda flow, x, c: flow.log_prob(x, c)),
     "forward": lambda flow, x, c: flow.forward_and_log_det(x, c)[0],
     "inverse": lambda flow, x, c: flow.inverse_and_log_det(0.1 * x, c)[0],
+    "distribution": lambda flow, x, c: flow.distribution(c).log_prob(x),
+    "bijector": lambda flow, x, c: flow.bijector(c).forward(x),
     "samples of contexts": lambda flow, x, c: flow.sample(jax.random.key(0), 4, c),
 }
 
@@ -73,3 +75,28 @@ def test_what_a_layer_writes_comes_out():
         where = jax.NamedSharding(mesh, PartitionSpec("rows"))
         flow.log_prob(jax.device_put(X, where))
     assert np.abs(trunk.layers[1].mean[...]).max() > 0
+
+
+@pytest.mark.slow
+def test_a_step_of_the_users_own_moves_a_flow_from_outside_of_the_mesh():
+    flow, mesh = flow_of(), jax.make_mesh((8,), ("rows",))
+    with jax.set_mesh(mesh):
+        where = jax.NamedSharding(mesh, PartitionSpec("rows"))
+        x, c = jax.device_put((X, C), where)
+        grads = jax.grad(lambda flow: flow.log_prob(x, c).mean())(flow)
+        moved = jax.tree.map(lambda a, g: a - 0.1 * g, flow, grads)
+    assert np.isfinite(moved.log_prob(X, C)).all()
+
+
+def test_a_warm_start_leaves_arrays_where_they_are():
+    x = np.random.default_rng(2).normal(size=(64, 2)).astype(np.float32) ** 3
+    flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
+    alone, _ = rn.warm_start(flow, x, key=jax.random.key(0))
+    mesh = jax.make_mesh((8,), ("rows",))
+    with jax.set_mesh(mesh):
+        flow = jax.device_put(flow, jax.NamedSharding(mesh, PartitionSpec()))
+        rows = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("rows")))
+        many, _ = rn.warm_start(flow, rows, key=jax.random.key(0))
+    for one, other in zip(*map(jax.tree.leaves, (alone, many)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert other.sharding.mesh == mesh

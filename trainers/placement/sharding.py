@@ -1,6 +1,7 @@
 """The mesh and its axis names, and where every array lies on it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,50 +13,96 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rbig_nnx import ScannedBlocks
 from trainers.placement.names import Patterns, by_pattern, dotted
 
-DATA_AXIS = "data"
+Axes = str | Sequence[str]  # names of a mesh's axes
+
+_DATA = "data"
 
 
-def prepare_mesh(mesh: Mesh | None) -> Mesh | None:
-    """The mesh with automatic axes, checked.
+def prepare_mesh(
+    mesh: Mesh | None, data_axis: Axes | None = None
+) -> tuple[Mesh | None, tuple[str, ...]]:
+    """The mesh with automatic axes, and the axes over which rows are spread, checked.
 
     `jax.make_mesh` gives explicit axes, under which indexing a sharded array raises.
 
     Args:
-      mesh: devices with an axis named "data", or None for one device.
+      mesh: devices, or None for one device.
+      data_axis: a name or several; None for "data".
 
     Raises:
-      ValueError: no axis "data", or several processes and no mesh.
+      ValueError: no such axis, or several processes and no mesh.
     """
-    build = f"Build it with jax.make_mesh((jax.device_count(),), ({DATA_AXIS!r},))."
+    build = f"Build it with jax.make_mesh((jax.device_count(),), ({_DATA!r},))."
+    axes = (data_axis,) if isinstance(data_axis, str) else tuple(data_axis or (_DATA,))
     if mesh is None:
         if jax.process_count() > 1:
             raise ValueError(
                 f"`mesh` must be given where {jax.process_count()} processes train"
                 f" together; got None. {build}"
             )
-        return None
-    if DATA_AXIS not in mesh.axis_names:
+        if data_axis is not None:
+            raise ValueError(
+                f"`data_axis` must name axes of `mesh`; got {data_axis!r} and no mesh."
+                " Leave it out, or give the mesh."
+            )
+        return None, ()
+    names = mesh.axis_names
+    if data_axis is None and _DATA not in names:
         raise ValueError(
-            f"`mesh` must have an axis named {DATA_AXIS!r}; got {mesh.axis_names}. {build}"
+            f"`mesh` must have an axis named {_DATA!r} where `data_axis` names no other;"
+            f" got {names}. Say which spread the rows: data_axis={names[0]!r}, or several"
+            " in a tuple."
         )
-    return Mesh(mesh.devices, mesh.axis_names)
+    if set(axes) - set(names) or len(set(axes)) < len(axes):
+        raise ValueError(
+            f"`data_axis` must name axes of the mesh, {names}, each once; got"
+            f" {data_axis!r}."
+        )
+    return Mesh(mesh.devices, names), axes
 
 
-def check_batch(mesh: Mesh | None, batch_size: int, *, accumulate: int = 1) -> None:
+def num_parts(mesh: Mesh | None, axes: tuple[str, ...]) -> int:
+    """How many devices the rows are spread over."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in axes)
+
+
+def shown(axes: tuple[str, ...]) -> str:
+    """The axes, for messages."""
+    return repr(axes[0] if len(axes) == 1 else axes)
+
+
+def under(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's function, called under the mesh that was set; an empty one sets none."""
+
+    def call(*args: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return function(*args)
+
+    return function if mesh.empty else call
+
+
+def check_batch(
+    mesh: Mesh | None,
+    axes: tuple[str, ...],
+    batch_size: int,
+    *,
+    accumulate: int = 1,
+) -> None:
     """Checks that batches can be spread over the mesh.
 
     Args:
       mesh: devices, or None for one.
+      axes: over which rows are spread.
       batch_size: rows of one step over all devices.
       accumulate: parts of a batch that follow each other on the devices.
 
     Raises:
       ValueError: the batch does not divide into its parts, or they not over the axis.
     """
-    devices = 1 if mesh is None else mesh.shape[DATA_AXIS]
+    devices = num_parts(mesh, axes)
     size = devices * accumulate
     if batch_size % size:
-        over = [f"the {devices} devices of the mesh's {DATA_AXIS!r} axis"] * (
+        over = [f"the {devices} devices of the mesh's {shown(axes)} axis"] * (
             devices > 1
         )
         over += [f"`accumulate`={accumulate} parts"] * (accumulate > 1)
@@ -70,14 +117,14 @@ def replicated(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
-def over_rows(mesh: Mesh | None) -> NamedSharding | None:
+def over_rows(mesh: Mesh | None, axes: tuple[str, ...]) -> NamedSharding | None:
     """The first axis spread over the data axis of the mesh."""
-    return None if mesh is None else NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(axes))
 
 
-def over_columns(mesh: Mesh | None) -> NamedSharding | None:
+def over_columns(mesh: Mesh | None, axes: tuple[str, ...]) -> NamedSharding | None:
     """The second axis spread over the data axis of the mesh."""
-    return None if mesh is None else NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(None, axes))
 
 
 def place(tree: Any, shardings: Any) -> Any:
@@ -125,12 +172,13 @@ def place_own(
     return jax.make_array_from_process_local_data(where, array, shape)
 
 
-def place_rows(rows: Any, mesh: Mesh | None) -> Any:
+def place_rows(rows: Any, mesh: Mesh | None, axes: tuple[str, ...]) -> Any:
     """Spreads rows over the data axis; every process gives those of its own devices."""
     if mesh is None:
         return place(rows, None)
+    where = over_rows(mesh, axes)
     return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(over_rows(mesh), leaf), rows
+        lambda leaf: jax.make_array_from_process_local_data(where, leaf), rows
     )
 
 

@@ -1,5 +1,6 @@
 """Where state and batches lie: one program over a mesh, or one copy of it on each device."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,19 @@ class Jit:
 
     Args:
       mesh: devices, or None for one.
+      data_axis: of the mesh, over which rows are spread.
 
     Attributes:
       by_device: where [steps, batch] lies, if each device needs its part of a batch alone.
+      given: the mesh as the user gave it.
     """
 
-    def __init__(self, mesh: Mesh | None):
-        self.mesh = mesh
-        self.by_device = sharding.over_columns(mesh)
-        self._rows = sharding.over_rows(mesh)
+    given: Mesh | None = None
+
+    def __init__(self, mesh: Mesh | None, data_axis: tuple[str, ...]):
+        self.mesh, self.data_axis = mesh, data_axis
+        self.by_device = sharding.over_columns(mesh, data_axis)
+        self._rows = sharding.over_rows(mesh, data_axis)
 
     def initial(self, make: Callable, arguments: tuple, shardings: Any) -> Any:
         """The state that `make` computes, in place: no device holds more than its part."""
@@ -41,7 +46,7 @@ class Jit:
 
     def place_rows(self, rows: Any) -> Any:
         """Rows spread over the data axis."""
-        return sharding.place_rows(rows, self.mesh)
+        return sharding.place_rows(rows, self.mesh, self.data_axis)
 
     def compile(
         self, function: Callable, arguments: tuple, identity: tuple
@@ -65,14 +70,14 @@ class Jit:
 
     def take_own(self, rows: Any, index: jax.Array) -> Any:
         """`take`, where each part of `index` names rows of its own device. Traced."""
-        return self._take(_own, rows, index, PartitionSpec(sharding.DATA_AXIS))
+        return self._take(_own, rows, index, PartitionSpec(self.data_axis))
 
     def _take(self, function, rows, index, index_spec):
         if self.mesh is None:
             return jax.tree.map(lambda leaf: leaf[index], rows)
-        by_row = PartitionSpec(sharding.DATA_AXIS)
+        by_row = PartitionSpec(self.data_axis)
         return jax.shard_map(
-            function,
+            functools.partial(function, axes=self.data_axis),
             mesh=self.mesh,
             in_specs=(by_row, index_spec),
             out_specs=by_row,
@@ -101,34 +106,37 @@ class Pmap:
     floating variables that a forward pass writes.
 
     Args:
-      mesh: devices, its only axis "data"; None for all of this process.
+      mesh: devices along one axis; None for all of this process.
+      data_axis: that axis.
 
     Attributes:
-      by_device: as of `Jit`.
+      by_device: as of `Jit`, and so is `given`.
 
     Raises:
       ValueError: a mesh with more axes, or several processes.
     """
 
-    def __init__(self, mesh: Mesh | None):
+    given: Mesh | None = None
+
+    def __init__(self, mesh: Mesh | None, data_axis: tuple[str, ...]):
         if jax.process_count() > 1:
             raise ValueError(
                 "`strategy` must be 'jit' where several processes train together; got"
                 " 'pmap'."
             )
         if mesh is None:
-            mesh = Mesh(np.array(jax.local_devices()), (sharding.DATA_AXIS,))
-        if mesh.axis_names != (sharding.DATA_AXIS,):
+            mesh, data_axis = Mesh(np.array(jax.local_devices()), ("data",)), ("data",)
+        if mesh.axis_names != data_axis:
             raise ValueError(
-                f"`mesh` must have the one axis {sharding.DATA_AXIS!r} with"
+                f"`mesh` must have the one axis {sharding.shown(data_axis)} with"
                 f" strategy='pmap', which copies the parameters; got {mesh.axis_names}."
                 " Use strategy='jit'."
             )
-        self.mesh = mesh
+        self.mesh, self.data_axis = mesh, data_axis
         # `pmap` gives every device the same second and later arguments.
         self.by_device = sharding.replicated(mesh)
         self._devices = list(mesh.devices.flat)
-        self._copies = sharding.over_rows(mesh)
+        self._copies = sharding.over_rows(mesh, data_axis)
         self._first = jax.jit(
             lambda state: jax.tree.map(lambda leaf: leaf[0], state),
             out_shardings=sharding.replicated(mesh),
@@ -153,7 +161,7 @@ class Pmap:
         """A part of the rows for every device."""
         n = len(self._devices)
         split = jax.tree.map(lambda leaf: leaf.reshape(n, -1, *leaf.shape[1:]), rows)
-        return sharding.place_rows(split, self.mesh)
+        return sharding.place_rows(split, self.mesh, self.data_axis)
 
     def compile(
         self, function: Callable, arguments: tuple, identity: tuple
@@ -163,7 +171,7 @@ class Pmap:
         def pmap(function):
             return jax.pmap(
                 function,
-                axis_name=sharding.DATA_AXIS,
+                axis_name=self.data_axis[0],
                 in_axes=(0, 0, *[None] * (len(arguments) - 2)),
                 out_axes=(0, None, None),
                 donate_argnums=0,
@@ -174,21 +182,21 @@ class Pmap:
 
     def take(self, rows: Any, index: jax.Array) -> Any:
         """This device's rows of a batch. Traced."""
-        return _exchange(rows, index)
+        return _exchange(rows, index, axes=self.data_axis)
 
     def take_own(self, rows: Any, index: jax.Array) -> Any:
         """`take`, where each part of `index` names rows of its own device. Traced."""
-        return _own(rows, self.own_part(index))
+        return _own(rows, self.own_part(index), axes=self.data_axis)
 
     def own_part(self, array: jax.Array) -> jax.Array:
         """What lies with this device's rows of an array over the whole batch. Traced."""
         size = array.shape[0] // len(self._devices)
-        start = jax.lax.axis_index(sharding.DATA_AXIS) * size
+        start = jax.lax.axis_index(self.data_axis) * size
         return jax.lax.dynamic_slice_in_dim(array, start, size)
 
     def mean(self, tree: Any) -> Any:
         """Over the devices. Traced."""
-        return jax.lax.pmean(tree, sharding.DATA_AXIS)
+        return jax.lax.pmean(tree, self.data_axis)
 
     def settled(self, before: Any, after: Any) -> Any:
         """The variables that a forward pass writes: `before` plus the mean change. Traced.
@@ -200,13 +208,15 @@ class Pmap:
             if new is old or not jnp.issubdtype(new.dtype, jnp.floating):
                 return new  # not written, or equal already
             change = jnp.where(new == old, 0, new - old)
-            change = jax.lax.pmean(change, sharding.DATA_AXIS)
+            change = jax.lax.pmean(change, self.data_axis)
             return jnp.where(change == 0, old, old + change)
 
         return jax.tree.map(settled, before, after)
 
 
-def make_strategy(name: str, mesh: Mesh | None) -> Jit | Pmap:
+def make_strategy(
+    name: str, mesh: Mesh | None, data_axis: sharding.Axes | None = None
+) -> Jit | Pmap:
     """The strategy of this name.
 
     Raises:
@@ -214,19 +224,21 @@ def make_strategy(name: str, mesh: Mesh | None) -> Jit | Pmap:
     """
     if name not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {STRATEGIES}; got {name!r}.")
-    return (Jit if name == "jit" else Pmap)(sharding.prepare_mesh(mesh))
+    strategy = (Jit if name == "jit" else Pmap)(*sharding.prepare_mesh(mesh, data_axis))
+    strategy.given = mesh
+    return strategy
 
 
-def _own(rows: Any, index: jax.Array) -> Any:
+def _own(rows: Any, index: jax.Array, axes: tuple[str, ...]) -> Any:
     """This device's rows number `index` of all, which it holds."""
 
     def one(leaf):
-        return leaf[index - jax.lax.axis_index(sharding.DATA_AXIS) * leaf.shape[0]]
+        return leaf[index - jax.lax.axis_index(axes) * leaf.shape[0]]
 
     return jax.tree.map(one, rows)
 
 
-def _exchange(rows: Any, index: jax.Array) -> Any:
+def _exchange(rows: Any, index: jax.Array, axes: tuple[str, ...]) -> Any:
     """This device's share of the rows `index`, whichever devices hold them.
 
     Every device offers the rows that it holds and zeros for the others; the sum is exact.
@@ -235,12 +247,10 @@ def _exchange(rows: Any, index: jax.Array) -> Any:
 
     def one(leaf):
         size = leaf.shape[0]
-        at = index - jax.lax.axis_index(sharding.DATA_AXIS) * size
+        at = index - jax.lax.axis_index(axes) * size
         held = ((at >= 0) & (at < size)).reshape(-1, *[1] * (leaf.ndim - 1))
         offered = jnp.where(held, leaf[jnp.clip(at, 0, size - 1)], 0)
         offered = offered.astype(jnp.int8) if leaf.dtype == bool else offered
-        return jax.lax.psum_scatter(offered, sharding.DATA_AXIS, tiled=True).astype(
-            leaf.dtype
-        )
+        return jax.lax.psum_scatter(offered, axes, tiled=True).astype(leaf.dtype)
 
     return jax.tree.map(one, rows)

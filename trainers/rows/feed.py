@@ -95,11 +95,11 @@ class StreamFeed:
         self._source, self._strategy = source, strategy
         self._batch_size = batch_size
         mesh = strategy.mesh
-        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        devices = sharding.num_parts(mesh, strategy.data_axis)
         self._parts = devices, batch_size // devices  # of a batch, and rows of each
         numbers = np.arange(batch_size, dtype=np.int32).reshape(devices, -1)
         # Of every batch, in several processes.
-        own = parts_by_process(mesh)[jax.process_index()]
+        own = parts_by_process(mesh, strategy.data_axis)[jax.process_index()]
         self._own_devices = len(own)
         self._own = None if len(own) == devices else numbers[own].ravel()
         self._everywhere = sharding.replicated(mesh)

@@ -25,6 +25,7 @@ class ResidentRows:
     Args:
       rows: of this process, on the host.
       mesh: devices, or None for one.
+      data_axis: of the mesh, over which rows are spread.
 
     Attributes:
       own: the rows of this process.
@@ -34,13 +35,19 @@ class ResidentRows:
       ValueError: a part of the data axis that several processes share.
     """
 
-    def __init__(self, rows: memory.Rows, mesh: Mesh | None):
+    def __init__(
+        self,
+        rows: memory.Rows,
+        mesh: Mesh | None,
+        data_axis: tuple[str, ...] = ("data",),
+    ):
+        self._axes = data_axis
         counts = sharding.gathered(np.int64(memory.num_rows(rows)))
         self.own, self.num_rows = rows, int(counts.sum())
         self._bounds = [0, *np.cumsum(counts).tolist()]  # rows of each process
         self._first = self._bounds[jax.process_index()]
         # Parts of the data axis, in the order of their rows.
-        self._parts = parts_by_process(mesh)
+        self._parts = parts_by_process(mesh, data_axis)
         self._order = np.concatenate(self._parts)
         self._starts = self._runs(1)
         self._size = int(np.diff([*self._starts, self.num_rows]).max())
@@ -71,8 +78,8 @@ class ResidentRows:
         if num % parts or np.any(np.diff(self._order) < 0):
             raise ValueError(
                 f"`strata` must be 1 or a multiple of the {parts} devices along the mesh's"
-                f" {sharding.DATA_AXIS!r} axis, on which the processes follow one another;"
-                f" got {num}. Use 1 or {max(num // parts, 1) * parts}."
+                f" {sharding.shown(self._axes)} axis, on which the processes follow one"
+                f" another; got {num}. Use 1 or {max(num // parts, 1) * parts}."
             )
         return self._runs(num // parts)
 
@@ -107,23 +114,25 @@ class ResidentRows:
         return self._order[part] * self._size + index - self._starts[part]
 
 
-def parts_by_process(mesh: Mesh | None) -> list[list[int]]:
-    """The parts of the data axis that lie with each process.
+def parts_by_process(mesh: Mesh | None, axes: tuple[str, ...]) -> list[list[int]]:
+    """The parts of the data axes that lie with each process.
 
     Raises:
       ValueError: a part that several processes share, or a process without one.
     """
     if mesh is None:
         return [[0]]
-    axis = mesh.axis_names.index(sharding.DATA_AXIS)
+    where = [mesh.axis_names.index(axis) for axis in axes]
+    ordered = np.moveaxis(mesh.devices, where, range(len(axes)))
+    ordered = ordered.reshape(sharding.num_parts(mesh, axes), -1)
     parts: list[list[int]] = [[] for _ in range(jax.process_count())]
-    for number, devices in enumerate(np.moveaxis(mesh.devices, axis, 0)):
+    for number, devices in enumerate(ordered):
         owners = {device.process_index for device in np.ravel(devices)}
         if len(owners) > 1:
             raise ValueError(
-                f"`mesh` must keep each part of its {sharding.DATA_AXIS!r} axis within one"
+                f"`mesh` must keep each part of its {sharding.shown(axes)} axis within one"
                 f" process, which feeds its rows; part {number} lies on processes"
-                f" {sorted(owners)}. Put the {sharding.DATA_AXIS!r} axis first."
+                f" {sorted(owners)}. Put the {sharding.shown(axes)} axis first."
             )
         parts[owners.pop()].append(number)
     if not all(parts):

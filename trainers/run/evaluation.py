@@ -42,6 +42,7 @@ class Evaluation:
       form: of the loss, or None to find out.
       key: of the losses that draw random numbers: the same draws each time.
       mesh: to spread batches over, or None.
+      data_axis: of the mesh, over which they are spread.
 
     Raises:
       ValueError: a loss without a value for each row where several processes evaluate.
@@ -60,6 +61,7 @@ class Evaluation:
         form: LossForm | None = None,
         key: jax.Array,
         mesh: jax.sharding.Mesh | None,
+        data_axis: tuple[str, ...] = ("data",),
     ):
         model = nnx.clone(model)
         model.eval()
@@ -71,12 +73,12 @@ class Evaluation:
                 "`loss_fn` must return one loss for each row where several processes"
                 " evaluate; got a mean."
             )
-        place = functools.partial(_placed, mesh=mesh)
+        place = functools.partial(_placed, mesh=mesh, axes=data_axis)
         everywhere = sharding.replicated(mesh)
         rows = {
             n: int(sharding.gathered(memory.num_rows(r)).max()) for n, r in sets.items()
         }
-        devices = 1 if mesh is None else mesh.shape[sharding.DATA_AXIS]
+        devices = sharding.num_parts(mesh, data_axis)
         own_devices = devices // jax.process_count()
         size = min(_BATCH // jax.process_count(), max(rows.values()))
         size = -(-size // own_devices) * own_devices
@@ -205,10 +207,9 @@ def _padded(batches, count):
     return batches + [(rows, np.zeros_like(mask))] * (count - len(batches))
 
 
-def _placed(batch, mask, *, mesh):
-    if (
-        mesh is not None
-        and len(mask) * jax.process_count() % mesh.shape[sharding.DATA_AXIS]
+def _placed(batch, mask, *, mesh, axes):
+    if mesh is not None and len(mask) * jax.process_count() % sharding.num_parts(
+        mesh, axes
     ):
         return sharding.place((batch, mask), sharding.replicated(mesh))
-    return sharding.place_rows((batch, mask), mesh)
+    return sharding.place_rows((batch, mask), mesh, axes)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rbig_nnx.nn.base.meshes import automatic_mesh, given_meshes, on_meshes
 from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.placement.names import Patterns
@@ -101,6 +102,9 @@ class Program:
         self._strategy = strategy
         model = nnx.clone(model)
         nnx.pop(model, nnx.Intermediate)  # sown by earlier calls: they would add up
+        self._given = [*given_meshes(nnx.state(model)), *filter(None, [strategy.given])]
+        if self._given:
+            nnx.update(model, on_meshes(nnx.state(model), automatic_mesh))
         self._graphdef, params, rest = nnx.split(model, trainable, ...)
         if not jax.tree.leaves(params):
             raise ValueError(
@@ -165,6 +169,7 @@ class Program:
             form=form,
             key=key,
             mesh=strategy.mesh,
+            data_axis=strategy.data_axis,
         )
         self._started, self.compile_seconds = started, 0.0
 
@@ -215,8 +220,10 @@ class Program:
         )
 
     def model(self, snapshot: Snapshot) -> nnx.Module:
-        """The averaged model of a snapshot."""
+        """The averaged model of a snapshot, on the meshes as they were given."""
+        given = {automatic_mesh(mesh): mesh for mesh in self._given}
         state = sharding.on_this_process((snapshot["ema"], snapshot["rest"]))
+        state = on_meshes(state, lambda mesh: given.get(mesh, mesh))
         return nnx.merge(self._graphdef, *map(nnx.State, state), copy=True)
 
 
@@ -285,6 +292,7 @@ def _compile_train_steps(
             trainable,
             type(strategy),
             strategy.mesh,
+            strategy.data_axis,
             settings,
             rows_move,
         ),

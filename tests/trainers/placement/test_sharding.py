@@ -131,7 +131,7 @@ def test_metadata_of_the_modules_spread_them_like_a_pattern(tiny_run):
 
 
 def test_flows_pass_the_metadata_on():
-    mesh = sharding.prepare_mesh(mesh_of(4, 2))
+    mesh, _ = sharding.prepare_mesh(mesh_of(4, 2))
     annotated = {"out_sharding": (None, "model"), "eager_sharding": False}
     model = flow(kernel_metadata=annotated)
     found = sharding.variable_shardings(model, mesh)
@@ -190,7 +190,7 @@ def test_a_device_is_told_its_own_rows_alone(source, tmp_path):
 
 
 def test_fewer_rows_than_devices_lie_where_they_are_looked_for():
-    mesh = sharding.prepare_mesh(mesh_of(8))
+    mesh, _ = sharding.prepare_mesh(mesh_of(8))
     resident = ResidentRows(np.arange(3.0)[:, None] + 1, mesh)
     padded = resident.padded()
     assert padded.shape == (8, 1)
@@ -200,7 +200,7 @@ def test_fewer_rows_than_devices_lie_where_they_are_looked_for():
 
 
 def test_rows_of_every_type_are_exchanged_exactly():
-    mesh = sharding.prepare_mesh(mesh_of(4, 2))
+    mesh, _ = sharding.prepare_mesh(mesh_of(4, 2))
     n, rng = 13, np.random.default_rng(0)
     rows = {
         "x": rng.normal(size=(n, 2, 3)).astype(np.float32),

@@ -119,16 +119,16 @@ def test_padded_batches_have_one_size_and_mask_the_rest():
 def test_a_batch_must_divide_over_the_mesh():
     n = jax.device_count()
     mesh = jax.make_mesh((n,), ("data",))
-    mesh = sharding.prepare_mesh(mesh)
+    mesh, axes = sharding.prepare_mesh(mesh)
     assert mesh.shape == {"data": n}
-    sharding.check_batch(mesh, 4 * n, accumulate=4)
+    sharding.check_batch(mesh, axes, 4 * n, accumulate=4)
     if n > 1:
         with pytest.raises(
             ValueError, match=f"divide over the {n} devices.* Use {4 * n}"
         ):
-            sharding.check_batch(mesh, 4 * n + 1)
+            sharding.check_batch(mesh, axes, 4 * n + 1)
     with pytest.raises(ValueError, match=r"and `accumulate`=3 parts.*; got 8 rows"):
-        sharding.check_batch(mesh, 8, accumulate=3)
+        sharding.check_batch(mesh, axes, 8, accumulate=3)
 
 
 def test_a_mesh_needs_a_data_axis():
