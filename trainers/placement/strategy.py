@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from trainers.placement import sharding
+from trainers.placement import messages, sharding
 from trainers.placement.compilation import Compiled, compiled
 
 STRATEGIES = ("jit", "pmap")
@@ -83,6 +83,27 @@ class Jit:
         if self.mesh is None:
             return array
         return jax.lax.with_sharding_constraint(array, self._rows)
+
+    def spread(self, batch: Any) -> Any:
+        """A batch over all devices of the mesh, if it divides over them. Traced."""
+        if self.mesh is None or self._axes_of(batch) == (sharding.DATA_AXIS,):
+            return batch
+        where = NamedSharding(self.mesh, PartitionSpec(self._axes_of(batch)))
+        return jax.lax.with_sharding_constraint(batch, where)
+
+    def mean_of_rows(self, function: Callable, *args: Any) -> Any:
+        """The mean of `function(*args)` over equal parts of the last, a batch. Traced.
+
+        The devices work side by side, and one message brings the means together.
+        """
+        return messages.over_parts(function, self.mesh, self._axes_of(args[-1]), *args)
+
+    def _axes_of(self, batch: Any) -> tuple[str, ...]:
+        """The rows' axis, and the others where there are rows enough for every device."""
+        assert self.mesh is not None
+        size = jax.tree.leaves(batch)[0].shape[0]
+        rest = tuple(a for a in self.mesh.axis_names if a != sharding.DATA_AXIS)
+        return (sharding.DATA_AXIS, *rest * (size % self.mesh.size == 0))
 
     def mean(self, tree: Any) -> Any:
         """Of equal parts. Traced."""
@@ -186,9 +207,13 @@ class Pmap:
         start = jax.lax.axis_index(sharding.DATA_AXIS) * size
         return jax.lax.dynamic_slice_in_dim(array, start, size)
 
+    def spread(self, batch: Any) -> Any:
+        """This device's rows. Traced."""
+        return batch
+
     def mean(self, tree: Any) -> Any:
         """Over the devices. Traced."""
-        return jax.lax.pmean(tree, sharding.DATA_AXIS)
+        return messages.mean_of_parts(tree, sharding.DATA_AXIS)
 
     def settled(self, before: Any, after: Any) -> Any:
         """The variables that a forward pass writes: `before` plus the mean change. Traced.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+import rbig_nnx as rn
 from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.placement.names import Patterns
@@ -152,6 +153,7 @@ class Program:
             trainable=trainable,
             strategy=strategy,
             rows_move=feed.rows_move,
+            layout=self._layout if isinstance(strategy, Jit) else None,
         )
         state = self.state
         self._evaluation = Evaluation(
@@ -237,10 +239,14 @@ def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
     )
 
 
+def _of_rows(loss_fn: LossFn) -> LossFn:
+    """The loss function without the weights."""
+    return loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
+
+
 def _own_form(model, loss_fn, rows, key) -> LossForm | None:
     """What a loss function of the user's own returns; of the default it is known."""
-    own = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
-    if own is negative_log_prob:
+    if _of_rows(loss_fn) is negative_log_prob:
         return None
     model = nnx.clone(model)
     model.eval()
@@ -258,6 +264,7 @@ def _compile_train_steps(
     trainable,
     strategy,
     rows_move,
+    layout,
 ):
     model = nnx.clone(model)
     model.train()
@@ -271,6 +278,12 @@ def _compile_train_steps(
         config=config,
         strategy=strategy,
         rows_move=rows_move,
+        # log p of a row of a flow; of another model it may depend on the other rows.
+        rows_apart=(
+            isinstance(model, rn.GaussianizationFlow)
+            and _of_rows(loss_fn) is negative_log_prob
+        ),
+        layout=layout,
     )
     loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
     settings = dataclasses.replace(config, **loop_only)
