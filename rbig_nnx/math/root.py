@@ -162,9 +162,7 @@ def _where_it_lies(broadcasts, family, anchor_weight):
       family: as of `quantile`.
       anchor_weight: likewise.
     """
-    solution = functools.partial(
-        _solution, family=family, anchor_weight=anchor_weight
-    )
+    solution = functools.partial(_solution, family=family, anchor_weight=anchor_weight)
 
     @custom_partitioning
     def apart(z, logits, means, log_scales):
@@ -174,7 +172,9 @@ def _where_it_lies(broadcasts, family, anchor_weight):
         del args
         where = result.sharding
         spec = (*where.spec, *[None] * (len(broadcasts) - len(where.spec)))
-        own = (None if one else axis for one, axis in zip(broadcasts, spec, strict=True))
+        own = (
+            None if one else axis for one, axis in zip(broadcasts, spec, strict=True)
+        )
         of_params = NamedSharding(mesh, PartitionSpec(None, *own))
         return mesh, solution, where, (where, *[of_params] * 3)
 
@@ -215,8 +215,7 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
             z, logits, means, log_scales, family=family, anchor_weight=anchor_weight
         )
     broadcasts = tuple(
-        one == 1 != size
-        for one, size in zip(logits.shape[1:], z.shape, strict=True)
+        one == 1 != size for one, size in zip(logits.shape[1:], z.shape, strict=True)
     )
     solve = _where_it_lies(broadcasts, family, anchor_weight)
     return solve(z, logits, means, log_scales)

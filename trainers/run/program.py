@@ -70,7 +70,8 @@ class Program:
       sets: rows to score, by name.
       config: settings.
       strategy: where state and batches lie.
-      partition: pairs of a pattern of names and mesh axes, for variables to spread.
+      partition: pairs of a pattern of names and mesh axes, for variables to spread; or
+        one axis, over which all large ones are.
       loss_fn: (model, batch, key) -> loss.
       trainable: NNX filter of the variables that train.
       optimizer: of the user's own, or None for that of the settings.
@@ -93,7 +94,7 @@ class Program:
         *,
         config: TrainConfig,
         strategy: Jit | Pmap,
-        partition: Patterns,
+        partition: Patterns | str,
         loss_fn: LossFn,
         trainable: Any,
         optimizer: OwnOptimizer | None = None,
