@@ -63,7 +63,7 @@ def _flow(size: Size) -> rn.GaussianizationFlow:
 
 def lower(function: Callable, args: tuple, **options: Any) -> jax.stages.Lowered:
     """For TPUs, whatever this machine has; what asks for the platform is told so too."""
-    with mock.patch("jax.default_backend", lambda: "tpu"):
+    with mock.patch("jax.default_backend", return_value="tpu"):
         traced = jax.jit(function, **options).trace(*args)
     return traced.lower(lowering_platforms=("tpu",))
 

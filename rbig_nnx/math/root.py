@@ -155,7 +155,7 @@ def _where_it_lies(broadcasts, family, anchor_weight):
     """`_solution` of points that may be spread over devices, each of which stops by itself.
 
     To the compiler the loop's stopping test would be a sum over all devices in every step.
-    On one device this is `_solution`.
+    On one device this is `_solution`, and on TPUs, where that sum is still made.
 
     Args:
       broadcasts: of the axes of z, whether the parameters have one point there.
@@ -190,7 +190,8 @@ def _where_it_lies(broadcasts, family, anchor_weight):
 
     @jax.custom_batching.custom_vmap
     def solve(*args):
-        return apart(*args)
+        # The compiler of TPUs knows no functions that partition themselves.
+        return jax.lax.platform_dependent(*args, tpu=solution, default=apart)
 
     @solve.def_vmap
     def _(axis_size, in_batched, z, *params):

@@ -27,8 +27,8 @@ def fully_sharded(
       >>> from trainers.placement.fully_sharded import fully_sharded
       >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
       >>> kernel = jax.ShapeDtypeStruct((64, 128), "float32")
-      >>> fully_sharded({"kernel": kernel}, mesh, "data")["kernel"].spec
-      PartitionSpec(None, 'data')
+      >>> tuple(fully_sharded({"kernel": kernel}, mesh, "data")["kernel"].spec)
+      (None, 'data')
     """
     if axis not in mesh.axis_names:
         raise ValueError(
