@@ -35,6 +35,12 @@ class Tpu:
     out: pathlib.Path = report.RESULTS / "tpu"
 
 
+_NOTE = (
+    "Nothing ran. Counts are the compiler's: the body of a loop once, so of EM and of sampling"
+    " one turn. Bounds are each of products, memory and links alone at its published peak."
+)
+
+
 def plan(name: str, size: programs.Size) -> dict[str, Callable[[], Any]]:
     """The programs of a slice by title, each lowered when it is called."""
     mesh = chips.mesh_of(name)
@@ -99,7 +105,10 @@ def main(settings: Tpu) -> int:
         return 2
     path = settings.out.with_suffix(".json")
     rows = report.load(path) if path.exists() else []
-    environment = report.environment() | {"device": "compiled for TPUs on a CPU"}
+    environment = report.environment() | {
+        "device": "compiled for TPUs on a CPU",
+        "note": _NOTE,
+    }
     for name in settings.slices:
         for title, lower in plan(name, programs.Size()).items():
             if settings.only and title not in settings.only:

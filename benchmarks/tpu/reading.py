@@ -15,7 +15,8 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r" while\(.*condition=%?([\w.-]+).*body=%?([\w.-]+)")
-_KNOWN = re.compile(r"known_trip_count[^}]*?\"n\":\"(\d+)\"")
+_OPERATION = re.compile(r" = .*?[\])}] ([a-z][\w-]*)\(")
+_COUNTS = {"parameter", "get-tuple-element", "constant", "compare", "copy", "bitcast"}
 _ARRAY = re.compile(r"(pred|[a-z]+\d+)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _WIDTH = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4}
 
@@ -67,7 +68,7 @@ def collectives(text: str, *, steps: bool) -> Collectives:
                 sums["counted"] += depth > steps and not open_loop
             loop = _LOOP.search(line)
             if loop:
-                own = depth >= steps and not _KNOWN.search(line)
+                own = depth >= steps and not _counts(bodies[loop[1]])
                 for part in loop.groups():
                     visit(part, depth + 1, open_loop or own)
                 continue
@@ -80,6 +81,12 @@ def collectives(text: str, *, steps: bool) -> Collectives:
 
     visit(entry, 0, False)
     return Collectives(dict(count), sums["bytes"], sums["open"], sums["counted"])
+
+
+def _counts(condition: list[str]) -> bool:
+    """Whether a loop's condition compares a number of turns, and looks at no data."""
+    found = (_OPERATION.search(line) for line in condition)
+    return {operation[1] for operation in found if operation} <= _COUNTS
 
 
 def precisions(stablehlo: str) -> dict[str, int]:

@@ -96,6 +96,7 @@ class Jit:
 
         The devices work side by side, and one message brings the means together.
         """
+        assert self.mesh is not None
         return messages.over_parts(function, self.mesh, self._axes_of(args[-1]), *args)
 
     def _axes_of(self, batch: Any) -> tuple[str, ...]:

@@ -172,6 +172,7 @@ def make_train_steps(
         is gathered once a step, and the optimiser moves each device's part.
     """
     take = strategy.take if rows_move else strategy.take_own
+    variables = layout and (layout.params, layout.rest)
     watched, seen = watch()
     writes: list[bool] = []  # not empty once a loss wrote to what does not train
 
@@ -191,7 +192,7 @@ def make_train_steps(
         writes.extend(True for old, new in pairs if old is not new)
         return watched(jnp.mean(loss)), (after, logged)
 
-    def loss_and_grads(params, rest, batch, key):
+    def loss_and_grads(params, rest, key, batch):
         """Of the whole batch, in `accumulate` parts of equal size."""
         function = jax.value_and_grad(loss_of, has_aux=True)
         if config.accumulate == 1:
@@ -219,26 +220,15 @@ def make_train_steps(
         (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
         return rest, jax.tree.map(lambda leaf: leaf / config.accumulate, total)
 
-    def mean_loss_and_grads(params, rest, batch, key):
+    def mean_loss_and_grads(params, rest, key, batch):
         """As `loss_and_grads`, over all devices, each of which has all variables whole."""
-        if layout is not None:
-            params = messages.whole(params, layout.params)
-            given = messages.whole(rest, layout.rest)
-        else:
-            given = rest
-        if rows_apart and layout is not None:
-            found = strategy.mean_of_rows(
-                lambda params, rest, key, batch: loss_and_grads(
-                    params, rest, batch, key
-                )[1],
-                params,
-                given,
-                key,
-                batch,
-            )
+        params, whole = messages.whole((params, rest), variables)
+        if rows_apart and isinstance(strategy, Jit) and strategy.mesh is not None:
+            part = lambda *args: loss_and_grads(*args)[1]  # noqa: E731
+            found = strategy.mean_of_rows(part, params, whole, key, batch)
             if not writes:
                 return rest, found
-        rest, found = loss_and_grads(params, given, strategy.spread(batch), key)
+        rest, found = loss_and_grads(params, whole, key, strategy.spread(batch))
         return rest, strategy.mean(found)
 
     def one_step(state, rows, factors, numbers, index):
@@ -249,7 +239,7 @@ def make_train_steps(
         batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
 
         def at(params):
-            return mean_loss_and_grads(params, state.rest, batch, loss_key)
+            return mean_loss_and_grads(params, state.rest, loss_key, batch)
 
         rest, (loss, logged, grads) = at(state.params)
         if not seen:
