@@ -9,7 +9,7 @@ _COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute",
 )  # fmt: skip
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\(")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = re.compile(r"channel_id=(\d+).*chain_id=")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)"
@@ -55,17 +55,19 @@ def collectives(text: str, *, steps: bool) -> Collectives:
     entry = next(re.finditer(r"^ENTRY %?([\w.-]+)", text, re.MULTILINE))[1]
     count: collections.Counter[str] = collections.Counter()
     sums = collections.Counter()
-    seen, channels = set(), set()
+    seen, chains = set(), set()
 
     def visit(name, depth, open_loop):
         if (name, depth > steps, open_loop) in seen or name not in bodies:
             return
         seen.add((name, depth > steps, open_loop))
         for line in bodies[name]:
-            found, channel = _COLLECTIVE.search(line), _CHANNEL.search(line)
+            found = _COLLECTIVE.search(line)
             # One that goes on beside several fusions is written in each of them.
-            if found and not (channel and channel[1] in channels):
-                channels.add(channel[1] if channel else line)
+            chain = _CHAIN.search(line)
+            if found and not (chain and (found[2], chain[1]) in chains):
+                if chain:
+                    chains.add((found[2], chain[1]))
                 count[found[2]] += 1
                 sums["bytes"] += _bytes(found[1])
                 sums["open"] += open_loop
