@@ -9,8 +9,11 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+import rbig_nnx as rn
+from tests.nn.users import network, one_layer
 from tests.slow import slow
 from tests.trainers.layouts import QUICK, SPLIT, STRATA, X, flow, mesh_of
+from trainers import fit
 from trainers.placement import messages
 from trainers.placement.fully_sharded import fully_sharded
 from trainers.placement.sharding import prepare_mesh
@@ -107,3 +110,21 @@ def test_arrays_in_parts_become_whole_in_one_message():
         np.testing.assert_array_equal(got, want)
     text = whole.lower(spread).compile().as_text()
     assert counts(text) == {"all-gather": 2}  # over "model", and over both axes
+
+
+@pytest.mark.slow
+def test_statistics_of_a_conditioner_are_those_of_the_whole_batch():
+    runs = [
+        fit(
+            rn.GaussianizationFlow([one_layer(trunk=network("batch norm"))]),
+            X[:, :1],
+            context=X[:, 1:],
+            config=QUICK,
+            mesh=mesh,
+            progress=False,
+        )
+        for mesh in (None, mesh_of(4, 2))
+    ]
+    np.testing.assert_allclose(
+        runs[1].history["loss"], runs[0].history["loss"], rtol=2e-5, atol=2e-5
+    )
