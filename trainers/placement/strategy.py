@@ -84,27 +84,31 @@ class Jit:
             return array
         return jax.lax.with_sharding_constraint(array, self._rows)
 
-    def spread(self, batch: Any) -> Any:
-        """A batch over all devices of the mesh, if it divides over them. Traced."""
-        if self.mesh is None or self._axes_of(batch) == (sharding.DATA_AXIS,):
+    def spread(self, batch: Any, parts: int) -> Any:
+        """A batch in `parts` over all devices, if it divides over them. Traced."""
+        if self.mesh is None:
             return batch
-        where = NamedSharding(self.mesh, PartitionSpec(self._axes_of(batch)))
+        axes = self._axes_of(batch, parts)
+        if axes == (sharding.DATA_AXIS,):
+            return batch
+        where = NamedSharding(self.mesh, PartitionSpec(axes))
         return jax.lax.with_sharding_constraint(batch, where)
 
-    def mean_of_rows(self, function: Callable, *args: Any) -> Any:
-        """The mean of `function(*args)` over equal parts of the last, a batch. Traced.
+    def mean_of_rows(self, function: Callable, parts: int, *args: Any) -> Any:
+        """The mean of `function(*args)` over the last, a batch in `parts`. Traced.
 
         The devices work side by side, and one message brings the means together.
         """
         assert self.mesh is not None
-        return messages.over_parts(function, self.mesh, self._axes_of(args[-1]), *args)
+        axes = self._axes_of(args[-1], parts)
+        return messages.over_parts(function, self.mesh, axes, *args)
 
-    def _axes_of(self, batch: Any) -> tuple[str, ...]:
+    def _axes_of(self, batch: Any, parts: int) -> tuple[str, ...]:
         """The rows' axis, and the others where there are rows enough for every device."""
         assert self.mesh is not None
         size = jax.tree.leaves(batch)[0].shape[0]
         rest = tuple(a for a in self.mesh.axis_names if a != sharding.DATA_AXIS)
-        return (sharding.DATA_AXIS, *rest * (size % self.mesh.size == 0))
+        return (sharding.DATA_AXIS, *rest * (size % (self.mesh.size * parts) == 0))
 
     def mean(self, tree: Any) -> Any:
         """Of equal parts. Traced."""
@@ -208,8 +212,9 @@ class Pmap:
         start = jax.lax.axis_index(sharding.DATA_AXIS) * size
         return jax.lax.dynamic_slice_in_dim(array, start, size)
 
-    def spread(self, batch: Any) -> Any:
+    def spread(self, batch: Any, parts: int) -> Any:
         """This device's rows. Traced."""
+        del parts
         return batch
 
     def mean(self, tree: Any) -> Any:

@@ -168,11 +168,10 @@ def make_train_steps(
       rows_move: whether a device may need rows that others hold.
       rows_apart: whether the loss of a row depends on that row alone, as log p of a flow:
         each device then works for itself, and one message brings the means together.
-      layout: the sharding of every array of the state; None on one device. What is spread
-        is gathered once a step, and the optimiser moves each device's part.
+      layout: the sharding of every array of the state; None on one device.
     """
     take = strategy.take if rows_move else strategy.take_own
-    variables = layout and (layout.params, layout.rest)
+    variables, parts = layout and (layout.params, layout.rest), config.accumulate
     watched, seen = watch()
     writes: list[bool] = []  # not empty once a loss wrote to what does not train
 
@@ -224,11 +223,12 @@ def make_train_steps(
         """As `loss_and_grads`, over all devices, each of which has all variables whole."""
         params, whole = messages.whole((params, rest), variables)
         if rows_apart and isinstance(strategy, Jit) and strategy.mesh is not None:
-            part = lambda *args: loss_and_grads(*args)[1]  # noqa: E731
-            found = strategy.mean_of_rows(part, params, whole, key, batch)
+            found = strategy.mean_of_rows(
+                lambda *args: loss_and_grads(*args)[1], parts, params, whole, key, batch
+            )
             if not writes:
                 return rest, found
-        rest, found = loss_and_grads(params, whole, key, strategy.spread(batch))
+        rest, found = loss_and_grads(params, whole, key, strategy.spread(batch, parts))
         return rest, strategy.mean(found)
 
     def one_step(state, rows, factors, numbers, index):

@@ -1,6 +1,7 @@
 """How many messages a compiled step sends: counted, not searched for."""
 
 import collections
+import dataclasses
 import re
 
 import jax
@@ -110,6 +111,17 @@ def test_arrays_in_parts_become_whole_in_one_message():
         np.testing.assert_array_equal(got, want)
     text = whole.lower(spread).compile().as_text()
     assert counts(text) == {"all-gather": 2}  # over "model", and over both axes
+
+
+def test_parts_of_a_batch_that_are_fewer_than_devices_lie_over_the_rows_axis():
+    in_parts = dataclasses.replace(QUICK, accumulate=4)  # of 16 rows, on 4 x 2
+    one, many = (
+        fit(flow(), X, config=in_parts, mesh=mesh, progress=False)
+        for mesh in (None, mesh_of(4, 2))
+    )
+    np.testing.assert_allclose(
+        many.history["loss"], one.history["loss"], rtol=2e-5, atol=2e-5
+    )
 
 
 @pytest.mark.slow
