@@ -7,6 +7,7 @@
 #                         on where it stopped); ARGS=--quick minutes; ARGS=--draw the docs
 # make bench-gpu-wheels   fetch what the next one needs besides jax, into .accelerator
 # make bench-gpu          the benchmark of an accelerator; needs jax with CUDA, no network
+# make bench-tpu          what the compiler of TPUs makes of the programs; no TPU needed
 # make clean     remove the environment, the caches and the runs
 # Another interpreter: make test PYTHON=python3.13
 
@@ -19,7 +20,7 @@ LOCK = constraints/$$($(BIN)/python -c 'import sys; \
   print("py311" if sys.version_info < (3, 12) else "py313")').txt
 
 .PHONY: demo setup check test test-all bench bench-check bench-density bench-gpu \
-  bench-gpu-wheels clean
+  bench-gpu-wheels bench-tpu clean
 
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
@@ -45,6 +46,11 @@ bench-check: $(STAMP) $(VENV)/.bench
 
 bench-density: $(STAMP) $(VENV)/.bench
 	$(BIN)/python -m benchmarks.density $(ARGS)
+
+bench-tpu: $(STAMP) $(VENV)/.bench
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  --editable '.[dev,bench,tpu]' --constraint "$(LOCK)"
+	$(BIN)/python -m benchmarks.tpu $(ARGS)
 
 PACK := .accelerator
 

@@ -77,6 +77,12 @@ def _subject(row):
     return tuple(row.get(key) for key in ("what", "table", "level", "d"))
 
 
+_NOTE = (
+    "Medians of interleaved calls, float32. A ratio is the other's time, or memory, over"
+    " ours: above 1 we are ahead."
+)
+
+
 def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
     """One table for each kind of row."""
     versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
@@ -86,8 +92,7 @@ def markdown(environment: dict[str, Any], rows: list[dict]) -> str:
         f"Commit {environment['commit']}, {environment['device']}"
         f" ({environment['num_devices']} devices), Python {environment['python']};"
         f" {versions}.",
-        "Medians of interleaved calls, float32. A ratio is the other's time, or memory,"
-        " over ours: above 1 we are ahead.",
+        environment.get("note", _NOTE),
     ]
     kinds = dict.fromkeys(row["what"] for row in rows)
     for kind in kinds:

@@ -48,7 +48,7 @@ def fit(
     config: TrainConfig | None = None,
     mesh: jax.sharding.Mesh | None = None,
     data_axis: sharding.Axes | None = None,
-    partition: Patterns = (),
+    partition: Patterns | str = (),
     strategy: str = "jit",
     workdir: str | os.PathLike | None = None,
     resume: bool = True,
@@ -91,6 +91,7 @@ def fit(
       partition: variables to spread over further axes of the mesh, pairs of a pattern of
         dotted names and an axis for each of the array's: `(("*.kernel", (None, "model")),)`.
         Other variables follow their metadata (`out_sharding`), or lie on every device.
+        One axis, `partition="data"`, spreads every large variable and its moments over it.
       strategy: "jit", or "pmap" for code that lives on copies of the state: same losses.
       workdir: folder for `metrics.jsonl` and checkpoints, also in a bucket. The same call
         again goes on where it was, to the same bits; a finished run gives its result back.
@@ -159,7 +160,7 @@ class Trainer:
     config: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: jax.sharding.Mesh | None = None
     data_axis: sharding.Axes | None = None
-    partition: Patterns = ()
+    partition: Patterns | str = ()
     strategy: str = "jit"
     workdir: str | os.PathLike | None = None
     resume: bool = True

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.export import is_symbolic_dim
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from rbig_nnx.math import components
@@ -125,9 +127,8 @@ def _solve_stragglers_apart(search: _Search, z, *rest) -> Array:
     return jax.lax.cond(jnp.any(search.moving), finished, as_found, search, z, mixtures)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _quantile(z, logits, means, log_scales, family, anchor_weight):
-    """Components lead: z [*b], parameters [K, *b]."""
+def _solution(z, logits, means, log_scales, *, family, anchor_weight):
+    """Components lead: z [*b], parameters [K, *b] or 1 in place of axes of b."""
     mixtures = components.prepare(logits, means, log_scales)
     low, high = _bracket(z, mixtures, family, anchor_weight)
     first, mass = sums(mixtures.masses * means, mixtures.masses)
@@ -147,6 +148,78 @@ def _quantile(z, logits, means, log_scales, family, anchor_weight):
     if is_symbolic_dim(z.size) or z.size < _MANY:
         return solve(search, z, mixtures)
     return jax.lax.platform_dependent(search, z, mixtures, cpu=apart, default=solve)
+
+
+@functools.cache
+def _where_it_lies(broadcasts, family, anchor_weight):
+    """`_solution` of points that may be spread over devices, each of which stops by itself.
+
+    To the compiler the loop's stopping test would be a sum over all devices in every step.
+    On one device this is `_solution`, and on TPUs, where that sum is still made.
+
+    Args:
+      broadcasts: of the axes of z, whether the parameters have one point there.
+      family: as of `quantile`.
+      anchor_weight: likewise.
+    """
+    solution = functools.partial(_solution, family=family, anchor_weight=anchor_weight)
+
+    @custom_partitioning
+    def apart(z, logits, means, log_scales):
+        return solution(z, logits, means, log_scales)
+
+    def partition(mesh, args, result):
+        del args
+        where = result.sharding
+        spec = (*where.spec, *[None] * (len(broadcasts) - len(where.spec)))
+        own = (
+            None if one else axis for one, axis in zip(broadcasts, spec, strict=True)
+        )
+        of_params = NamedSharding(mesh, PartitionSpec(None, *own))
+        return mesh, solution, where, (where, *[of_params] * 3)
+
+    axes = [f"b{i}" for i in range(len(broadcasts))]
+    rule = [" ".join(axes)] + [
+        " ".join(["k", *[f"p{i}" if one else a for i, (one, a) in found]])
+        for found in [list(enumerate(zip(broadcasts, axes, strict=True)))] * 3
+    ]
+    apart.def_partition(
+        partition=partition,
+        sharding_rule=f"{', '.join(rule)} -> {rule[0]}",
+    )
+
+    @jax.custom_batching.custom_vmap
+    def solve(*args):
+        # The compiler of TPUs knows no functions that partition themselves.
+        return jax.lax.platform_dependent(*args, tpu=solution, default=apart)
+
+    @solve.def_vmap
+    def _(axis_size, in_batched, z, *params):
+        def second(param, batched):
+            return jnp.moveaxis(param, 0, 1) if batched else param[:, None]
+
+        z = z if in_batched[0] else jnp.broadcast_to(z, (axis_size, *z.shape))
+        params = [second(*pair) for pair in zip(params, in_batched[1:], strict=True)]
+        alone = not any(in_batched[1:])
+        params = jnp.broadcast_arrays(*params)
+        found = _where_it_lies((alone, *broadcasts), family, anchor_weight)
+        return found(z, *params), True
+
+    return solve
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _quantile(z, logits, means, log_scales, family, anchor_weight):
+    """As `_solution`."""
+    if is_symbolic_dim(z.size):
+        return _solution(
+            z, logits, means, log_scales, family=family, anchor_weight=anchor_weight
+        )
+    broadcasts = tuple(
+        one == 1 != size for one, size in zip(logits.shape[1:], z.shape, strict=True)
+    )
+    solve = _where_it_lies(broadcasts, family, anchor_weight)
+    return solve(z, logits, means, log_scales)
 
 
 @_quantile.defjvp

@@ -75,6 +75,34 @@ def test_a_point_does_not_depend_on_its_neighbours_or_on_the_layout():
     np.testing.assert_allclose(spread, together, rtol=1e-6, atol=1e-6)
 
 
+def test_points_on_many_devices_stop_without_a_message():
+    if jax.device_count() < 8:
+        pytest.skip("needs 8 devices")
+    axis = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=axis)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    z = jax.ShapeDtypeStruct((16_384,), jnp.float32, sharding=rows)
+    of_rows = jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct((16_384, p.size), p.dtype, sharding=rows),
+        random_params(3),
+    )
+    text = root.quantile.lower(z, of_rows).compile().as_text()
+    assert " while(" in text
+    for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert name not in text
+
+
+def test_points_and_mixtures_are_mapped_alike():
+    params = jax.tree.map(lambda *p: jnp.stack(p), *map(random_params, (0, 1)))
+    z = jnp.linspace(-3, 3, 6).reshape(2, 3)
+    want = [root.quantile(z[i], MixtureParams(*(p[i] for p in params))) for i in (0, 1)]
+    np.testing.assert_allclose(
+        jax.vmap(root.quantile)(z, params), jnp.stack(want), rtol=1e-6
+    )
+    same_points = jax.vmap(root.quantile, in_axes=(None, 0))(z[0], params)
+    np.testing.assert_allclose(same_points[0], want[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_come_back(z):
     found = root.quantile(jnp.array([z, 0.5]), random_params(0))

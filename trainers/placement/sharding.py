@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rbig_nnx import ScannedBlocks
+from trainers.placement.fully_sharded import fully_sharded
 from trainers.placement.names import Patterns, by_pattern, dotted
 
 Axes = str | Sequence[str]  # names of a mesh's axes
@@ -208,7 +209,7 @@ def gathered(array: Any) -> np.ndarray:
 
 
 def variable_shardings(
-    model: nnx.Module, mesh: Mesh, partition: Patterns = ()
+    model: nnx.Module, mesh: Mesh, partition: Patterns | str = ()
 ) -> dict[str, NamedSharding]:
     """The sharding of each of the model's variables, by dotted name.
 
@@ -222,11 +223,16 @@ def variable_shardings(
       partition: pairs of a pattern of names and the mesh axis (or None) of each of the
         array's axes, `(("*.kernel", (None, "model")),)`. Those of stacked blocks
         (`rbig_nnx.ScannedBlocks`) are the last axes, as if the blocks lay in a list.
+        Or the name of a mesh axis, to spread every large array over it.
 
     Raises:
       ValueError: a pattern that matches nothing or names no axis of the mesh, or an array
         whose axis does not divide over the devices.
     """
+    state = nnx.state(model)
+    arrays = {dotted(path): leaf for path, leaf in nnx.to_flat_state(state)}
+    if isinstance(partition, str):
+        return fully_sharded(arrays, mesh, partition)
     for pattern, axes in partition:
         unknown = [a for a in _flat(axes) if a not in mesh.axis_names]
         if unknown:
@@ -234,8 +240,6 @@ def variable_shardings(
                 f"`partition` must name axes of the mesh, {mesh.axis_names}; got"
                 f" {unknown} for {pattern!r}."
             )
-    state = nnx.state(model)
-    arrays = {dotted(path): leaf for path, leaf in nnx.to_flat_state(state)}
     own = {dotted(p): s for p, s in nnx.to_flat_state(nnx.get_partition_spec(state))}
     asked = by_pattern(arrays, partition, argument="partition", default=None)
     stacked = tuple(

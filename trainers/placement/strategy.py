@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from trainers.placement import sharding
+from trainers.placement import messages, sharding
 from trainers.placement.compilation import Compiled, compiled
 
 STRATEGIES = ("jit", "pmap")
@@ -88,6 +88,32 @@ class Jit:
         if self.mesh is None:
             return array
         return jax.lax.with_sharding_constraint(array, self._rows)
+
+    def spread(self, batch: Any, parts: int) -> Any:
+        """A batch in `parts` over all devices, if it divides over them. Traced."""
+        if self.mesh is None:
+            return batch
+        axes = self._axes_of(batch, parts)
+        if axes == self.data_axis:
+            return batch
+        where = NamedSharding(self.mesh, PartitionSpec(axes))
+        return jax.lax.with_sharding_constraint(batch, where)
+
+    def mean_of_rows(self, function: Callable, parts: int, *args: Any) -> Any:
+        """The mean of `function(*args)` over the last, a batch in `parts`. Traced.
+
+        The devices work side by side, and one message brings the means together.
+        """
+        assert self.mesh is not None
+        axes = self._axes_of(args[-1], parts)
+        return messages.over_parts(function, self.mesh, axes, *args)
+
+    def _axes_of(self, batch: Any, parts: int) -> tuple[str, ...]:
+        """The rows' axes, and the others where there are rows enough for every device."""
+        assert self.mesh is not None
+        size = jax.tree.leaves(batch)[0].shape[0]
+        rest = tuple(a for a in self.mesh.axis_names if a not in self.data_axis)
+        return (*self.data_axis, *rest * (size % (self.mesh.size * parts) == 0))
 
     def mean(self, tree: Any) -> Any:
         """Of equal parts. Traced."""
@@ -194,9 +220,14 @@ class Pmap:
         start = jax.lax.axis_index(self.data_axis) * size
         return jax.lax.dynamic_slice_in_dim(array, start, size)
 
+    def spread(self, batch: Any, parts: int) -> Any:
+        """This device's rows. Traced."""
+        del parts
+        return batch
+
     def mean(self, tree: Any) -> Any:
         """Over the devices. Traced."""
-        return jax.lax.pmean(tree, self.data_axis)
+        return messages.mean_of_parts(tree, self.data_axis)
 
     def settled(self, before: Any, after: Any) -> Any:
         """The variables that a forward pass writes: `before` plus the mean change. Traced.

@@ -96,7 +96,12 @@ class Evaluation:
             ]
             for name, most in rows.items()
         }
-        evaluate = make_evaluate(graphdef, loss_fn=loss_fn, metrics=metrics)
+        layout = None
+        if mesh is not None:
+            layout = jax.tree.map(lambda leaf: leaf.sharding, (params, rest))
+        evaluate = make_evaluate(
+            graphdef, loss_fn=loss_fn, metrics=metrics, layout=layout
+        )
         self._evaluate = {}
         for batch, mask, batch_key in (b for bs in self._batches.values() for b in bs):
             if len(mask) not in self._evaluate:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+import rbig_nnx as rn
 from rbig_nnx.nn.base.meshes import automatic_mesh, given_meshes, on_meshes
 from trainers.config import TrainConfig
 from trainers.placement import sharding
@@ -70,7 +71,8 @@ class Program:
       sets: rows to score, by name.
       config: settings.
       strategy: where state and batches lie.
-      partition: pairs of a pattern of names and mesh axes, for variables to spread.
+      partition: pairs of a pattern of names and mesh axes, for variables to spread; or
+        one axis, over which all large ones are.
       loss_fn: (model, batch, key) -> loss.
       trainable: NNX filter of the variables that train.
       optimizer: of the user's own, or None for that of the settings.
@@ -93,7 +95,7 @@ class Program:
         *,
         config: TrainConfig,
         strategy: Jit | Pmap,
-        partition: Patterns,
+        partition: Patterns | str,
         loss_fn: LossFn,
         trainable: Any,
         optimizer: OwnOptimizer | None = None,
@@ -156,6 +158,7 @@ class Program:
             trainable=trainable,
             strategy=strategy,
             rows_move=feed.rows_move,
+            layout=self._layout if isinstance(strategy, Jit) else None,
         )
         state = self.state
         self._evaluation = Evaluation(
@@ -244,10 +247,14 @@ def _layout(model, params, rest, optimizer, mesh, partition) -> TrainState:
     )
 
 
+def _of_rows(loss_fn: LossFn) -> LossFn:
+    """The loss function without the weights."""
+    return loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
+
+
 def _own_form(model, loss_fn, rows, key) -> LossForm | None:
     """What a loss function of the user's own returns; of the default it is known."""
-    own = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
-    if own is negative_log_prob:
+    if _of_rows(loss_fn) is negative_log_prob:
         return None
     model = nnx.clone(model)
     model.eval()
@@ -265,6 +272,7 @@ def _compile_train_steps(
     trainable,
     strategy,
     rows_move,
+    layout,
 ):
     model = nnx.clone(model)
     model.train()
@@ -278,6 +286,12 @@ def _compile_train_steps(
         config=config,
         strategy=strategy,
         rows_move=rows_move,
+        # log p of a row of a flow; of another model it may depend on the other rows.
+        rows_apart=(
+            isinstance(model, rn.GaussianizationFlow)
+            and _of_rows(loss_fn) is negative_log_prob
+        ),
+        layout=layout,
     )
     loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}
     settings = dataclasses.replace(config, **loop_only)

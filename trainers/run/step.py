@@ -13,6 +13,7 @@ from flax import nnx
 
 import rbig_nnx as rn
 from trainers.config import TrainConfig
+from trainers.placement import messages
 from trainers.placement.names import names_of
 from trainers.placement.strategy import Jit, Pmap
 from trainers.rows.weights import Weighted
@@ -145,6 +146,8 @@ def make_train_steps(
     config: TrainConfig,
     strategy: Jit | Pmap,
     rows_move: bool,
+    rows_apart: bool = False,
+    layout: TrainState | None = None,
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
     """Builds `(state, rows, factors, numbers, indices, count) -> (state, metrics, streak)`.
 
@@ -163,9 +166,14 @@ def make_train_steps(
       config: its `accumulate` counts.
       strategy: where rows and gradients lie.
       rows_move: whether a device may need rows that others hold.
+      rows_apart: whether the loss of a row depends on that row alone, as log p of a flow:
+        each device then works for itself, and one message brings the means together.
+      layout: the sharding of every array of the state; None on one device.
     """
     take = strategy.take if rows_move else strategy.take_own
+    variables, parts = layout and (layout.params, layout.rest), config.accumulate
     watched, seen = watch()
+    writes: list[bool] = []  # not empty once a loss wrote to what does not train
 
     def loss_of(params, rest, batch, key):
         # Without copies Dropout would count on a Variable of the outer trace.
@@ -178,10 +186,12 @@ def make_train_steps(
                 "`loss_fn` must return values of the same names in training and in"
                 f" evaluation; got {sorted(logged)} and {sorted(values)}."
             )
-        rest = written(model, trainable, params, rest)
-        return watched(jnp.mean(loss)), (rest, logged)
+        after = written(model, trainable, params, rest)
+        pairs = zip(*map(jax.tree.leaves, (rest, after)), strict=True)
+        writes.extend(True for old, new in pairs if old is not new)
+        return watched(jnp.mean(loss)), (after, logged)
 
-    def loss_and_grads(params, rest, batch, key):
+    def loss_and_grads(params, rest, key, batch):
         """Of the whole batch, in `accumulate` parts of equal size."""
         function = jax.value_and_grad(loss_of, has_aux=True)
         if config.accumulate == 1:
@@ -209,6 +219,18 @@ def make_train_steps(
         (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
         return rest, jax.tree.map(lambda leaf: leaf / config.accumulate, total)
 
+    def mean_loss_and_grads(params, rest, key, batch):
+        """As `loss_and_grads`, over all devices, each of which has all variables whole."""
+        params, whole = messages.whole((params, rest), variables)
+        if rows_apart and isinstance(strategy, Jit) and strategy.mesh is not None:
+            found = strategy.mean_of_rows(
+                lambda *args: loss_and_grads(*args)[1], parts, params, whole, key, batch
+            )
+            if not writes:
+                return rest, found
+        rest, found = loss_and_grads(params, whole, key, strategy.spread(batch, parts))
+        return rest, strategy.mean(found)
+
     def one_step(state, rows, factors, numbers, index):
         noise_key, loss_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
@@ -217,8 +239,7 @@ def make_train_steps(
         batch = _add_noise(batch, factors, noise_key, len(index), strategy.own_part)
 
         def at(params):
-            rest, found = loss_and_grads(params, state.rest, batch, loss_key)
-            return rest, strategy.mean(found)
+            return mean_loss_and_grads(params, state.rest, loss_key, batch)
 
         rest, (loss, logged, grads) = at(state.params)
         if not seen:
@@ -257,6 +278,7 @@ def make_train_steps(
             bad_streak=jnp.where(good, 0, state.bad_streak + 1),
             bad_steps=state.bad_steps + jnp.where(good, 0, 1),
         )
+        state = messages.in_place(state, layout)
         return state, (loss, norm, good, logged)
 
     def train_steps(state, rows, factors, numbers, indices, count):
@@ -282,11 +304,15 @@ def make_train_steps(
 
 
 def make_evaluate(
-    graphdef: Any, *, loss_fn: LossFn, metrics: Metrics = ()
+    graphdef: Any, *, loss_fn: LossFn, metrics: Metrics = (), layout: Any = None
 ) -> Callable[..., tuple[EvalMetrics, dict[str, Any]]]:
-    """Builds `(params, rest, batch, mask, key) -> (minus the loss, metrics by name)`."""
+    """Builds `(params, rest, batch, mask, key) -> (minus the loss, metrics by name)`.
+
+    `layout` is the sharding of every array of (params, rest), None on one device.
+    """
 
     def evaluate(params, rest, batch, mask, key):
+        params, rest = messages.whole((params, rest), layout)
         model = nnx.merge(graphdef, nnx.State(params), nnx.State(rest), copy=True)
         loss, _ = loss_and_values(loss_fn(model, batch, key))
         loss = jnp.broadcast_to(loss, mask.shape)

@@ -1,0 +1,1 @@
+"""What the compiler of TPUs makes of the programs; nothing runs."""
