@@ -2,6 +2,7 @@ from .checkpoints.format import CheckpointError as CheckpointError
 from .checkpoints.model import load_flow as load_flow
 from .checkpoints.model import restore as restore
 from .checkpoints.model import save as save
+from .command.html import report as report
 from .config import TrainConfig as TrainConfig
 from .estimators.density import FlowDensity as FlowDensity
 from .estimators.outliers import FlowOutlierDetector as FlowOutlierDetector

@@ -30,7 +30,7 @@ File = Annotated[pathlib.Path, Positional, arg(metavar="FILE", help_behavior_hin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(settings.FitFile):
+class Fit(settings.FitFile, settings.Page):
     """Fit a density to the rows of a table, and judge it on rows it has not seen.
 
     FILE is .csv, .tsv, .txt, .npy, .npz or .parquet, also with .gz or .zst behind, or - for
@@ -40,6 +40,7 @@ class Fit(settings.FitFile):
     """
 
     file: File  # the table
+    html: bool = True  # write a page with pictures, report.html, into the run's folder
     # YAML with these settings; options override it
     config: Annotated[
         pathlib.Path | None, arg(metavar="FILE", help_behavior_hint="")
@@ -51,7 +52,9 @@ class Fit(settings.FitFile):
         with _progress(enabled=not self.quiet) as progress:
             from trainers.command import fit_file
 
-            report = fit_file.run(self.file, self, printer, progress)
+            report = fit_file.run(
+                self.file, self, printer, progress, html=self.html, rows=self.rows
+            )
         return INTERRUPTED if report is None else 0
 
 
@@ -123,17 +126,28 @@ class Sample(settings.Job):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(settings.Page):
     """Print the verdict of a finished fit: scores of test rows in nats, kinds, notes.
 
-    Example: rbig-nnx report runs/rows-1a2b3c4d --json
+    Example: rbig-nnx report runs/rows-1a2b3c4d --html
     """
 
     run: Run  # folder of a finished fit
     json: settings.Switch = False  # for programs
+    # write the page with pictures, report.html in the folder, anew; its file must be there
+    html: settings.Switch = False
 
     def __call__(self) -> int:
         """Runs the command."""
+        if self.json and self.html:
+            raise ValueError("`json` and `html` must not both be given. Take one.")
+        if not self.rows and not self.html:
+            raise ValueError("`no-rows` is of the page: give --html too.")
+        if self.html:
+            from trainers.command import html
+
+            Printer().result(f"Page: {html.report(self.run, rows=self.rows)}")
+            return 0
         from trainers.command import reports
 
         reports.show(self.run, Printer(), as_json=self.json)

@@ -6,12 +6,13 @@ import importlib.metadata
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from rbig_nnx import WarmStartReport
+from rbig_nnx import WarmStartReport, output_kernel_magnitudes
 from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
 from trainers.command.output import Printer
@@ -36,7 +37,13 @@ _VERSIONS = ("rbig-nnx", "jax", "flax", "numpy", "scikit-learn")
 
 
 def run(
-    path: pathlib.Path, settings: FitFile, printer: Printer, progress: Progress
+    path: pathlib.Path,
+    settings: FitFile,
+    printer: Printer,
+    progress: Progress,
+    *,
+    html: bool = False,
+    rows: bool = True,
 ) -> dict[str, Any] | None:
     """Reads, splits, warm-starts, trains and saves; prints the verdict.
 
@@ -45,6 +52,8 @@ def run(
       settings: what to fit and how.
       printer: where lines and tables go.
       progress: is told of the phases.
+      html: whether the page is written too.
+      rows: whether it shows single rows.
 
     Returns:
       The report that is also written as JSON; None where a signal ended the run before.
@@ -68,7 +77,25 @@ def run(
     if sys.stderr.isatty():  # elsewhere what is refused is one line
         progress.phase(f"reading {source.name}")
     table = open_table(source, settings, printer)
-    return _fit(table, path, settings, workdir, found, identity, progress, printer)
+    done = _fit(table, path, settings, workdir, found, identity, progress, printer)
+    if done is None:
+        return None
+    report, model = done
+    if html:
+        _page(workdir, report, model, table, printer, progress, rows=rows)
+    show_fit(report, workdir, printer)
+    return report
+
+
+def _page(workdir, report, model, table, printer, progress, *, rows):
+    """The page, or the line that says what it lacks."""
+    from trainers.command.html import write
+
+    progress.phase("page")
+    try:
+        write(workdir / runs.PAGE, report, model, table, rows=rows)
+    except ImportError as error:
+        printer.line(f"No report.html: {error} Or give --no-html.")
 
 
 def _tails(about: WarmStartReport) -> str:
@@ -189,6 +216,9 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             for c in done.candidates
         ],
         "warm_start": {k: found.about[k] for k in ("log_prob", "layers")},
+        "history": _curves(result.history),
+        "kernels": output_kernel_magnitudes(result.model),
+        "command": settings.command(path),
         "seconds": {
             "warm_start": found.about["seconds"],
             "compile": sum(run.compile_seconds for run in done.runs),
@@ -200,8 +230,13 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     report["unit"] = verdict.units(report["kinds"])
     report["verdict"] = verdict.sentences(report)
     runs.write_report(workdir, report)
-    show_fit(report, workdir, printer)
-    return report
+    return report, model
+
+
+def _curves(history: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Scores over steps and seconds, as JSON."""
+    names = [name for name in ("step", "seconds", *PARTS) if name in history]
+    return {name: [verdict.finite(v) for v in history[name]] for name in names}
 
 
 def _judged(

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table as RichTable
 
-from trainers.checkpoints.identity import file_digest
 from trainers.command import fit_file
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile
 from trainers.command.steps import runs, verdict
-from trainers.command.steps.entrance import Table, open_table
+from trainers.command.steps.entrance import Table
 from trainers.command.steps.pairs import Densities
+from trainers.command.steps.reopening import reopened
 from trainers.paths import placed, write_whole
 from trainers.run.progress import Progress
-from trainers.tables.checks import InputError
-from trainers.tables.files.sources import find
 
 _PAIRED = 40  # columns, of which every pair is looked at
 _SHOWN = 20  # pairs in the table
@@ -60,17 +58,9 @@ def run(
         told = Printer(quiet=settings.quiet, silent=as_json)
         if fit_file.run(path, settings, told, progress) is None:
             return None
-    report = runs.read_report(folder)
-    path = pathlib.Path(report["path"])
-    if not path.is_file() or file_digest(path) != report["digest"]:
-        raise InputError(
-            f"RUN must have its file as it was, to judge on its test rows; {path} is"
-            " gone or has changed. Give the file instead."
-        )
-    opened = runs.Run.open(folder)
-    settings = FitFile.from_options(report["settings"])
-    table = open_table(find(path), settings, Printer(quiet=True, silent=True))
-    found = measured(table, opened.model, settings, progress)
+    again = reopened(folder, instead="Give the file instead.")
+    table = again.table
+    found = measured(table, again.run.model, again.settings, progress)
     write_whole(folder / FILE, json.dumps(found, indent=2, allow_nan=False) + "\n")
     if as_json:
         printer.result(json.dumps(found, indent=2))

@@ -17,7 +17,8 @@ def show_fit(report: Mapping[str, Any], run: Path, printer: Printer) -> None:
     printer.table(verdict.score_table(report))
     for sentence in report["verdict"]:
         printer.result(sentence)
-    printer.line(f"Model and report: {run}")
+    page = run / runs.PAGE
+    printer.line(f"Model and report: {run}{f'; page: {page}' if page.exists() else ''}")
 
 
 def show(run: Path, printer: Printer, *, as_json: bool = False) -> None:

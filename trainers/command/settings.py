@@ -5,6 +5,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -85,6 +86,13 @@ class Job:
     # show no progress and no tables: what was decided about the data, and the result
     quiet: Switch = False
     cache: bool = True  # keep compiled programs in the user's cache folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """What the page of a fit shows."""
+
+    rows: bool = True  # single rows, as points and the strangest in a table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,6 +204,15 @@ class FitFile(Reading, Job):
         for name, value in vars(self.train).items():
             values["seed" if name == "seed" else f"train.{name}"] = value
         return {option(name): value for name, value in values.items()}
+
+    def command(self, path: pathlib.Path) -> str:
+        """The line that fits a file so: what differs from the defaults."""
+        usual, words = FitFile().result_settings(), ["rbig-nnx", "fit", str(path)]
+        for name, value in self.result_settings().items():
+            if value != usual[name]:
+                many = isinstance(value, list | tuple)
+                words += [name, *map(str, value if many else [value])]
+        return shlex.join(words)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:

@@ -96,10 +96,18 @@ class TableFlow:
             found = self._by_rows(_inverse, z[: stop - start], own, size)
             yield self.schema.decode_frame(found)
 
-    def latent(self, table: Any, context: Any = None) -> np.ndarray:
-        """The rows in latent space, [n, width]; discrete values in the middle of cells."""
+    def latent(
+        self, table: Any, context: Any = None, *, seed: int | None = None
+    ) -> np.ndarray:
+        """The rows in latent space, [n, width].
+
+        Discrete values lie in the middle of their cells; with a seed at random in them.
+        """
         frame = self.schema.matched(table)
-        ((rows, _),) = self.schema.encodings(frame, 1)
+        if seed is None:
+            ((rows, _),) = self.schema.encodings(frame, 1)
+        else:
+            rows = self.schema.encode(frame, seed=seed).rows
         return self._by_rows(_forward, rows, self._given(context, len(frame)))
 
     def of_latent(self, z: np.ndarray, context: Any = None) -> Frame:

@@ -21,6 +21,7 @@ QUICK = (
         "--train.eval-every",
         "10",
     ),
+    "--no-html",  # some seconds
 )
 
 

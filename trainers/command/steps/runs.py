@@ -20,6 +20,7 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Frame
 
 REPORT = "report.json"
+PAGE = "report.html"
 _KEY = "fit"  # of what is kept with the flow
 # Probabilities at which log p of the training rows is remembered.
 _AT = np.unique(np.concatenate([np.linspace(0, 1, 101), np.geomspace(1e-4, 0.5, 60)]))
