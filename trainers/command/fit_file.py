@@ -126,7 +126,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     decide = functools.partial(
         settings_for,
         table.sizes["train"],
-        table.width,
+        train.width,
         asked=settings.asked(),
     )
     chosen = decide(budget=budget)

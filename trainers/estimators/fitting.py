@@ -12,6 +12,7 @@ from flax import nnx
 import rbig_nnx
 from trainers.config import TrainConfig
 from trainers.estimators.settings import VALID_ROWS, Architecture, Settings
+from trainers.rows.files import RowFiles
 from trainers.run.loop import FitResult
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
@@ -28,16 +29,22 @@ class EncodedTable:
     """Rows of a table as a flow takes them.
 
     Attributes:
-      rows: float32, [n, d].
+      rows: float32, [n, d]; or `RowFiles`, of a table larger than memory.
       log_det: what log p of a row gains from the encoding, [n].
       context: float32, [n, c], or None.
       weights: of the rows, [n], or None.
     """
 
-    rows: np.ndarray
+    rows: np.ndarray | RowFiles
     log_det: np.ndarray
     context: np.ndarray | None = None
     weights: np.ndarray | None = None
+
+    @property
+    def width(self) -> int:
+        """Encoded columns."""
+        rows = self.rows
+        return rows.num_features if isinstance(rows, RowFiles) else rows.shape[1]
 
     @classmethod
     def of(
@@ -140,7 +147,7 @@ def _rival(
     A map of the radius where, alone, it has more than `least` on the rows that its fit leaves
     out, and more than maps of the columns' tails: a moment's work beside a start.
     """
-    d = train.rows.shape[1]
+    d = train.width
     tails = "tails" if architecture.tails is None else None
     if architecture.radial is not None or not architecture.whiten or d < 2:
         return tails
@@ -186,7 +193,7 @@ def _flow(
     radial: bool,
     seed: int,
 ) -> rbig_nnx.GaussianizationFlow:
-    d = train.rows.shape[1]
+    d = train.width
     return rbig_nnx.coupling_flow(
         d,
         architecture.num_blocks,
