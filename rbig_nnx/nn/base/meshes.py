@@ -114,12 +114,14 @@ def automatic_axes(model: Any) -> Iterator[None]:
         }
         if where:
             nnx.update(model, on_meshes(state, automatic_mesh))
-        yield
-        if where:
-            back = jax.tree_util.tree_map_with_path(
-                lambda path, a: _put(a, where.get(path)), nnx.state(model)
-            )
-            nnx.update(model, back)
+        try:
+            yield
+        finally:
+            if where:
+                back = jax.tree_util.tree_map_with_path(
+                    lambda path, a: _put(a, where.get(path)), nnx.state(model)
+                )
+                nnx.update(model, back)
 
 
 def _put(a: Any, where: Any) -> Any:
