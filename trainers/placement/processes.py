@@ -32,7 +32,7 @@ def together(
             result = action()
         except Exception as found:  # whatever it is, the others must not wait for it
             failed = found
-    words = "" if failed is None else str(failed) or type(failed).__name__
+    words = "" if failed is None else str(failed) or repr(failed)
     told = np.zeros(_MOST, np.uint8)
     text = words.encode()[:_MOST]
     told[: len(text)] = np.frombuffer(text, np.uint8)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from trainers.placement import sharding
+from trainers.placement.processes import together
 from trainers.rows import memory
 from trainers.tables.checks import InputError, shown
 from trainers.tables.files.sources import in_bucket
@@ -57,25 +58,10 @@ class Placed(NamedTuple):
 def in_all(call: Callable[[], T]) -> T:
     """The value of a call in this process; what is raised in one is raised in all.
 
-    A process that raised alone would leave the others waiting for it.
-
     Raises:
       InputError: another process raised; its number and what it said.
     """
-    if jax.process_count() == 1:
-        return call()
-    value, error = None, None
-    try:
-        value = call()
-    except Exception as raised:
-        error = raised
-    told = texts("" if error is None else str(error) or repr(error))
-    if error is not None:
-        raise error
-    for number, text in enumerate(told):
-        if text:
-            raise InputError(f"in process {number}: {text}")
-    return value  # pyright: ignore[reportReturnType]
+    return together(call, error=InputError)  # pyright: ignore[reportReturnType]
 
 
 def texts(text: str) -> list[str]:
