@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from trainers.paths import in_bucket
 from trainers.placement import sharding
 from trainers.placement.processes import together
 from trainers.rows import memory
 from trainers.tables.checks import InputError, shown
-from trainers.tables.files.sources import in_bucket
 
 T = TypeVar("T")
 _LOOKED_AT = 2**16  # bytes at both ends of a file, which tell it from others

@@ -18,7 +18,6 @@ from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import (
     Source,
     as_path,
-    exists,
     is_pattern,
     matching,
 )
@@ -161,7 +160,7 @@ def _files(path: Any) -> list[pathlib.Path]:
 def _open(
     path: pathlib.Path, columns: str | Sequence[str], drop: str | Sequence[str]
 ) -> Parts:
-    if not exists(path) or not path.is_file():
+    if not path.is_file():
         raise ValueError(f"`path` must be a file; {path} is not there.")
     if path.suffix not in (".npy", ".parquet"):
         raise ValueError(

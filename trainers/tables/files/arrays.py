@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from trainers.paths import in_bucket
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import of_array
-from trainers.tables.files.sources import Source, in_bucket
+from trainers.tables.files.sources import Source
 from trainers.tables.frame import ARRAY, Column, Frame
 
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trainers.paths import in_bucket
 from trainers.tables.arrow import frame_of_arrow, holds, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.files.sources import Source, in_bucket
+from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
 
 _INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")

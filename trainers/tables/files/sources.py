@@ -10,8 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from etils import epath
-
+from trainers.paths import Path, in_bucket, placed
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable
 from trainers.tables.frame import Frame
@@ -44,7 +43,7 @@ class Source:
     """
 
     name: str
-    path: pathlib.Path
+    path: Path
     kind: str
     compression: str | None = None
     tabs: bool = False
@@ -127,7 +126,7 @@ def find(path: Any) -> Source:
         return dataclasses.replace(found, notes=(note, *found.notes))
     path = as_path(path)
     name = repr(str(path))
-    if not exists(path):
+    if not path.exists():
         raise InputError(
             f"`path` must be an existing file, got {name}. Check the name and the folder."
         )
@@ -142,50 +141,35 @@ def find(path: Any) -> Source:
     )
 
 
-def as_path(path: Any) -> pathlib.Path:
-    """A path on this machine, or in a bucket ("gs://bucket/rows.npy")."""
-    if in_bucket(path):
-        return epath.Path(path)  # pyright: ignore[reportReturnType]
-    return pathlib.Path(path)
+def as_path(path: Any) -> Path:
+    """A path on this machine, or in a bucket ("gs://bucket/rows.npy").
+
+    Raises:
+      InputError: another address, or a bucket without the package that reads it.
+    """
+    try:
+        return placed(path)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
 
 
-def in_bucket(path: Any) -> bool:
-    """Whether a path names a place that is reached through a network."""
-    return "://" in str(path)
-
-
-def matching(pattern: str) -> list[pathlib.Path]:
+def matching(pattern: str) -> list[Path]:
     """The files that a pattern such as "gs://bucket/rows-*.npy" names, by name."""
     first = min(pattern.index(sign) for sign in _WILD if sign in pattern)
     folder = pattern[:first].rpartition("/")[0]
     rest = pattern[len(folder) :].lstrip("/")
     folder = as_path(folder or ("/" if pattern.startswith("/") else "."))
-    if not exists(folder):
+    if not folder.exists():
         return []
     return sorted(path for path in folder.glob(rest) if not path.is_dir())
 
 
 def is_pattern(path: Any) -> bool:
     """Whether a path is a pattern for several, and not the name of a file."""
-    return any(sign in str(path) for sign in _WILD) and not exists(as_path(path))
+    return any(sign in str(path) for sign in _WILD) and not as_path(path).exists()
 
 
-def exists(path: pathlib.Path) -> bool:
-    """Whether there is such a file or folder.
-
-    Raises:
-      InputError: a bucket, without the package that reads it.
-    """
-    try:
-        return path.exists()
-    except ImportError as error:
-        raise InputError(
-            f"{path} is in a bucket, and its files are read with a package that is not"
-            f" there: {error}. Install it (gcsfs for gs://, s3fs for s3://)."
-        ) from error
-
-
-def _stream(path: pathlib.Path, compression: str | None) -> Any:
+def _stream(path: Path, compression: str | None) -> Any:
     """The bytes of a file, decompressed, as a stream of pyarrow."""
     file = path.open("rb") if in_bucket(path) else str(path)
     return import_pyarrow().input_stream(file, compression=compression)
@@ -196,7 +180,7 @@ def suffixes_shown() -> str:
     return f"{', '.join(SUFFIXES)}, each also with {' or '.join(COMPRESSIONS)}"
 
 
-def _look(path: pathlib.Path, name: str, *, suffix: str | None, copy: Any = None):
+def _look(path: Path, name: str, *, suffix: str | None, copy: Any = None):
     """What kind of file it is; suffix None for standard input."""
     head = _head(path)
     if not head:
@@ -227,7 +211,7 @@ def _look(path: pathlib.Path, name: str, *, suffix: str | None, copy: Any = None
     return Source(name, path, kind, copy=copy)
 
 
-def _head(path: pathlib.Path, compression: str | None = None, name: str = "") -> bytes:
+def _head(path: Path, compression: str | None = None, name: str = "") -> bytes:
     if compression is None:
         with path.open("rb") as file:
             return file.read(8)
@@ -240,7 +224,7 @@ def _head(path: pathlib.Path, compression: str | None = None, name: str = "") ->
         ) from error
 
 
-def _unpacked(path: pathlib.Path, compression: str, name: str) -> "_Copy":
+def _unpacked(path: Path, compression: str, name: str) -> "_Copy":
     """A temporary copy without compression: these formats are read at any place."""
     try:
         with _stream(path, compression) as file:
