@@ -20,7 +20,7 @@ LIBRARY = {
 TRAINERS = {
     "CheckpointError", "FitResult", "FlowDensity", "FlowOutlierDetector", "RowFiles", "Schema",
     "TrainConfig", "Trainer", "fit",
-    "load_flow", "restore", "save",
+    "load_flow", "report", "restore", "save",
 }  # fmt: skip
 BIJECTORS = {
     "Coupling", "Householder", "Linear", "MixtureGaussianization",

@@ -127,12 +127,12 @@ def marginal(view: View, title: str = "") -> Picture:
 
 def pairs(views: Sequence[View]) -> Picture:
     """Each pair of columns: the data below the diagonal, what was drawn above it."""
-    count = len(views)
+    count, points = len(views), min(len(views[0].data), _POINTS)  # as many of both
     scaled = [
-        [_unit(v, x[:_POINTS], seed) for x in (v.data, v.drawn)]
+        [_unit(v, x[:points], seed) for x in (v.data, v.drawn)]
         for seed, v in enumerate(views)
     ]
-    size = float(np.clip(60 / np.sqrt(len(scaled[0][0])), 1.2, 4))  # points of an inch
+    size = float(np.clip(40 / np.sqrt(points), 1.2, 4))  # points of an inch
 
     def draw(ax: Any):
         for i in range(count):
