@@ -142,7 +142,7 @@ class Report(settings.Page):
         if self.json and self.html:
             raise ValueError("`json` and `html` must not both be given. Take one.")
         if not self.rows and not self.html:
-            raise ValueError("`no-rows` is of the page: give --html too.")
+            raise ValueError("--no-rows is of the page: give --html too.")
         if self.html:
             from trainers.command import html
 

@@ -1,8 +1,9 @@
 """The pictures of a page, each with how to read it and what it shows in words."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,10 +181,11 @@ def slices(given: View, modelled: Sequence[View], most: int = 3) -> list[Picture
     """
     shown = sorted(modelled, key=lambda v: -dependence(given, v))[:most]
     result = []
-    for name, rows in _parts(given, most):
+    for name, holds in _parts(given, most):
+        rows, drawn_rows = holds(given.data), holds(given.drawn)
         for view in shown:
             part = dataclasses.replace(
-                view, data=view.data[rows], drawn=view.drawn[rows]
+                view, data=view.data[rows], drawn=view.drawn[drawn_rows]
             )
             picture = marginal(part, f"{view.name} | {name}")
             alt = f"Given {name}, {rows.sum()} rows: {picture.alt}"
@@ -251,20 +253,23 @@ def density_levels(subject: Subject) -> Picture:
     return Picture(drawn(draw, 3.9, 2.9), alt, caption)
 
 
-def _parts(given: View, most: int) -> list[tuple[str, np.ndarray]]:
-    """Slices of a given column: what they are called and their rows."""
-    x = given.data
+def _parts(given: View, most: int) -> list[tuple[str, Callable]]:
+    """Slices of a given column: what they are called, and which of its values they hold."""
     if given.levels:
-        counts = np.bincount(given.bins(x), minlength=len(given.levels))
+        counts = np.bincount(given.bins(given.data), minlength=len(given.levels))
         found = np.argsort(-counts, kind="stable")[:most]
         return [
-            (f"{given.name} = {given.levels[i]}", x == i) for i in found if counts[i]
+            (f"{given.name} = {given.levels[i]}", functools.partial(np.equal, i))
+            for i in found
+            if counts[i]
         ]
-    ends = np.quantile(x, np.linspace(0, 1, most + 1))
-    parts = itertools.pairwise(ends)
+    ends = np.quantile(given.data, np.linspace(0, 1, most + 1))
     return [
-        (f"{given.name} {given.text(a)} to {given.text(b)}", (x >= a) & (x <= b))
-        for a, b in parts
+        (
+            f"{given.name} {given.text(low)} to {given.text(high)}",
+            lambda x, low=low, high=high: (x >= low) & (x <= high),
+        )
+        for low, high in itertools.pairwise(ends)
     ]
 
 

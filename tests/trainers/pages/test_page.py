@@ -1,5 +1,4 @@
 import html.parser
-import re
 import sys
 
 import numpy as np
@@ -12,6 +11,8 @@ from trainers.command.steps.reopening import reopened
 from trainers.pages.strange import strangest
 from trainers.pages.subject import Subject
 
+SMALL = {"num_steps": 20, "num_blocks": 1, "num_components": 2, "hidden": (8,)}
+SMALL |= {"rotation": "pca", "tails": False, "radial": False}
 VOID = {"meta", "link", "br", "path", "use"}
 
 
@@ -112,7 +113,7 @@ def density():
     x = random.normal(size=(500, 3))
     x[:, 1] = x[:, 0] + 0.1 * x[:, 1]
     table = pd.DataFrame(x, columns=["a", "<b> & $c$", "far"])
-    return trainers.FlowDensity(num_steps=20).fit(table[:400]), table[400:]
+    return trainers.FlowDensity(**SMALL).fit(table[:400]), table[400:]
 
 
 def test_page_of_an_estimator_with_names_that_are_markup(density, tmp_path):
@@ -148,13 +149,9 @@ def test_strange_value_is_to_blame(density):
     assert found[7].rank < 0.05
 
 
-def test_without_the_extra_fit_says_so(monkeypatch, tmp_path):
+def test_without_the_extra_the_page_names_it(monkeypatch, density, tmp_path):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    file = tmp_path / "shop.csv"
-    file.write_text("\n".join(mixed_lines(100)) + "\n")
-    options = (o for o in QUICK if o != "--no-html")
-    ended = command("fit", file, "--workdir", tmp_path / "run", *options)
-    assert ended.code == 0, ended.err
-    said = re.sub(r"\s+", " ", ended.out)
-    assert "No report.html: the page needs jinja2" in said
-    assert "pip install 'rbig-nnx[plot]'" in said
+    with pytest.raises(
+        ImportError, match=r"needs jinja2.*pip install 'rbig-nnx\[plot\]'"
+    ):
+        trainers.report(*density, tmp_path / "page.html")
