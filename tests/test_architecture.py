@@ -36,7 +36,8 @@ RANKS = {
     "trainers.run": 9,
     "trainers.trainer": 10,
     "trainers.estimators": 11,
-    "trainers.command": 12,
+    "trainers.pages": 12,
+    "trainers.command": 13,
 }
 
 

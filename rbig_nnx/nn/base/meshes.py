@@ -71,6 +71,9 @@ def on_meshes(tree: Any, other: Callable[[Mesh], Mesh]) -> Any:
       other: gives the mesh that takes the place of one.
     """
 
+    if isinstance(tree, dict):  # whose order `jax.tree.map` would change
+        return {name: on_meshes(branch, other) for name, branch in tree.items()}
+
     def one(a):
         where = a.sharding if _is_concrete(a) else None
         if not isinstance(where, NamedSharding) or other(where.mesh) == where.mesh:
