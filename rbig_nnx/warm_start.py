@@ -151,8 +151,10 @@ def warm_start(
     check_untraced(model, x=x, context=context, weights=weights, key=key)
     model = nnx.clone(model)
     with meshes.automatic_axes(model):
-        given = x, context, weights, key
-        x, context, weights, key = meshes.on_meshes(given, meshes.automatic_mesh)
+        x, context, weights, key = (
+            meshes.on_meshes(given, meshes.automatic_mesh)
+            for given in (x, context, weights, key)
+        )
         chosen = targets(model, flows, x, context, weights)
         axes = [leading_axes(target.flow) for target in chosen]
         if backend == "sklearn" and any(axes):
