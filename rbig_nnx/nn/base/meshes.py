@@ -70,7 +70,6 @@ def on_meshes(tree: Any, other: Callable[[Mesh], Mesh]) -> Any:
       tree: of anything; what is no array on a mesh stays as it is.
       other: gives the mesh that takes the place of one.
     """
-
     if isinstance(tree, dict):  # whose order `jax.tree.map` would change
         return {name: on_meshes(branch, other) for name, branch in tree.items()}
 
