@@ -76,7 +76,7 @@ def training_step(
     model.train()
     batch = size.rows_a_chip * mesh.size
     config = TrainConfig(batch_size=batch)
-    strategy = Jit(mesh)
+    strategy = Jit(mesh, ("data",))
     everywhere, by_row = _places(mesh)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)

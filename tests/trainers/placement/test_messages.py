@@ -86,11 +86,11 @@ def test_one_argument_spreads_parameters_and_moments():
 
 def test_an_axis_that_the_mesh_has_not_is_told():
     with pytest.raises(ValueError, match=r"`partition` must name an axis.*'fsdp'"):
-        fully_sharded({}, prepare_mesh(mesh_of(8)), "fsdp")
+        fully_sharded({}, prepare_mesh(mesh_of(8))[0], "fsdp")
 
 
 def test_arrays_in_parts_become_whole_in_one_message():
-    mesh = prepare_mesh(mesh_of(4, 2))
+    mesh, _ = prepare_mesh(mesh_of(4, 2))
     specs = [
         PartitionSpec("model"),
         PartitionSpec(None, "model"),

@@ -132,7 +132,7 @@ def test_what_a_step_cannot_carry_is_named(name):
 
 def test_copies_of_what_is_not_written_keep_their_bits():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:7]), ("data",))
-    strategy = Pmap(mesh)
+    strategy = Pmap(mesh, ("data",))
     kept = np.float32([0.1, 1 / 3, 1e30, -np.inf, np.nan])
 
     def settled(kept, own):
