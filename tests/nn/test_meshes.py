@@ -88,6 +88,7 @@ def test_a_step_of_the_users_own_moves_a_flow_from_outside_of_the_mesh():
     assert np.isfinite(moved.log_prob(X, C)).all()
 
 
+@pytest.mark.slow
 def test_a_warm_start_leaves_arrays_where_they_are():
     x = np.random.default_rng(2).normal(size=(64, 2)).astype(np.float32) ** 3
     flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))

@@ -45,7 +45,8 @@ def report(
     Example:
       >>> import tempfile, pathlib, numpy as np, trainers
       >>> x = np.random.default_rng(0).normal(size=(400, 2))
-      >>> density = trainers.FlowDensity(num_blocks=1, num_steps=5).fit(x[:300])
+      >>> small = {"num_blocks": 1, "num_components": 2, "rotation": "pca"}
+      >>> density = trainers.FlowDensity(num_steps=5, tails=False, **small).fit(x[:300])
       >>> path = pathlib.Path(tempfile.mkdtemp(), "density.html")
       >>> print(trainers.report(density, x[300:], path).name)
       density.html

@@ -124,6 +124,7 @@ def flip(step):
             file.write_bytes(bytes(content))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_its_damaged_step_and_on_another_layout(bucket, tmp_path):
     def stop(step, model):
         if step == 8:

@@ -83,6 +83,7 @@ def test_one_column_has_nothing_to_whiten(tables):
     assert "Whiten" not in layers(tables["one"], tails=False, radial=False)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     compilation.forget()
     train, valid = split(tables["normal"], 0.1, 0)
