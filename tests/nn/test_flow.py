@@ -20,6 +20,7 @@ def flow_of(num_features, context_features=0, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_features", "context_features"),
     [

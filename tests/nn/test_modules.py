@@ -197,6 +197,7 @@ def test_an_adapter_that_starts_at_zero_is_made_constant():
     )
 
 
+@pytest.mark.slow
 def test_a_warm_start_keeps_what_networks_write():
     rows = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
     for kind in ("batch norm", "dropout"):

@@ -192,6 +192,7 @@ def test_sixteen_bits():
     assert_same_density(computed, widened(computed, num_components=3, hidden=(8,)))
 
 
+@pytest.mark.slow
 def test_what_was_added_has_a_gradient():
     flow = build()
     wide = widened(flow, **EVERYTHING)

@@ -107,6 +107,7 @@ def test_the_fitted_file_is_never_written_over(mixed):
     assert mixed.file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_columns_that_are_no_part_of_the_model_are_named(tmp_path):
     file, run = tmp_path / "names.csv", tmp_path / "run"
     numbers = np.random.default_rng(0).normal(size=(60, 2))

@@ -58,6 +58,7 @@ def density(mixed):
     return FlowDensity(**SMALL).fit(mixed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offset", "scale"),
     [
@@ -182,6 +183,7 @@ def test_copies_of_rows_are_weights():
     np.testing.assert_array_equal(one.score_samples(x), other.score_samples(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "num_seeds"), [(3, 1), *(slow(n, 3) for n in (2, 3, 5, 10, 20))]
 )
