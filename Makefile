@@ -18,6 +18,8 @@ STAMP := $(VENV)/.installed
 # Expanded in a recipe, when the environment has its interpreter.
 LOCK = constraints/$$($(BIN)/python -c 'import sys; \
   print("py311" if sys.version_info < (3, 12) else "py313")').txt
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
+  --constraint "$(LOCK)" --editable
 
 .PHONY: demo setup check test test-all bench bench-check bench-density bench-gpu \
   bench-gpu-wheels bench-tpu clean
@@ -25,9 +27,9 @@ LOCK = constraints/$$($(BIN)/python -c 'import sys; \
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
 
-setup: $(STAMP)
+setup: $(VENV)/.dev
 
-check: $(STAMP)
+check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -38,23 +40,21 @@ test: check
 test-all: check
 	$(BIN)/python -m pytest -m ""
 
-bench: $(STAMP) $(VENV)/.bench
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
-bench-check: $(STAMP) $(VENV)/.bench
+bench-check: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick --check
 
-bench-density: $(STAMP) $(VENV)/.bench
+bench-density: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.density $(ARGS)
 
-bench-tpu: $(STAMP) $(VENV)/.bench
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --editable '.[dev,bench,tpu]' --constraint "$(LOCK)"
+bench-tpu: $(VENV)/.tpu
 	$(BIN)/python -m benchmarks.tpu $(ARGS)
 
 PACK := .accelerator
 
-bench-gpu-wheels: $(STAMP) $(VENV)/.bench
+bench-gpu-wheels: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.accelerator.pack --folder $(PACK)
 
 # With the machine's own Python, which has jax: what is packed lies before it on the path.
@@ -67,9 +67,13 @@ bench-gpu:
 	PYTHONPATH=$(PACK)/site RBIG_NNX_TABLES=$(PACK) XLA_PYTHON_CLIENT_MEM_FRACTION=.92 \
 	  $(PYTHON) -m benchmarks.accelerator $(ARGS)
 
-$(VENV)/.bench: $(STAMP)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --editable '.[dev,bench]' --constraint "$(LOCK)"
+# What the demo does not need comes when something else is made.
+$(VENV)/.dev: EXTRAS = dev
+$(VENV)/.bench: EXTRAS = dev,bench
+$(VENV)/.tpu: EXTRAS = dev,bench,tpu
+$(VENV)/.dev $(VENV)/.bench $(VENV)/.tpu: $(STAMP)
+	@echo 'Installing what $(EXTRAS) needs (a minute or two)'
+	@$(INSTALL) '.[$(EXTRAS)]'
 	@touch $@
 
 # Without the stamp the environment is incomplete, so it is made anew.
@@ -78,12 +82,11 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	  echo 'rbig-nnx needs Python 3.11 or newer; `$(PYTHON)` is' \
 	    "$$($(PYTHON) --version 2>&1 || true)." \
 	    'Say which to use: make $(MAKECMDGOALS) PYTHON=python3.11' >&2; exit 1; }
-	@echo 'Installing rbig-nnx and its pinned dependencies into $(VENV) (a minute or two)'
+	@echo 'Installing rbig-nnx and its pinned dependencies into $(VENV) (a minute)'
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 	  echo 'The `venv` module of `$(PYTHON)` does not work;' \
 	    'on Debian and Ubuntu install the package python3-venv.' >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-	  --editable '.[dev]' --constraint "$(LOCK)"
+	@$(INSTALL) '.[plot]'
 	@touch $@
 
 clean:
