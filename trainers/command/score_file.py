@@ -12,7 +12,6 @@ from rich.table import Table
 
 from trainers.command.output import Printer
 from trainers.command.steps import verdict
-from trainers.command.steps.entrance import file_options
 from trainers.command.steps.holes import no_cell, with_missing
 from trainers.command.steps.runs import Run
 from trainers.placement.compilation import use_cache
@@ -45,7 +44,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             raise InputError(str(error).replace("`path`", "--out")) from None
     source = find(settings.file)
     file, chosen, notes = open_table(
-        source, settings.columns, settings.drop, **file_options(settings)
+        source, settings.columns, settings.drop, **settings.reading()
     )
     if settings.cache:
         use_cache()

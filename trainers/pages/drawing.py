@@ -6,8 +6,8 @@ and dark; those of Okabe and Ito are told apart by every eye.
 
 import dataclasses
 import io
-import itertools
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -54,9 +54,6 @@ class Picture:
     wide: bool = False
 
 
-_numbers = itertools.count()
-
-
 def drawn(
     draw: Callable[[Any], Any], width: float, height: float, dpi: int = 130
 ) -> str:
@@ -89,7 +86,7 @@ def _inlined(svg: str) -> str:
     svg = re.sub(
         r'(<svg [^>]*?) width="[\d.]+pt" height="[\d.]+pt"', r"\1", svg, count=1
     )
-    prefix = f"p{next(_numbers)}-"
+    prefix = f"p{zlib.crc32(svg.encode()):08x}-"
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}', svg)
     svg = svg.replace("url(#", f"url(#{prefix}")

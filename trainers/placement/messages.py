@@ -15,8 +15,7 @@ def mean_of_parts(tree: Any, axes: Axes) -> Any:
     """The mean over the devices of mesh axes, one all-reduce for each type. In `shard_map`."""
     leaves, structure = jax.tree.flatten(tree)
     result: list[Any] = [None] * len(leaves)
-    for (dtype,), own in _groups((leaf.dtype,) for leaf in leaves).items():
-        del dtype
+    for own in _groups(leaf.dtype for leaf in leaves).values():
         flat = jnp.concatenate([leaves[i].ravel() for i in own])
         start, mean = 0, jax.lax.pmean(flat, axes)
         for i in own:

@@ -47,8 +47,6 @@ def size_of(
       drop: those to leave out.
       options: those of `read_frame` for texts and archives.
     """
-    if "header" in options:
-        options["header_line"] = options.pop("header")
     file, names, _ = open_table(path, columns, drop, **options)
     return _FLOAT_BYTES * len(names) * file.about_rows()
 

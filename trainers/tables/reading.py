@@ -61,7 +61,7 @@ def read_frame(
       decimal comma (--decimal)
       >>> folder.cleanup()
     """
-    text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    text = {"sep": sep, "decimal": decimal, "header": header, "encoding": encoding}
     text["date_formats"] = date_formats
     file, names, notes = open_table(path, columns, drop, array=array, **text)
     frame = file.whole(names, limit)
@@ -118,7 +118,7 @@ def frames_of(
       [[1, 2], [4]]
       >>> folder.cleanup()
     """
-    text = {"sep": sep, "decimal": decimal, "header_line": header, "encoding": encoding}
+    text = {"sep": sep, "decimal": decimal, "header": header, "encoding": encoding}
     text["date_formats"] = date_formats
     file, names, notes = open_table(path, columns, drop, array=array, **text)
     return _frames(file, names, notes, rows)

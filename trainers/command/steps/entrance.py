@@ -9,7 +9,7 @@ import numpy as np
 
 from trainers.command.arguments import in_typed_words
 from trainers.command.output import Printer
-from trainers.command.settings import FitFile, Reading
+from trainers.command.settings import FitFile
 from trainers.command.steps.holes import no_cell, with_missing, without_holes
 from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.fitting import EncodedTable
@@ -80,7 +80,7 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     Raises:
       InputError: one line, for a table that cannot be fitted as it is.
     """
-    file = open_file(source, **file_options(settings))[0]
+    file = open_file(source, **settings.reading())[0]
     large = LargeFile(source, settings) if is_large(source, settings) else None
     frame = (
         dataclasses.replace(large.sample, notes=(large.note(source.name),))
@@ -271,9 +271,3 @@ def _split(
             f" rows with --valid-fraction {valid:g} and --test-fraction {test:g}."
         ) from None
     return dict(zip(PARTS, parts, strict=True))
-
-
-def file_options(settings: Reading) -> dict[str, Any]:
-    """The options of `opening.open_table`, which calls the header by its line."""
-    options = settings.reading()
-    return options | {"header_line": options.pop("header")}

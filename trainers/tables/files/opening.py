@@ -29,9 +29,10 @@ def open_table(
         for name, value in idle.items()
         if value is not None and name != "date_formats"
     ]:
-        option = {"header_line": "header"}.get(given[0], given[0])
-        kinds = ".npz files" if option == "array" else "tables in text"
-        raise InputError(f"--{option} is for {kinds}; got {source.name}. Leave it out.")
+        kinds = ".npz files" if given[0] == "array" else "tables in text"
+        raise InputError(
+            f"--{given[0]} is for {kinds}; got {source.name}. Leave it out."
+        )
     if source.kind == "text":
         file: TableFile = TextFile(source, **text)
     elif source.kind == "parquet":

@@ -30,7 +30,8 @@ class TextFile:
 
     Args:
       source: the file.
-      date_formats: of columns of dates, where they are not to be guessed.
+      header: number of the line that names the columns, or "none"; else it is guessed.
+      date_formats: of columns of dates, likewise.
       options: of `sniff`, likewise.
     """
 
@@ -40,10 +41,12 @@ class TextFile:
         self,
         source: Source,
         *,
+        header: int | str | None = None,
         date_formats: Mapping[str, str] | None = None,
         **options: Any,
     ):
         self.source = source
+        options["header_line"] = header
         self._date_formats = {
             n: form for n, form in (date_formats or {}).items() if form
         }
