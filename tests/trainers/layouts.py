@@ -9,6 +9,11 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.trainers.tiny import Tiny
 from trainers import TrainConfig
+from trainers.placement.strategy import make_strategy
+from trainers.rows.feed import ResidentFeed
+from trainers.rows.resident import ResidentRows
+from trainers.run.program import Program
+from trainers.run.step import negative_log_prob
 
 _RNG = np.random.default_rng(0)
 # 101 rows: they do not divide over the devices, the batches do.
@@ -45,6 +50,28 @@ LAYOUTS = {
     "4 data x 2 model": lambda: {"mesh": mesh_of(4, 2), "partition": SPLIT},
     "pmap on 8": lambda: {"mesh": mesh_of(8), "strategy": "pmap"},
 }
+
+
+def program_of(mesh, *, model=None, partition=(), rows=X, config=QUICK) -> Program:
+    """A program, of which the arrays and what was compiled can be looked at."""
+    strategy = make_strategy("jit", mesh)
+    resident = ResidentRows(rows, strategy.mesh)
+    return Program(
+        model or Tiny(),
+        ResidentFeed(
+            resident,
+            strategy,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            strata=config.strata,
+        ),
+        {"train": rows},
+        config=config,
+        strategy=strategy,
+        partition=partition,
+        loss_fn=negative_log_prob,
+        trainable=nnx.Param,
+    )
 
 
 def assert_same_run(one, other, **tolerance):

@@ -7,22 +7,16 @@ import re
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 import rbig_nnx as rn
 from tests.nn.users import network, one_layer
 from tests.slow import slow
-from tests.trainers.layouts import QUICK, SPLIT, STRATA, X, flow, mesh_of
+from tests.trainers.layouts import QUICK, SPLIT, STRATA, X, flow, mesh_of, program_of
 from trainers import fit
 from trainers.placement import messages
 from trainers.placement.fully_sharded import fully_sharded
 from trainers.placement.sharding import prepare_mesh
-from trainers.placement.strategy import make_strategy
-from trainers.rows.feed import ResidentFeed
-from trainers.rows.resident import ResidentRows
-from trainers.run.program import Program
-from trainers.run.step import negative_log_prob
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 
@@ -31,22 +25,6 @@ KINDS = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
 
 def counts(text):
     return collections.Counter(re.findall(rf" ({KINDS})(?:-start)?\(", text))
-
-
-def program(model, mesh, *, partition=(), config=QUICK):
-    strategy = make_strategy("jit", mesh)
-    rows = ResidentRows(X, strategy.mesh)
-    feed = ResidentFeed(rows, strategy, batch_size=16, seed=0, strata=config.strata)
-    return Program(
-        model,
-        feed,
-        {"train": X},
-        config=config,
-        strategy=strategy,
-        partition=partition,
-        loss_fn=negative_log_prob,
-        trainable=nnx.Param,
-    )
 
 
 @pytest.mark.parametrize(
@@ -67,14 +45,14 @@ def program(model, mesh, *, partition=(), config=QUICK):
 def test_a_step_sends_one_message_of_a_kind_at_any_depth(
     num_blocks, shape, partition, config, wanted
 ):
-    step = program(
-        flow(num_blocks), mesh_of(*shape), partition=partition, config=config
-    )
+    mesh, model = mesh_of(*shape), flow(num_blocks)
+    step = program_of(mesh, model=model, partition=partition, config=config)
     assert counts(step._train_steps.wait().as_text()) == wanted
 
 
 def test_one_argument_spreads_parameters_and_moments():
-    step = program(flow(hidden=(64, 64)), mesh_of(8), partition="data", config=STRATA)
+    model = flow(hidden=(64, 64))
+    step = program_of(mesh_of(8), model=model, partition="data", config=STRATA)
     assert counts(step._train_steps.wait().as_text()) == {
         "all-reduce": 1,
         "all-gather": 1,

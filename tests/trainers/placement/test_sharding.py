@@ -21,6 +21,7 @@ from tests.trainers.layouts import (
     assert_same_run,
     flow,
     mesh_of,
+    program_of,
 )
 from tests.trainers.tiny import Tiny
 from trainers import TrainConfig, fit
@@ -30,8 +31,6 @@ from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.memory import EpochOrder
 from trainers.rows.resident import ResidentRows
 from trainers.rows.sources import as_source
-from trainers.run.program import Program
-from trainers.run.step import negative_log_prob
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 
@@ -72,28 +71,6 @@ def test_a_file_gives_every_layout_the_batches_of_one_device(layout, tmp_path):
     assert_same_run(one.history, many.history, rtol=2e-5, atol=2e-5)
 
 
-def run(mesh, *, model=None, partition=(), rows=X, config=QUICK):
-    """A program, of which the arrays can be looked at."""
-    strategy = make_strategy("jit", mesh)
-    resident = ResidentRows(rows, strategy.mesh)
-    return Program(
-        model or Tiny(),
-        ResidentFeed(
-            resident,
-            strategy,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            strata=config.strata,
-        ),
-        {"train": rows},
-        config=config,
-        strategy=strategy,
-        partition=partition,
-        loss_fn=negative_log_prob,
-        trainable=nnx.Param,
-    )
-
-
 def specs(tree):
     """The partition of every array, by the end of its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -104,7 +81,7 @@ KERNEL = "['out']['kernel']"
 
 
 def test_moments_and_averages_lie_with_their_parameters():
-    program = run(mesh_of(4, 2), partition=SPLIT)
+    program = program_of(mesh_of(4, 2), partition=SPLIT)
     program.advance(0, 2)
     found = {k: v for k, v in specs(program.state).items() if k.endswith(KERNEL)}
     assert len(found) == 4  # the parameter, two moments of Adam, the average
@@ -118,13 +95,13 @@ def test_moments_and_averages_lie_with_their_parameters():
 def test_metadata_of_the_modules_spread_them_like_a_pattern(tiny_run):
     annotated = {"out_sharding": (None, "model"), "eager_sharding": False}
     model = Tiny(**annotated)
-    by_metadata = specs(run(mesh_of(4, 2), model=model).state.params)
-    assert by_metadata == specs(run(mesh_of(4, 2), partition=SPLIT).state.params)
+    by_metadata = specs(program_of(mesh_of(4, 2), model=model).state.params)
+    assert by_metadata == specs(program_of(mesh_of(4, 2), partition=SPLIT).state.params)
     # The same model on a mesh without that axis, and with a pattern that overrules.
-    assert set(specs(run(mesh_of(8), model=model).state.params).values()) == {
+    assert set(specs(program_of(mesh_of(8), model=model).state.params).values()) == {
         PartitionSpec()
     }
-    whole = run(mesh_of(4, 2), model=model, partition=(("*", ()),))
+    whole = program_of(mesh_of(4, 2), model=model, partition=(("*", ()),))
     assert set(specs(whole.state.params).values()) == {PartitionSpec()}
     many = fit(model, X, VALID, config=QUICK, mesh=mesh_of(4, 2))
     assert_same_run(tiny_run.history, many.history, rtol=2e-5)
@@ -158,7 +135,7 @@ def test_parameters_can_lie_over_the_data_axis_too(tiny_run):
 
 def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
     rows = np.zeros((8_003, 2), np.float32)
-    program = run(mesh_of(8), rows=rows)
+    program = program_of(mesh_of(8), rows=rows)
     held = {s.data.shape for s in program._feed._rows.addressable_shards}
     assert held == {(1_001, 2)}
     text = program._train_steps.wait().as_text()
@@ -167,7 +144,7 @@ def test_every_device_holds_its_part_of_the_rows_and_one_batch_moves():
 
 
 def test_rows_of_strata_stay_on_their_device():
-    text = run(mesh_of(8), config=STRATA)._train_steps.wait().as_text()
+    text = program_of(mesh_of(8), config=STRATA)._train_steps.wait().as_text()
     moves = ("reduce-scatter", "all-gather", "all-to-all", "collective-permute")
     assert not [name for name in moves if name in text]
     assert "all-reduce" in text  # of the gradients
