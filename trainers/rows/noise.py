@@ -1,4 +1,9 @@
-"""Noise shaped like the rows, which keeps a fit from following single ones."""
+"""From the moments of rows: noise shaped like them, and what Gaussians give them.
+
+The noise keeps a fit from following single rows.
+"""
+
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,15 +31,20 @@ def noise_factors(rows: memory.Rows, jitter: float) -> tuple[np.ndarray | None, 
       standard deviation for each element of rows of any other shape; None for no noise.
     """
     leaves = jax.tree.leaves(rows)
-    rows, weights = (
-        (rows.rows, rows.weights) if isinstance(rows, Weighted) else (rows, None)
-    )
-    x = rows[0] if isinstance(rows, tuple) else rows
+    x, weights = _features(rows)
     noisy = (
         jitter > 0 and isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
     )
     first = (jitter * _square_root(x, weights)).astype(x.dtype) if noisy else None
     return (first, *[None] * (len(leaves) - 1))
+
+
+def gaussian_log_prob(rows: memory.Rows) -> float:
+    """Mean log p in nats of rows [n, d] under Gaussians, one a column, of their moments."""
+    x, _ = _features(rows)
+    spread = np.std(np.asarray(x, np.float64), axis=0)
+    with np.errstate(divide="ignore"):  # a constant has no density
+        return float(-np.sum(0.5 * np.log(2 * np.pi * np.e) + np.log(spread)))
 
 
 def effective_rows(rows: memory.Rows, count: int | None) -> float | None:
@@ -45,6 +55,14 @@ def effective_rows(rows: memory.Rows, count: int | None) -> float | None:
     sums = sharding.gathered(np.array([weights.sum(), np.square(weights).sum()]))
     total, squares = sums.sum(axis=0)
     return total**2 / squares
+
+
+def _features(rows: memory.Rows) -> tuple[Any, np.ndarray | None]:
+    """The array that a density is of, and the weights of its rows."""
+    weights = None
+    if isinstance(rows, Weighted):
+        rows, weights = rows.rows, rows.weights
+    return rows[0] if isinstance(rows, tuple) else rows, weights
 
 
 def _square_root(x: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

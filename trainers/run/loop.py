@@ -26,6 +26,9 @@ from trainers.tables.checks import InputError
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
+_FAR = (
+    50.0  # nats below a Gaussian for each column, from which a model was never fitted
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,6 +182,8 @@ class Loop:
     def _about_scores(self, scores) -> str | None:
         """What is wrong with scores that cannot stand; others are warned of."""
         first = not self._history.records
+        if first:
+            self._warn_of_start(scores["train"])
         for name, score in scores.items():
             if name == "train" or not (np.isnan(score) or (first and score == -np.inf)):
                 continue
@@ -189,6 +194,19 @@ class Loop:
                 warnings.warn(told, RuntimeWarning, stacklevel=6)
         return None
 
+    def _warn_of_start(self, score: float):
+        """Says so where the model has not been fitted to such rows at all."""
+        plain = self._program.plain_score
+        if plain is not None and score < plain - _FAR:
+            warnings.warn(
+                f"`x_train` lies far from the model: at step 0 mean log p is {score:.4g},"
+                f" where a Gaussian for each column has {plain:.4g}. Fit the flow to the"
+                " rows first, with rbig_nnx.warm_start(model, x_train), or standardise"
+                " them; a fitted Standardize is the first layer of what is warm-started.",
+                UserWarning,
+                stacklevel=7,
+            )
+
     def _about_score(self, name: str, score: float) -> str:
         argument = "x_valid" if name == "valid" else f"monitor[{name!r}]"
         row = self._program.first_bad(name)
@@ -196,7 +214,7 @@ class Loop:
         return (
             f"`{argument}` must have a finite score (mean log p, or minus the mean loss);"
             f" at step {self._step} it is {score}{where}. Leave out what is extreme there;"
-            " if it is like the others, lower `learning_rate`."
+            " if it is like the others, lower the learning rate."
         )
 
     def _evaluate(self, scores, metrics, progress, writer, callback):
@@ -286,8 +304,8 @@ class Loop:
             warnings.warn(
                 f"training stopped at step {self._step}: the loss or its gradient was not"
                 f" finite for {self._config.max_bad_steps} steps in a row. The result"
-                " holds the last good parameters; lower `learning_rate` or look at the"
-                " data.",
+                " holds the last good parameters; lower the learning rate or look at the"
+                f" data.{self._program.noise_note}",
                 RuntimeWarning,
                 stacklevel=5,
             )

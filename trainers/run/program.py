@@ -18,7 +18,7 @@ from trainers.placement.names import Patterns
 from trainers.placement.strategy import Jit, Pmap
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
-from trainers.rows.noise import effective_rows, noise_factors
+from trainers.rows.noise import effective_rows, gaussian_log_prob, noise_factors
 from trainers.run.evaluation import Evaluation, LossForm, loss_form
 from trainers.run.history import check_columns
 from trainers.run.metrics import Metrics, TrainMetrics
@@ -81,6 +81,8 @@ class Program:
     Attributes:
       compile_seconds: from the call to the end of `wait`.
       values: names of what the loss function would like to see recorded.
+      noise_note: where its noise may take the rows out of the support of the flow.
+      plain_score: what Gaussians give the train rows, where a flow's log p is scored.
 
     Raises:
       ValueError: nothing in `model` matches `trainable`, or nothing that the loss depends
@@ -129,6 +131,9 @@ class Program:
             self._layout,
         )
         self._feed = feed
+        scores_density = _scores_density(model, loss_fn)
+        self.plain_score = gaussian_log_prob(feed.sample) if scores_density else None
+        self.noise_note = _noise_note(model, config.jitter) if scores_density else ""
         # Where nobody knows how many rows there are, there may be few.
         num_rows = effective_rows(feed.sample, feed.num_rows) or 1
         fewness = min(1, config.jitter_rows / num_rows)
@@ -252,6 +257,23 @@ def _of_rows(loss_fn: LossFn) -> LossFn:
     return loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
 
 
+def _scores_density(model: nnx.Module, loss_fn: LossFn) -> bool:
+    """Whether the loss is minus log p of a flow."""
+    is_flow = isinstance(model, rn.GaussianizationFlow)
+    return is_flow and _of_rows(loss_fn) is negative_log_prob
+
+
+def _noise_note(flow: rn.GaussianizationFlow, jitter: float) -> str:
+    """A sentence on layers that are not this library's, whose support may be bounded."""
+    first = type(flow.layers[0])
+    if not jitter or first.__module__.startswith("rbig_nnx."):
+        return ""
+    return (
+        f" If the first layer, {first.__name__}, is not defined for all numbers, turn off"
+        f" the noise that takes rows out of its support: `jitter`=0.0, not {jitter:g}."
+    )
+
+
 def _own_form(model, loss_fn, rows, key) -> LossForm | None:
     """What a loss function of the user's own returns; of the default it is known."""
     if _of_rows(loss_fn) is negative_log_prob:
@@ -286,11 +308,8 @@ def _compile_train_steps(
         config=config,
         strategy=strategy,
         rows_move=rows_move,
-        # log p of a row of a flow; of another model it may depend on the other rows.
-        rows_apart=(
-            isinstance(model, rn.GaussianizationFlow)
-            and _of_rows(loss_fn) is negative_log_prob
-        ),
+        # Of another model a row's loss may depend on the other rows.
+        rows_apart=_scores_density(model, loss_fn),
         layout=layout,
     )
     loop_only = {name: getattr(_DEFAULTS, name) for name in _LOOP_SETTINGS}

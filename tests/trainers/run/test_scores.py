@@ -3,12 +3,15 @@
 import dataclasses
 import warnings
 
+import distrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import rbig_nnx as rn
 from tests.slow import slow
-from tests.trainers.layouts import LAYOUTS, QUICK, VALID, X
+from tests.trainers.layouts import LAYOUTS, QUICK, VALID, X, flow
 from tests.trainers.tiny import Tiny
 from trainers import fit, restore
 
@@ -115,3 +118,26 @@ def test_a_run_that_never_had_a_finite_score_has_no_best_model(patience, tmp_pat
         for _ in range(2):  # a finished run gives it back
             with pytest.raises(ValueError, match=message):
                 fit(Tiny(), X, with_wild(VALID, 3), **options)
+
+
+def test_rows_far_from_a_flow_that_was_not_fitted_are_told():
+    x = np.random.default_rng(0).normal(1_000, 50, size=(200, 2)).astype(np.float32)
+    fresh = flow()
+    with pytest.warns(UserWarning, match=r"`x_train` lies far.*rbig_nnx.warm_start"):
+        fit(fresh, x, config=QUICK)
+    # What was fitted lies near, whatever the unit: warnings are errors here.
+    for scale in (1, 1e6):
+        warm, _ = rn.warm_start(fresh, x * scale, key=jax.random.key(0))
+        fit(warm, x * scale, config=QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:`x_train` lies far:UserWarning")
+def test_noise_that_leaves_the_support_of_a_first_layer_is_named():
+    x = np.random.default_rng(0).beta(0.5, 0.5, size=(256, 2)).astype(np.float32)
+    logit = distrax.Block(distrax.Inverse(distrax.Sigmoid()), 1)
+    bounded = rn.GaussianizationFlow([logit, *flow().layers], num_features=2)
+    config = dataclasses.replace(QUICK, num_steps=40, max_bad_steps=4)
+    with pytest.warns(RuntimeWarning, match=r"first layer, Block,.*`jitter`=0.0"):
+        assert fit(bounded, x, config=config).stop_reason == "non-finite"
+    still = dataclasses.replace(config, jitter=0.0)
+    assert fit(bounded, x, config=still).bad_steps == 0
