@@ -89,9 +89,12 @@ def move(path: Path, to: Path) -> None:
     """
     remove(to)
     if in_bucket(path):
-        files = _files(path)
-        files.copy(str(path), str(to), recursive=path.is_dir())
         look_again(path)
+        files, first = _files(path), _files(path)._strip_protocol(str(path))
+        for name in files.find(first):
+            files.copy(
+                name, f"{files._strip_protocol(str(to))}{name.removeprefix(first)}"
+            )
         files.rm(str(path), recursive=True)
     else:
         path.rename(to)

@@ -86,7 +86,7 @@ def open_manager(path: Path, *, keep: int) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,
         atomicity_options=_atomicity(path),
     )
-    return ocp.CheckpointManager(path, options=options)
+    return ocp.CheckpointManager(path, options=options, item_handlers=_handlers(path))
 
 
 def write_step(
@@ -122,7 +122,8 @@ def write_single(
       about: as of `write_step`.
     """
     _be_quiet()
-    handler, how = ocp.CompositeCheckpointHandler(), _atomicity(place)
+    handler = ocp.CompositeCheckpointHandler(**_handlers(place))
+    how = _atomicity(place)
     with ocp.Checkpointer(handler, atomicity_options=how) as checkpointer:
         checkpointer.save(place, args=_items(step, arrays, about))
 
@@ -140,22 +141,26 @@ def _items(step, arrays, about):
         **about,
     }
     # Orbax refuses empty arrays; their description is all there is to know.
-    filled = {n: _as_written(a) for n, a in arrays.items() if np.size(a)}
+    filled = {name: array for name, array in arrays.items() if np.size(array)}
     return ocp.args.Composite(
-        arrays=ocp.args.PyTreeSave(filled),  # in one transaction
+        arrays=ocp.args.PyTreeSave(filled),
         meta=ocp.args.JsonSave(meta | {"checksum": _json_checksum(meta)}),
     )
-
-
-def _as_written(array):
-    """JAX's array for one of NumPy's, which Orbax would write in a transaction of its own."""
-    exact = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
-    return jnp.asarray(array) if exact and jax.process_count() == 1 else array
 
 
 def _atomicity(path: Path) -> AtomicityOptions:
     mode = AtomicityMode.COMMIT_FILE if in_bucket(path) else AtomicityMode.AUTO
     return AtomicityOptions(mode=mode)
+
+
+def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
+    """What writes each item; in a bucket every array by itself.
+
+    Arrays in one database write its manifest again and again, each time in place of the one
+    that was read: a bucket that cannot tell which that was refuses.
+    """
+    arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=not in_bucket(path))
+    return {"arrays": arrays, "meta": ocp.JsonCheckpointHandler()}
 
 
 def _be_quiet():

@@ -26,7 +26,6 @@ from trainers.checkpoints.variables import (
     abstract_names,
     arrays_of,
     described,
-    leaves_of,
     with_arrays,
 )
 from trainers.paths import Path, in_bucket, located, move, remove
@@ -64,9 +63,7 @@ def save(
             " Restore or build it in full."
         )
     place = located(path)
-    alone = jax.process_count() == 1
-    arrays = leaves_of(model) if alone else arrays_of(model)
-    arrays = {f"model.{name}": array for name, array in arrays.items()}
+    arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
     number = of_first(together(lambda: _make_room(place, step), alone=True))
     together(lambda: _check_shared(place))
     about = about_model(model) | {"about": dict(about or {})}

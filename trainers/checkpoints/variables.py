@@ -20,20 +20,12 @@ def arrays_of(model: nnx.Module) -> dict[str, Any]:
 
     They are NumPy's, but for those that several processes hold parts of.
     """
-    return {
-        name: array
-        if is_held_together(array) and not array.is_fully_replicated
-        else on_host(array)
-        for name, array in leaves_of(model).items()
-    }
-
-
-def leaves_of(model: nnx.Module) -> dict[str, Any]:
-    """The same where they lie."""
-    return {
-        name: jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf
-        for name, leaf in _named_leaves(nnx.state(model))
-    }
+    arrays = {}
+    for name, leaf in _named_leaves(nnx.state(model)):
+        array = jax.random.key_data(leaf) if on_disk.is_key(leaf) else leaf
+        here = not is_held_together(array) or array.is_fully_replicated
+        arrays[name] = on_host(array) if here else array
+    return arrays
 
 
 def described(

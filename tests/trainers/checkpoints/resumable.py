@@ -1,8 +1,10 @@
-"""A run to be killed: `python -m tests.trainers.checkpoints.resumable FOLDER CACHE`.
+"""A run to be killed: `python -m tests.trainers.checkpoints.resumable FOLDER CACHE [EVERY]`,
+a checkpoint every so many steps.
 
 Ends with one line on standard output: a digest of the result's parameters and history.
 """
 
+import dataclasses
 import hashlib
 import sys
 
@@ -24,13 +26,14 @@ CONFIG = TrainConfig(
 )
 
 
-def main(workdir: str, cache: str) -> None:
+def main(workdir: str, cache: str, every: str = "20") -> None:
     """Trains, or goes on training, in `workdir`."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     rows = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
     flow = rn.coupling_flow(2, 1, num_components=2, hidden=(8,), rngs=nnx.Rngs(0))
-    result = fit(flow, rows[:300], rows[300:], config=CONFIG, workdir=workdir)
+    config = dataclasses.replace(CONFIG, checkpoint_every=int(every))
+    result = fit(flow, rows[:300], rows[300:], config=config, workdir=workdir)
     sys.stdout.write(f"{digest(workdir, flow, result)}\n")
 
 

@@ -18,7 +18,7 @@ _KINDS = ("after a checkpoint", "while it writes", "after a checkpoint", "any mo
 _LIMIT = 300  # seconds of one start
 
 
-def start(folder, cache):
+def start(folder, cache, every=CONFIG.checkpoint_every):
     return subprocess.Popen(
         [
             sys.executable,
@@ -26,6 +26,7 @@ def start(folder, cache):
             "tests.trainers.checkpoints.resumable",
             str(folder),
             str(cache),
+            str(every),
         ],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
