@@ -55,6 +55,7 @@ def plan(name: str, size: programs.Size) -> dict[str, Callable[[], Any]]:
         "training step, FSDP": lambda: train(mesh, partition="data"),
         "EM of a block": lambda: programs.expectation_maximisation(mesh, size),
         "sampling": lambda: programs.sampling(mesh, size),
+        "sampling, each chip alone": lambda: programs.sampling_apart(mesh, size),
         f"plain step, {OURS}": lambda: programs.plain_step(mesh, size, OURS),
         f"plain step, {NAIVE}": lambda: programs.plain_step(mesh, size, NAIVE),
     }

@@ -125,6 +125,25 @@ def sampling(mesh: Mesh, size: Size) -> jax.stages.Lowered:
     return lower(draw, args, out_shardings=by_row)
 
 
+def sampling_apart(mesh: Mesh, size: Size) -> jax.stages.Lowered:
+    """The same, each chip with a key of its own and for itself."""
+    graphdef, state = nnx.split(_flow(size))
+    everywhere, by_row = _places(mesh)
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(everywhere.spec, by_row.spec),
+        out_specs=by_row.spec,
+    )
+    def draw(state, keys):
+        flow = nnx.merge(graphdef, state, copy=True)
+        return flow.sample(keys[0], size.rows_a_chip)
+
+    keys = jax.random.split(jax.random.key(0), mesh.shape["data"])
+    return lower(draw, (_on(state, everywhere), _on(keys, by_row)))
+
+
 def expectation_maximisation(mesh: Mesh, size: Size) -> jax.stages.Lowered:
     """The warm start's EM of one block, which every chip does for itself."""
     everywhere, _ = _places(mesh)

@@ -135,9 +135,9 @@ def _solution(z, logits, means, log_scales, *, family, anchor_weight):
     mean = first / mass
     start = (1 - anchor_weight) * mean + z
     start = jnp.where((start > low) & (start < high), start, 0.5 * (low + high))
-    search = _Search(
-        start, low, high, jnp.full_like(z, jnp.inf), jnp.ones_like(z, bool)
-    )
+    # Like `start`, which varies over a mesh as the points or the parameters do.
+    last, moving = jnp.full_like(start, jnp.inf), jnp.ones_like(start, bool)
+    search = _Search(start, low, high, last, moving)
 
     def solve(search, z, mixtures):
         return _solve(search, z, mixtures, family, anchor_weight).x

@@ -152,7 +152,7 @@ def _run(
         return calling(apply, unit, carry)
 
     # Features lie first in memory, as couplings take them: see `masks`.
-    carry = x.T, jnp.zeros(x.shape[:-1], x.dtype)
+    carry = x.T, jnp.zeros_like(x[..., 0])  # which varies over a mesh as the rows do
     for run in runs[::order]:
         keeps = keep_all and _are_few(x, run)
         if run.num_blocks == 1 and not run.stacked:

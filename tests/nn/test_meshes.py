@@ -1,5 +1,7 @@
 """Flows under `jax.set_mesh` with the explicit axes that `jax.make_mesh` gives."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +47,27 @@ def test_rows_on_explicit_axes_give_the_numbers_of_one_device(name):
     spec = jax.typeof(many).sharding.spec
     assert "data" in spec
     assert many.shape[spec.index("data")] == len(X)
+
+
+@pytest.mark.parametrize("num_blocks", [1, slow(4)])
+def test_each_device_may_draw_for_itself(num_blocks):
+    flow, key = flow_of(num_blocks), jax.random.key(0)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    own, same = PartitionSpec("rows"), PartitionSpec()
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(own, own, same), out_specs=(own, own)
+    )
+    def draw(keys, c, key):
+        return flow.sample(keys[0], (), c), flow.sample(key, (), c)
+
+    keys = jax.random.split(key, 8)
+    apart, alike = jax.jit(draw)(keys, C, key)
+    parts = list(zip(keys, np.split(C, 8), strict=True))
+    by_hand = [flow.sample(k, (), c) for k, c in parts]
+    np.testing.assert_allclose(apart, np.concatenate(by_hand), atol=1e-5)
+    by_hand = [flow.sample(key, (), c) for _, c in parts]
+    np.testing.assert_allclose(alike, np.concatenate(by_hand), atol=1e-5)
 
 
 @pytest.mark.slow
