@@ -6,14 +6,23 @@ import zlib
 import jax
 import pytest
 
-# Read when JAX makes its CPU client, at the first array: no test module is loaded yet.
 _EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT_DEVICES}"
+# The default run compiles thousands of programs to run them once: a quarter less time.
+_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def pytest_configure(config):
-    """Shares compiled programs between the workers, and with the next run."""
+    """Sets flags of XLA; shares compiled programs between the workers and with the next run.
+
+    JAX reads the flags when it makes its CPU client, at the first array: no test module is
+    loaded yet. With slow tests programs are compiled as users compile them.
+    """
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    if "xla_force_host_platform_device_count" not in flags[0]:
+        flags.append(_EIGHT_DEVICES)
+    if config.option.markexpr == "not slow":
+        flags.append(_QUICKLY)
+    os.environ["XLA_FLAGS"] = " ".join(flags)
     folder = config.rootpath / ".pytest_cache" / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -17,6 +17,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from tests.slow import slow
 from tests.trainers.checkpoints.test_kill import finish, start
 from tests.trainers.command.conftest import QUICK as OPTIONS
 from tests.trainers.command.conftest import command, mixed_lines
@@ -73,7 +74,7 @@ def weights(model):
     return np.concatenate([np.ravel(a) for _, a in sorted(arrays_of(model).items())])
 
 
-@pytest.mark.parametrize("kind", [str, epath.Path, pathlib.Path])
+@pytest.mark.parametrize("kind", [slow(str), epath.Path, slow(pathlib.Path)])
 def test_a_model_is_replaced_by_a_whole_one(bucket, kind):
     place = kind(str(bucket))
     for blocks in (1, 2):
@@ -83,6 +84,7 @@ def test_a_model_is_replaced_by_a_whole_one(bucket, kind):
     assert len(list(bucket.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_earlier_model(bucket, monkeypatch):
     save(bucket, flow(num_blocks=2), step=1)
     whole = "trainers.checkpoints.model._replace_others"

@@ -14,7 +14,6 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from tests.slow import slow
 from tests.trainers.layouts import (
     MODELS,
     QUICK,
@@ -62,7 +61,8 @@ def results(processes, out):
     return [json.loads((out / f"result-{i}.json").read_text()) for i in range(2)]
 
 
-@pytest.mark.parametrize("model", ["tiny", slow("flow")])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["tiny", "flow"])
 def test_two_processes_feed_their_own_rows(model, tmp_path):
     processes = start(model, tmp_path)
     start_model = MODELS[model]()

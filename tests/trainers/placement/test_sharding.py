@@ -56,14 +56,14 @@ def test_every_layout_gives_the_losses_of_one_device(layout, one_device):
     )
 
 
-@pytest.mark.parametrize("layout", ["4 data x 2 model", "pmap on 8"])
+@pytest.mark.parametrize("layout", ["4 data x 2 model", slow("pmap on 8")])
 def test_strata_give_every_layout_the_batches_of_one_device(layout):
     one = fit(Tiny(), X, VALID, config=STRATA)
     many = fit(Tiny(), X, VALID, config=STRATA, **LAYOUTS[layout]())
     assert_same_run(one.history, many.history, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("layout", ["4 data x 2 model", "pmap on 8"])
+@pytest.mark.parametrize("layout", [slow("4 data x 2 model"), "pmap on 8"])
 def test_a_file_gives_every_layout_the_batches_of_one_device(layout, tmp_path):
     np.save(tmp_path / "x.npy", X)
     one = fit(Tiny(), tmp_path / "x.npy", VALID, config=QUICK)
@@ -196,6 +196,7 @@ def test_rows_of_every_type_are_exchanged_exactly():
         np.testing.assert_array_equal(leaf, rows[name][index])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [slow({}), {"strategy": "pmap"}])
 def test_few_rows_train_on_many_devices_by_the_default_batch(layout, capsys):
     config = TrainConfig(num_steps=2, eval_every=2)
@@ -260,7 +261,10 @@ def fit_poisoned(poison, *, accumulate=1, **layout):
     return fit(Tiny(), rows, loss_fn=poisoned_loss, config=config, **layout)
 
 
-@pytest.mark.parametrize("name", BAD_STEP_LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    ["4 data x 2 model", slow("one device, in parts"), slow("pmap on 8, in parts")],
+)
 def test_bad_steps_are_skipped_and_counted_in_every_layout(name):
     poison = np.arange(101) == 17
     batches = EpochOrder(101, 16, seed=0).indices(0, 24)
@@ -275,7 +279,10 @@ def test_bad_steps_are_skipped_and_counted_in_every_layout(name):
     )
 
 
-@pytest.mark.parametrize("name", BAD_STEP_LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    [slow("4 data x 2 model"), "one device, in parts", slow("pmap on 8, in parts")],
+)
 def test_too_many_bad_steps_stop_every_layout(name):
     with pytest.warns(RuntimeWarning, match="not finite for 3 steps in a row"):
         result = fit_poisoned(np.ones(101), **BAD_STEP_LAYOUTS[name]())

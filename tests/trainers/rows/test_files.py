@@ -116,6 +116,7 @@ def test_a_part_of_a_memory_map_is_that_part(tmp_path):
     assert as_source(mapped.astype(np.float64), seed=0) is None
 
 
+@pytest.mark.slow
 def test_another_file_is_another_run(tmp_path):
     flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
     config = TrainConfig(num_steps=4, batch_size=64, eval_every=2, eval_rows=64)
@@ -150,6 +151,7 @@ def test_an_iterator_goes_back_after_a_sample_and_to_a_saved_state():
     np.testing.assert_array_equal(source.batches(2, 1, 64), then)
 
 
+@pytest.mark.slow
 def test_an_iterator_resumes_with_the_run(tmp_path):
     flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
     config = TrainConfig(

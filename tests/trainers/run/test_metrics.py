@@ -159,6 +159,7 @@ def test_sets_do_not_take_the_names_of_other_columns(name):
         fit(Tiny(), X, config=QUICK, monitor={name: X})
 
 
+@pytest.mark.slow
 def test_values_in_training_and_in_evaluation_are_the_same():
     class Moody(Tiny):
         def __init__(self):

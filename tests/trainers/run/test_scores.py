@@ -36,7 +36,7 @@ def with_wild(rows, number):
     return rows
 
 
-@pytest.mark.parametrize("layout", [None, *LAYOUTS])
+@pytest.mark.parametrize("layout", [None, *map(slow, LAYOUTS)])
 @pytest.mark.parametrize("number", [3, slow(4_711)])
 def test_a_score_that_is_nan_names_the_set_and_the_row(layout, number):
     options = {"loss_fn": loss(jnp.nan), "config": QUICK}
@@ -108,7 +108,7 @@ def test_minus_infinity_may_lose():
     )
 
 
-@pytest.mark.parametrize("patience", [0, 1])
+@pytest.mark.parametrize("patience", [slow(0), 1])
 def test_a_run_that_never_had_a_finite_score_has_no_best_model(patience, tmp_path):
     config = dataclasses.replace(QUICK, patience=patience)
     options = {"loss_fn": loss(jnp.inf), "config": config, "workdir": tmp_path}

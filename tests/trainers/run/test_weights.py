@@ -73,9 +73,7 @@ def test_a_step_is_unbiased():
     np.testing.assert_allclose(result.history["train"][0], -wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "layout", [slow("8 data"), "4 data x 2 model", slow("pmap on 8"), "in parts"]
-)
+@pytest.mark.parametrize("layout", [*map(slow, LAYOUTS), "in parts"])
 def test_every_layout_gives_the_losses_of_one_device(layout):
     options = {"weights": COUNTS, "weights_valid": np.arange(len(VALID))}
     one = fit(Tiny(), X, VALID, config=QUICK, **options)
