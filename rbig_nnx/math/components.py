@@ -64,7 +64,7 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
     """
     masses, means, inverse_scales = mixtures
     u = (x - means) * inverse_scales
-    a = jnp.abs(u)
+    a = _folded(u, x > means)
     if family == "gaussian":
         distance = a
     else:
@@ -72,10 +72,13 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
         distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, 2 * a, 1)), 0)
     nearest = fold(jnp.minimum, distance)
     if anchor_weight > 0:
-        nearest = jnp.minimum(nearest, jnp.abs(x))
+        nearest = jnp.minimum(nearest, _folded(x, x > 0))
     nearest = _kept(jax.lax.stop_gradient(nearest))
 
-    relative = masses * jnp.exp(_log_decay(distance, nearest))
+    log_decay = _log_decay(distance, nearest)
+    if family == "logistic":
+        log_decay = jnp.where(positive, log_decay, 0.5 * nearest * nearest - a)
+    relative = masses * jnp.exp(log_decay)
     if family == "gaussian":
         small, pdf, slope = times_tail(relative, a), relative * inverse_scales, u
     else:
@@ -83,6 +86,11 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
         small, pdf = relative * tail, relative * tail * tail * inverse_scales
         slope = jnp.tanh(0.5 * u)
     return Terms(u, small, pdf, slope, nearest)
+
+
+def _folded(u: Array, is_right: Array) -> Array:
+    """|u|, at 0 with the derivative of the side that `is_right` says; that of `abs` is 0."""
+    return jnp.where(is_right, u, -u)
 
 
 def _log_decay(distance: Array, reference: Array) -> Array:
@@ -154,7 +162,7 @@ def mix(
     norm = (right + left) * (1 / (1 - anchor_weight))
     held_right = held_left = anchor_small = anchor_pdf = jnp.zeros_like(x)
     if anchor_weight > 0:
-        distance = jnp.abs(x)
+        distance = _folded(x, x > 0)
         relative = anchor_weight * jnp.exp(_log_decay(distance, terms.nearest))
         anchor_small = times_tail(jnp.where(x > 0, -relative, relative), distance)
         anchor_small = anchor_small * norm
@@ -197,7 +205,7 @@ def to_normal(at: Mixed) -> Mapped:
     tail, sign = jnp.abs(signed), jnp.sign(signed)
     reference = jnp.where(signed > 0, at.upper.distance, at.lower.distance)
     z = log_tail_to_z(jnp.log(tail) - 0.5 * reference * reference, sign)
-    mills = times_tail(_SQRT_2PI, jnp.abs(z))
+    mills = times_tail(_SQRT_2PI, jnp.where(sign < 0, -z, z))
     # log f − log φ(z) with φ(z) = T / mills.
     log_det = _log_decay(at.pdf.distance, reference) + jnp.log(
         at.pdf.total * mills / (tail * at.norm)

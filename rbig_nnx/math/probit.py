@@ -139,5 +139,5 @@ def log_tail_to_z(
 def _log_tail_to_z_jvp(primals, tangents):
     (log_tail, sign), (dlog_tail, _) = primals, tangents
     z = log_tail_to_z(log_tail, sign)
-    slope = times_tail(1.0, jnp.abs(z)) * _SQRT_2PI
+    slope = times_tail(1.0, jnp.where(sign < 0, -z, z)) * _SQRT_2PI
     return z, -sign * slope * dlog_tail

@@ -75,6 +75,33 @@ def test_finite_values_and_gradients_at_1e4(family):
         assert np.all(np.isfinite(leaf))
 
 
+@pytest.mark.x64
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("at", [-2.0, 0.0, 2.0])
+def test_derivatives_at_a_mean_are_those_beside_it(at, family):
+    uneven = MixtureParams(*jnp.array([[0.0, 0.3], [-2.0, 2.0], [-0.5, 0.2]]))
+
+    def values(x, params):
+        z, log_det = mixture.gaussianize(x, params, family=family)
+        log_pdf = mixture.log_pdf(x, params, family=family)
+        log_cdf = mixture.log_cdf(x, params, family=family)
+        return jnp.stack([z, log_det, log_pdf, log_cdf])
+
+    first = jax.jacfwd(values, argnums=(0, 1))
+    there = jax.jit(lambda x: (first(x, uneven), jax.jacfwd(first)(x, uneven)))
+    beside = there(jnp.asarray(at) + 1e-7)
+    for one, other in zip(
+        *map(jax.tree.leaves, (there(jnp.asarray(at)), beside)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_derivatives_at_the_median_are_those_beside_it():
+    even = MixtureParams(*np.float32([[0.0, 0.0], [-2.0, 2.0], [0.2, 0.2]]))
+    second = jax.grad(jax.grad(lambda x: mixture.gaussianize(x, even)[0]))
+    np.testing.assert_allclose(second(0.0), second(1e-3), atol=1e-3)
+
+
 def test_anchor_makes_the_far_map_the_identity():
     params = random_params(5, spread=1.0)
     z, _ = mixture.gaussianize(jnp.array([-300.0, 300.0]), params, anchor_weight=0.01)
