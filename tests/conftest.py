@@ -6,6 +6,8 @@ import zlib
 import jax
 import pytest
 
+# Two workers on two cores: threads of OpenMP that wait for each other only spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 # The default run compiles thousands of programs to run them once: a quarter less time.
 _QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
