@@ -54,7 +54,7 @@ bench-tpu: $(VENV)/.tpu
 	$(BIN)/python -m benchmarks.tpu $(ARGS)
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --clean --quiet
+	$(BIN)/mkdocs build --strict --clean
 
 PACK := .accelerator
 
