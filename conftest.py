@@ -19,9 +19,13 @@ from tests.shell import check_commands
 
 ROOT = pathlib.Path(__file__).parent
 SLOW = {  # documents that take more than some seconds
-    "docs/guides/checkpoints.md",
-    "docs/guides/modules.md",
-    "docs/guides/serving.md",
+    "docs/how_it_works.md",
+    "docs/start.md",
+    *(
+        f"docs/guides/{name}.md"
+        for name in ("checkpoints", "conditional", "fine_tuning")
+    ),
+    *(f"docs/guides/{name}.md" for name in ("modules", "outliers", "serving", "sizes")),
 }
 collect_ignore_glob = ["docs/*.py"]  # programs that make the documentation
 

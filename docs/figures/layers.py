@@ -21,14 +21,16 @@ def main():
     """Fits, pushes fresh rows through, draws where they are in front of each block's maps."""
     moons = Moons()
     flow = rn.coupling_flow(2, NUM_BLOCKS, rngs=nnx.Rngs(0))
-    warm, report = rn.warm_start(flow, moons.train, key=jax.random.key(0))
+    warm, report = rn.warm_start(
+        flow, moons.train, key=jax.random.key(0), rotation="nongaussian"
+    )
     x = np.asarray(moons.sample(SHOWN, random_state=1), np.float32)
     colour = np.argsort(np.argsort(x[:, 0]))
     stages = {"data": x}
     for layer, done in zip(warm.layers, report.layers, strict=True):
         x, _ = layer(x)
         if not isinstance(layer, rn.MixtureCDFCoupling):
-            stages[f"{len(stages)}. {done.name}: {done.log_prob:.2f}"] = x
+            stages[_title(done, len(stages))] = x
     stages[f"latent: {report.log_prob:.2f}"] = x
     figure = Figure(figsize=(9, 9 * 2 / 4 + 0.4), layout="constrained")
     axes = figure.subplots(2, 4, sharex=True, sharey=True).ravel()
@@ -40,6 +42,11 @@ def main():
         ax.set_axis_off()
     path = pathlib.Path(__file__).with_suffix(".png")
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _title(done, count):
+    kind = "standardised" if count == 1 else f"rotation {count - 1}"
+    return f"{kind}: {done.log_prob:.2f}"
 
 
 if __name__ == "__main__":
