@@ -8,6 +8,7 @@
 # make bench-gpu-wheels   fetch what the next one needs besides jax, into .accelerator
 # make bench-gpu          the benchmark of an accelerator; needs jax with CUDA, no network
 # make bench-tpu          what the compiler of TPUs makes of the programs; no TPU needed
+# make docs      the documentation, to site/: an error for each warning and broken link
 # make clean     remove the environment, the caches and the runs
 # Another interpreter: make test PYTHON=python3.13
 
@@ -22,7 +23,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
   --constraint "$(LOCK)" --editable
 
 .PHONY: demo setup check test test-all bench bench-check bench-density bench-gpu \
-  bench-gpu-wheels bench-tpu clean
+  bench-gpu-wheels bench-tpu docs clean
 
 demo: $(STAMP)
 	$(BIN)/rbig-nnx demo
@@ -52,6 +53,9 @@ bench-density: $(VENV)/.bench
 bench-tpu: $(VENV)/.tpu
 	$(BIN)/python -m benchmarks.tpu $(ARGS)
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --clean
+
 PACK := .accelerator
 
 bench-gpu-wheels: $(VENV)/.bench
@@ -71,7 +75,8 @@ bench-gpu:
 $(VENV)/.dev: EXTRAS = dev
 $(VENV)/.bench: EXTRAS = dev,bench
 $(VENV)/.tpu: EXTRAS = dev,bench,tpu
-$(VENV)/.dev $(VENV)/.bench $(VENV)/.tpu: $(STAMP)
+$(VENV)/.docs: EXTRAS = docs
+$(VENV)/.dev $(VENV)/.bench $(VENV)/.tpu $(VENV)/.docs: $(STAMP)
 	@echo 'Installing what $(EXTRAS) needs (a minute or two)'
 	@$(INSTALL) '.[$(EXTRAS)]'
 	@touch $@
@@ -90,7 +95,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .import_linter_cache \
+	rm -rf $(VENV) runs dist build site .pytest_cache .ruff_cache .import_linter_cache \
 	  .hypothesis
 	find rbig_nnx trainers tests examples benchmarks -name __pycache__ -prune \
 	  -exec rm -rf {} +

@@ -12,7 +12,7 @@ Run it: python examples/score_cluster.py demo                 fits, scores, draw
         python examples/score_cluster.py sample RUN OUT --num-files 100 --rows 1000000
 RUN is the folder of `rbig-nnx fit` or `FlowDensity.save`; DATA and OUT are folders that all
 machines see, or gs://… and s3://…. Two workers start here; with `--scheduler tcp://HOST:8786`
-those do it that `dask scheduler` and `dask worker` started. See docs/scaling.md.
+those do it that `dask scheduler` and `dask worker` started. See docs/guides/scaling.md.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """A density behind HTTP: a flow exported once to a file, and served without its code.
 
 The file holds log p for any number of rows, on CPUs, GPUs and TPUs. What serves it needs jax,
-starlette and uvicorn, and neither this library nor Flax. See docs/serving.md.
+starlette and uvicorn, and neither this library nor Flax. See docs/guides/serving.md.
 
 Run it: python examples/serve.py        trains, exports, serves and asks over the loopback
 Serve:  ARTEFACT=flow.bin uvicorn --factory serve:create_app --app-dir examples

@@ -10,7 +10,14 @@ from rich.text import Text
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
-    """What the warm start did to one layer."""
+    """What the warm start did to one layer.
+
+    Example:
+      >>> import rbig_nnx as rn
+      >>> layer = rn.LayerReport(0, "Whiten", -2.8, 0.5, "passed", 0.1)
+      >>> print(layer.name, layer.negentropy)
+      Whiten 0.5
+    """
 
     index: int  # in the order of application, through every block
     name: str
@@ -28,6 +35,13 @@ class WarmStartReport:
     """The layers in order, flow by flow; `print` it for a table.
 
     Of several flows, or members of an ensemble, `flows` has the report of each.
+
+    Example:
+      >>> import rbig_nnx as rn
+      >>> layer = rn.LayerReport(0, "Whiten", -2.8, 0.5, "passed", 0.1)
+      >>> report = rn.WarmStartReport((layer,), holdout=0.1)
+      >>> print(report.log_prob, report.seconds)
+      -2.8 0.1
     """
 
     layers: tuple[LayerReport, ...]

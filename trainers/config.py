@@ -11,6 +11,13 @@ class TrainConfig:
     A warm start overfits quickly on small data, so jitter, averaging and decay on
     kernels are on. All three are off at 0.0. Noise of standard deviation h, shaped like
     the rows, costs about h² and saves what falls as 1 / rows: of many rows it is small.
+
+    Example:
+      >>> import dataclasses
+      >>> from trainers import TrainConfig
+      >>> config = TrainConfig(num_steps=200, eval_every=50)
+      >>> dataclasses.replace(config, seed=1).num_steps
+      200
     """
 
     num_steps: int = 1_000  # optimiser updates

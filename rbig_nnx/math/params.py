@@ -23,6 +23,15 @@ class MixtureParams(NamedTuple):
 
     The weights are softmax(logits), the scales exp(log_scales); no other link function, so
     what a fit writes is read back to the last bit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import rbig_nnx as rn
+      >>> params = rn.MixtureParams(*jnp.arange(12.0).reshape(3, 2, 2))
+      >>> params.pack().shape
+      (12,)
+      >>> bool((rn.MixtureParams.unpack(params.pack(), 2).means == params.means).all())
+      True
     """
 
     logits: Float[Array, "*b k"]

@@ -146,6 +146,14 @@ def from_config(config: dict[str, Any], *, rngs: nnx.Rngs) -> GaussianizationFlo
 
     Raises:
       ValueError: for an unknown layer type.
+
+    Example:
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> config = rn.to_config(rn.diagonal_flow(2, 1, rngs=nnx.Rngs(0)))
+      >>> flow = rn.from_config(config, rngs=nnx.Rngs(1))
+      >>> rn.to_config(flow) == config
+      True
     """
     return GaussianizationFlow(
         [_layer_from_config(entry, rngs) for entry in config["layers"]],

@@ -38,7 +38,13 @@ _IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or of something else."""
+    """A checkpoint that is missing, damaged, or of something else.
+
+    Example:
+      >>> import trainers
+      >>> issubclass(trainers.CheckpointError, ValueError)
+      True
+    """
 
 
 def flat(tree: Any) -> dict[str, Any]:

@@ -56,6 +56,18 @@ def save(
         or `model` holds no arrays.
       ImportError: a bucket, without what reads it; the message names the extra.
       CheckpointError: a bucket does not give back what was written.
+
+    Example:
+      >>> import pathlib
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> import trainers
+      >>> flow = rn.diagonal_flow(2, 1, rngs=nnx.Rngs(0))
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "flow"
+      >>> trainers.save(path, flow)
+      >>> trainers.load_flow(path).num_features
+      2
     """
     if names := abstract_names(model):
         raise ValueError(
@@ -169,6 +181,18 @@ def load_flow(
     Raises:
       CheckpointError: the checkpoint is missing, damaged, of another kind of model or of
         layers that are not known, or of float64 while JAX's 64-bit types are off.
+
+    Example:
+      >>> import pathlib
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> import trainers
+      >>> flow = rn.diagonal_flow(2, 1, rngs=nnx.Rngs(0))
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "flow"
+      >>> trainers.save(path, flow)
+      >>> rn.to_config(trainers.load_flow(path)) == rn.to_config(flow)
+      True
     """
     import rbig_nnx  # here, so that saving any NNX module needs no flow
 

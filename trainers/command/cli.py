@@ -205,11 +205,15 @@ class Demo(settings.Demo):
     Example: rbig-nnx demo --num-seeds 1
     """
 
+    quick: settings.Switch = False  # one seed, 100 steps: to see that it works
+
     def __call__(self) -> int:
         """Runs the command."""
         from trainers.command import demo
 
-        demo.run(self, Console(markup=False))  # in names of files brackets are brackets
+        short = {"num_seeds": 1, "num_steps": 100} if self.quick else {}
+        # In names of files brackets are brackets.
+        demo.run(dataclasses.replace(self, **short), Console(markup=False))
         return 0
 
 

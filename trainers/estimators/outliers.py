@@ -15,9 +15,10 @@ from trainers.tables.checks import InputError
 class FlowOutlierDetector(OutlierMixin, FlowDensity):
     """Outliers are the rows of lowest density under a `FlowDensity`.
 
+    The other arguments are those of `FlowDensity`.
+
     Args:
       contamination: share of the training rows that count as outliers, in (0, 0.5].
-      density: the arguments of `FlowDensity`.
 
     Attributes:
       offset_: log p below which a row is an outlier; the others are those of `FlowDensity`.

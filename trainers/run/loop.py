@@ -49,6 +49,18 @@ class FitResult:
       bad_steps: skipped because the loss or a gradient was not finite.
       compile_seconds: spent on compilation, before the first step.
       train_seconds: spent after it, evaluations included, over all starts of the run.
+
+    Example:
+      >>> import jax
+      >>> import rbig_nnx as rn
+      >>> from flax import nnx
+      >>> from trainers import TrainConfig, fit
+      >>> x = jax.random.normal(jax.random.key(0), (64, 2))
+      >>> flow = rn.diagonal_flow(2, 1, num_components=2, rngs=nnx.Rngs(0))
+      >>> config = TrainConfig(num_steps=2, eval_every=1)
+      >>> result = fit(flow, x, config=config, progress=False)
+      >>> print(result.stop_reason, result.best_step, result.history["step"].tolist())
+      completed 2 [0, 1, 2]
     """
 
     model: nnx.Module

@@ -13,6 +13,16 @@ class Frozen(nnx.Variable):
     Not an `nnx.Param`, so `wrt=nnx.Param` passes it by, and so do weight decay and EMA. A
     rotation kept as a trainable matrix would drift off orthogonal and report log
     densities that are false.
+
+    Example:
+      >>> import jax
+      >>> from flax import nnx
+      >>> import rbig_nnx as rn
+      >>> layer = rn.Standardize(2)
+      >>> len(jax.tree.leaves(nnx.state(layer, rn.Frozen)))
+      2
+      >>> jax.tree.leaves(nnx.state(layer, nnx.Param))
+      []
     """
 
 

@@ -69,3 +69,10 @@ def test_a_reader_who_goes_away_is_no_error(mixed):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
+
+
+def test_quick_demo_is_a_short_one(monkeypatch):
+    seen = []
+    monkeypatch.setattr("trainers.command.demo.run", lambda demo, _: seen.append(demo))
+    assert cli.main(["demo", "--quick"]) == 0
+    assert (seen[0].num_seeds, seen[0].num_steps) == (1, 100)
