@@ -170,7 +170,9 @@ class Conditioner(Activated):
 
     def linear_layers(self) -> list[nnx.Linear] | None:
         """The default trunk's layers and the output's; None where others took their place."""
-        if type(self.trunk) is not MLP or self.trunk.activation is not self.activation:
+        if type(self) is not Conditioner or type(self.trunk) is not MLP:
+            return None
+        if self.trunk.activation is not self.activation:
             return None
         layers = [*self.trunk.layers, self.out]
         usual = all(
