@@ -25,30 +25,43 @@ def watch() -> tuple[Callable, list]:
     return watched, seen
 
 
-def written(model: Any, trainable: Any, params: Any, rest: Any) -> Any:
-    """The variables that do not train, as the loss left them; sown values are dropped.
+def written(model: Any, trainable: Any, before: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The variables that the loss wrote, and None for the others; sown values are dropped.
+
+    Some that train are written too: `nnx.WeightNorm` normalises kernels where they lie, and
+    `nnx.remat` and `nnx.jit` write back all that they are given.
+
+    Args:
+      model: after the loss.
+      trainable: NNX filter.
+      before: what the model was made of, those that train and the others.
 
     Raises:
-      ValueError: where they are not those of `rest`, or one that trains was written to.
+      ValueError: where the model has others than before.
     """
     nnx.pop(model, nnx.Intermediate)
-    params_after = nnx.to_pure_dict(nnx.state(model, trainable))
-    after = nnx.to_pure_dict(nnx.state(model, nnx.Not(trainable)))
-    names = _types(rest).items() ^ _types(after).items()
-    pairs = zip(
-        names_of(params), *map(jax.tree.leaves, (params, params_after)), strict=True
-    )
-    if wrong := sorted({n for n, _ in names} | {n for n, a, b in pairs if a is not b}):
+    states = nnx.state(model, trainable), nnx.state(model, nnx.Not(trainable))
+    after = tuple(map(nnx.to_pure_dict, states))
+    pairs = zip(map(_types, before), map(_types, after), strict=True)
+    if wrong := sorted({name for old, new in pairs for name, _ in old ^ new}):
         raise ValueError(
-            "`loss_fn` may write to variables that do not train, and keep their shapes and"
-            f" types; got changes of {', '.join(wrong[:5])}. Call the model once before the"
-            " training, so that it makes all its variables, or hold what it writes in"
-            " another type of variable than `trainable` matches."
+            "`loss_fn` may write to variables, and keep their shapes and types; got changes"
+            f" of {', '.join(wrong[:5])}. Call the model once before the training, so that"
+            " it makes all its variables."
         )
-    return after
+    return jax.tree.map(lambda old, new: None if new is old else new, before, after)
 
 
-def _types(tree: Any) -> dict[str, Any]:
-    return dict(
-        zip(names_of(tree), map(jax.typeof, jax.tree.leaves(tree)), strict=True)
-    )
+def updated(before: Any, after: Any) -> Any:
+    """The variables with what `written` gives."""
+    return jax.tree.map(lambda old, new: old if new is None else new, before, after)
+
+
+def as_before(before: Any, after: Any) -> Any:
+    """What `written` gives, with the values before."""
+    return jax.tree.map(lambda old, new: None if new is None else old, before, after)
+
+
+def _types(tree: Any) -> set[tuple[str, Any]]:
+    types = map(jax.typeof, jax.tree.leaves(tree))
+    return set(zip(names_of(tree), types, strict=True))
