@@ -136,6 +136,14 @@ def test_parts_of_other_classes_are_not_described():
         rn.to_config(flow)
 
 
+def test_an_output_layer_without_a_dtype_is_not_described():
+    flow = build()
+    out = flow.layers[2].conditioner.out
+    flow.layers[2].conditioner.out = nnx.Sequential(out)
+    with pytest.raises(ValueError, match="or layers of your own in it"):
+        rn.to_config(flow)
+
+
 def test_a_wider_network_of_the_same_kind_is_described_as_it_is():
     flow = build()
     wide = rn.widen(flow, hidden=(7,), rngs=nnx.Rngs(0))

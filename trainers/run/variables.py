@@ -1,9 +1,10 @@
-"""What a loss reads of the variables that train, and writes to the others."""
+"""What a loss reads of a model's variables and writes to them, and which of them can train."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from trainers.placement.names import names_of
@@ -23,6 +24,35 @@ def watch() -> tuple[Callable, list]:
         return primals[0], tangents[0]
 
     return watched, seen
+
+
+def check_variables(model: Any, trainable: Any) -> None:
+    """Refuses variables that hold no array, and such that cannot train.
+
+    Raises:
+      ValueError: naming one.
+    """
+    trains = nnx.filterlib.to_predicate(trainable)
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        value = variable.get_value() if isinstance(variable, nnx.Variable) else variable
+        name = ".".join(map(str, path))
+        if value is None:
+            continue
+        whole = jax.tree_util.all_leaves([value])
+        if not whole or isinstance(value, jax.ShapeDtypeStruct):
+            raise ValueError(
+                "`model` must hold an array in every variable; got a"
+                f" {type(value).__name__} in {name}. Build or restore it in full, and hold"
+                " several arrays, as integers and their scale, in a variable each."
+            )
+        if trains(path, variable) and not jnp.issubdtype(
+            jnp.result_type(value), jnp.inexact
+        ):
+            raise ValueError(
+                f"`trainable` must match variables of floats; {trainable!r} matches"
+                f" {name} of {jnp.result_type(value)}. Leave it out, as in"
+                f" nnx.All(nnx.Param, nnx.Not(nnx.PathContains({path[-1]!r})))."
+            )
 
 
 def written(model: Any, trainable: Any, before: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -159,6 +159,35 @@ def test_kernels_that_a_layer_normalises_where_they_lie_train(norm):
     assert abs(found.bias[...]).max() > 1e-4
 
 
+class Quantised(nnx.Module):
+    """Integers and their scale: in a variable each, or both in one."""
+
+    def __init__(self, apart):
+        steps, scale = jnp.ones((1, 4), jnp.int8), jnp.ones(())
+        if apart:
+            self.steps, self.scale = nnx.Param(steps), nnx.Param(scale)
+        else:
+            self.both = nnx.Param({"steps": steps, "scale": scale})
+
+    def __call__(self, x):
+        return x @ (self.steps[...] * self.scale[...])
+
+
+def test_variables_that_cannot_train_are_named():
+    with pytest.raises(ValueError, match=r"floats; .* matches trunk\.steps of int8"):
+        train(Scored(Quantised(apart=True)))
+    with pytest.raises(ValueError, match=r"got a dict in trunk\.both\. Build or"):
+        train(Scored(Quantised(apart=False)))
+    abstract = nnx.eval_shape(lambda: Scored(Quantised(apart=True)))
+    with pytest.raises(
+        ValueError, match=r"ShapeDtypeStruct in trunk\.scale\. Build or"
+    ):
+        train(abstract)
+    filter_ = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("steps")))
+    found = train(Scored(Quantised(apart=True)), trainable=filter_).model.trunk
+    assert found.scale[...] != 1
+
+
 def test_copies_of_what_is_not_written_keep_their_bits():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:7]), ("data",))
     strategy = Pmap(mesh, ("data",))
