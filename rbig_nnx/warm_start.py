@@ -27,9 +27,10 @@ from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_flow import fit_flow
 from rbig_nnx.math.arrays import Numbers
 from rbig_nnx.nn.base import meshes
+from rbig_nnx.nn.surgery.members import leading_axes
 from rbig_nnx.report import LayerReport, WarmStartReport
 from rbig_nnx.targets.choice import Target, targets
-from rbig_nnx.targets.ensemble import bootstrap, leading_axes, members, write_members
+from rbig_nnx.targets.ensemble import bootstrap, members, write_members
 from rbig_nnx.targets.rows import FlowRows, check_untraced, read, rows_of
 
 BACKENDS = ("jax", "sklearn")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,14 @@ class TrainConfig:
     seed: int = 0  # order of the rows, noise, and the loss function's key
 
     def __post_init__(self):
+        for field in dataclasses.fields(TrainConfig):
+            _check_number(field.name, getattr(self, field.name), field.default)
         rates = self.learning_rates
         rates = rates.items() if isinstance(rates, Mapping) else rates
-        rates = tuple((str(pattern), float(factor)) for pattern, factor in rates)
+        rates = tuple((str(pattern), factor) for pattern, factor in rates)
+        for _, factor in rates:
+            _check_number("learning_rates", factor, 1.0)
+        rates = tuple((pattern, float(factor)) for pattern, factor in rates)
         if not all(0 <= factor < float("inf") for _, factor in rates):
             raise ValueError(
                 f"`learning_rates` must be finite factors of at least 0; got {rates}."
@@ -60,7 +66,7 @@ class TrainConfig:
         object.__setattr__(self, "learning_rates", rates)
         for name, smallest in _SMALLEST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not value >= smallest:
+            if not value >= smallest:
                 raise ValueError(
                     f"`{name}` must be at least {smallest}; got {value!r}."
                 )
@@ -87,6 +93,14 @@ class TrainConfig:
             )
 
 
+def _check_number(name: str, value: Any, default: Any) -> None:
+    """Refuses what is no number, or no whole one, where the default is."""
+    kinds = {int: ("__index__", "a whole number"), float: ("__float__", "a number")}
+    method, rule = kinds.get(type(default), (None, ""))
+    if method and (isinstance(value, bool) or not hasattr(value, method)):
+        raise ValueError(f"`{name}` must be {rule}; got {value!r}.")
+
+
 _SMALLEST = {
     "num_steps": 1,
     "batch_size": 1,
@@ -104,4 +118,5 @@ _SMALLEST = {
     "max_to_keep": 1,
     "initial_fraction": 0,
     "final_fraction": 0,
+    "seed": 0,
 }

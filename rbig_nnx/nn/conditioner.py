@@ -160,7 +160,7 @@ class Conditioner(Activated):
         """
         wrapped = getattr(self.out, "base_module", None)
         found = getattr(self.out if wrapped is None else wrapped, name, None)
-        if isinstance(found, nnx.Variable):
+        if isinstance(found, nnx.Variable) and hasattr(found.get_value(), "shape"):
             return found
         raise ValueError(
             f"the output layer must hold a {name} to be read or fitted; got"
@@ -170,14 +170,14 @@ class Conditioner(Activated):
 
     def linear_layers(self) -> list[nnx.Linear] | None:
         """The default trunk's layers and the output's; None where others took their place."""
-        if type(self.trunk) is not MLP or self.trunk.activation is not self.activation:
+        if type(self) is not Conditioner or type(self.trunk) is not MLP:
+            return None
+        if self.trunk.activation is not self.activation:
             return None
         layers = [*self.trunk.layers, self.out]
-        usual = all(
-            has_usual_options(layer) and layer.dtype == self.out.dtype
-            for layer in layers
-        )
-        return layers if usual else None
+        usual = all(map(has_usual_options, layers))
+        alike = usual and all(layer.dtype == self.out.dtype for layer in layers)
+        return layers if alike else None
 
     def make_constant(self, bias: Float[Array, " o"]) -> None:
         """Zeroes the output kernel and writes the bias: the output ignores the input.

@@ -97,11 +97,15 @@ def to_config(flow: GaussianizationFlow) -> dict[str, Any]:
       ['Standardize', 'HouseholderRotation', 'MixtureCDFMarginal']
     """
     # Not a subclass: what its methods do differently would be lost.
-    if type(flow) is not GaussianizationFlow:
-        raise ValueError(
-            f"only a GaussianizationFlow itself can be described; got"
-            f" {type(flow).__name__}. Build the model in code and restore its parameters."
-        )
+    for part, own in (
+        (flow, GaussianizationFlow),
+        (flow.standardize_context, Standardize),
+    ):
+        if part is not None and type(part) is not own:
+            raise ValueError(
+                f"only a {own.__name__} itself can be described in its place; got"
+                f" {type(part).__name__}. Build the model in code and restore its parameters."
+            )
     return {
         "num_features": flow.num_features,
         "context_features": flow.context_features,

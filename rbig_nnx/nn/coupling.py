@@ -153,9 +153,9 @@ class MixtureCDFCoupling(Layer):
         layers = conditioner.linear_layers()
         if conditioner.hidden is None or layers is None:
             raise ValueError(
-                f"a trunk of type {type(conditioner.trunk).__name__} with layers of your"
-                " own cannot be described as JSON; build the model in code and restore its"
-                " parameters."
+                f"a {type(conditioner).__name__} with a trunk of type"
+                f" {type(conditioner.trunk).__name__}, or layers of your own in it, cannot be"
+                " described as JSON; build the model in code and restore its parameters."
             )
         if name is None:
             raise ValueError(

@@ -183,6 +183,8 @@ class GaussianizationFlow(nnx.Module):
     ) -> tuple[Float[Array, "*s d"], Float[Array, "*s"]]:
         """Samples [*shape, ..., d] and their log densities in nats; see `sample`."""
         shape = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        if any(isinstance(n, int | np.integer) and n < 0 for n in shape):
+            raise ValueError(f"`shape` must have sizes of at least 0; got {shape}.")
         context = self._check_context(context)
         batch = () if context is None else context.shape[:-1]
         dtype = dtype_of(self.layers)
@@ -248,7 +250,7 @@ def check_context(
             f"`context` must be None: the flow is not conditional; got shape"
             f" {context.shape}. Build it with context_features={context.shape[-1]}."
         )
-    if context.shape[-1] != wanted:
+    if context.shape[-1:] != (wanted,):
         raise ValueError(
             f"`context` must have {wanted} features on its last axis; got shape"
             f" {context.shape}."

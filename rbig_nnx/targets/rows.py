@@ -31,12 +31,17 @@ class FlowRows(NamedTuple):
 
 
 def check_untraced(model: Any, **arguments: Any) -> None:
-    """Refuses arguments that are traced, and any within `jax.jit`.
+    """Refuses arguments that are traced, any within `jax.jit`, and a model without arrays.
 
     Raises:
       ValueError: naming the argument.
     """
     variables = [v for _, v in nnx.iter_graph(model) if isinstance(v, nnx.Variable)]
+    leaves = jax.tree.leaves(variables)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        raise ValueError(
+            "`model` must hold arrays; got only their shapes. Build or restore it in full."
+        )
     arguments = {"model": variables, **arguments}
     traced = [name for name, value in arguments.items() if _is_traced(value)]
     if traced or _is_traced(jnp.zeros(())):

@@ -108,8 +108,40 @@ def exchanged(flow, **places):
     ids=["trunk", "subclass", "option", "LoRA"],
 )
 def test_a_network_that_was_exchanged_is_not_described(places):
-    with pytest.raises(ValueError, match="with layers of your own cannot be described"):
+    with pytest.raises(
+        ValueError, match="or layers of your own in it, cannot be described"
+    ):
         rn.to_config(exchanged(build(), **places))
+
+
+def test_parts_of_other_classes_are_not_described():
+    class Half(rn.Conditioner):
+        def __call__(self, x, context=None):
+            return super().__call__(x, context) / 2
+
+    class Thrice(rn.Standardize):
+        pass
+
+    flow = build()
+    rngs, hidden = nnx.Rngs(0), flow.layers[2].conditioner.hidden
+    out = flow.layers[2].conditioner.out.out_features
+    flow.layers[2].conditioner = Half(1, out, hidden=hidden, rngs=rngs)
+    with pytest.raises(ValueError, match="a Half with a trunk of type MLP, or layers"):
+        rn.to_config(flow)
+    with pytest.raises(ValueError, match=r"`hidden` can only grow .* got a Half with"):
+        rn.widen(flow, hidden=(9,), rngs=rngs)
+    flow = build()
+    flow.standardize_context = nnx.data(Thrice(1))
+    with pytest.raises(ValueError, match=r"only a Standardize itself .* got Thrice"):
+        rn.to_config(flow)
+
+
+def test_an_output_layer_without_a_dtype_is_not_described():
+    flow = build()
+    out = flow.layers[2].conditioner.out
+    flow.layers[2].conditioner.out = nnx.Sequential(out)
+    with pytest.raises(ValueError, match="or layers of your own in it"):
+        rn.to_config(flow)
 
 
 def test_a_wider_network_of_the_same_kind_is_described_as_it_is():

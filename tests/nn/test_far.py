@@ -118,3 +118,14 @@ def test_no_rows_are_no_error():
     assert flow.log_prob(np.zeros((0, 2))).shape == (0,)
     x, log_prob = jax.eval_shape(lambda: flow.sample_and_log_prob(jax.random.key(0), 0))
     assert (x.shape, log_prob.shape) == ((0, 2), (0,))
+
+
+def test_sizes_and_contexts_that_cannot_be_are_named():
+    options = {"num_components": 1, "hidden": (2,), "context_features": 1}
+    flow = rn.coupling_flow(2, 1, **options, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"`shape` must have sizes .* got \(2, -1\)"):
+        flow.sample(jax.random.key(0), (2, -1), np.zeros(1))
+    with pytest.raises(
+        ValueError, match=r"`context` must have 1 features .* shape \(\)"
+    ):
+        flow.log_prob(np.zeros(2), 1.0)

@@ -113,6 +113,24 @@ def test_statistics_come_out_of_every_way_to_apply_blocks(way, direction, monkey
     jax.clear_caches()
 
 
+def test_a_gap_is_filled_by_the_first_call():
+    class Remembers(nnx.Linear):
+        def __init__(self, *sizes, rngs):
+            super().__init__(*sizes, rngs=rngs)
+            self.last = nnx.data(None)
+
+        def __call__(self, x):
+            y = super().__call__(x)
+            self.last = nnx.Cache(y.mean())
+            return y
+
+    trunk = Remembers(1, 4, rngs=nnx.Rngs(0))
+    flow = rn.GaussianizationFlow([one_layer(trunk=trunk)])
+    first, second = flow.log_prob(X, C), flow.log_prob(X, C)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(trunk.last[...], trunk(C).mean(), rtol=1e-5)
+
+
 def test_a_stream_that_two_networks_share_moves_on_for_both():
     rngs = nnx.Rngs(0, noise=1)
     trunks = [network("own stream", rngs=rngs) for _ in range(2)]

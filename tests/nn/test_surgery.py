@@ -287,6 +287,14 @@ def test_a_subclass_and_layers_of_its_own_stay():
     assert type(widened(distrax_first, num_components=3)) is Shifted
 
 
+class Scaled(rn.MixtureCDFMarginal):
+    """Of mixtures that are N(0, 1) it makes no identity."""
+
+    def bijector(self, context=None):
+        double = distrax.Block(distrax.ScalarAffine(0.0, 2.0), 1)
+        return distrax.Chain([double, super().bijector(context)])
+
+
 def test_what_cannot_be_widened_is_told():
     flow = build(context_features=1)
     for change, message in (
@@ -318,6 +326,26 @@ def test_what_cannot_be_widened_is_told():
     last.layers.insert(2, Doubled())
     with pytest.raises(ValueError, match="a layer of type Doubled in the last block"):
         widened(last, num_blocks=2)
+    last = diagonal()
+    last.layers[2] = Scaled(2, num_components=2)
+    with pytest.raises(ValueError, match="a layer of type Scaled in the last block"):
+        widened(last, num_blocks=2)
+
+
+def test_members_of_an_ensemble_are_converted_one_by_one():
+    make = nnx.vmap(lambda rngs: rn.diagonal_flow(2, 2, num_components=1, rngs=rngs))
+    ensemble = make(nnx.Rngs(0).split(3))
+    for convert in (rn.stack_blocks, rn.unstack_blocks, widened):
+        with pytest.raises(
+            ValueError, match=r"ensemble of shape \(3,\)\. Convert each"
+        ):
+            convert(ensemble)
+
+    members = [jax.tree.map(lambda a, i=i: a[i], ensemble) for i in range(3)]
+    wide = [widened(member, num_components=2, num_blocks=3) for member in members]
+    together = jax.tree.map(lambda *a: jnp.stack(a), *wide)
+    found = nnx.vmap(lambda flow: flow.log_prob(X))(together)
+    np.testing.assert_allclose(found[1], members[1].log_prob(X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

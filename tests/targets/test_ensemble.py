@@ -6,8 +6,8 @@ from flax import nnx
 
 import rbig_nnx as rn
 import trainers
+from rbig_nnx.nn.surgery.members import leading_axes
 from rbig_nnx.targets import rows as target_rows
-from rbig_nnx.targets.ensemble import leading_axes
 from tests.targets.models import (
     X,
     assert_same,

@@ -110,3 +110,8 @@ def test_within_a_transform_it_says_to_go_outside(transform, args, name):
     message = f"`{name}` must not be traced: .* outside of jax.jit, vmap"
     with pytest.raises(ValueError, match=message):
         transform(start)(*args())
+
+
+def test_a_model_of_shapes_is_refused():
+    with pytest.raises(ValueError, match=r"`model` must hold arrays; got only their"):
+        warm(nnx.eval_shape(diagonal), X)

@@ -369,8 +369,19 @@ def test_context_must_match_the_model():
         {"ema_decay": 1.0},
         {"jitter": -1.0},
         {"schedule": "linear"},
+        {"num_steps": 2.5},
+        {"num_steps": 1e4},
+        {"batch_size": None},
+        {"eval_every": "2"},
+        {"patience": True},
+        {"seed": 1.5},
+        {"seed": -1},
+        {"learning_rate": "3e-3"},
+        {"jitter": None},
+        {"ema_decay": float("nan")},
+        {"learning_rates": {"*.kernel": "x"}},
     ],
 )
 def test_bad_settings_are_named(setting):
-    with pytest.raises(ValueError, match=next(iter(setting))):
+    with pytest.raises(ValueError, match=f"`{next(iter(setting))}` must"):
         TrainConfig(**setting)

@@ -76,15 +76,21 @@ def with_arrays(
     """
     places = places or {}
     graphdef, state = nnx.split(model)
-    leaves = [
-        _like(leaf, arrays.pop(name), getattr(places.get(name), "sharding", None))
-        if name in arrays
-        else leaf
-        for name, leaf in _named_leaves(state)
-    ]
-    paths = [path for path, _ in nnx.to_flat_state(state)]
-    new = nnx.from_flat_state(list(zip(paths, leaves, strict=True)))
-    return nnx.merge(graphdef, new, copy=True)
+
+    def new(name: str, leaf: Any) -> Any:
+        if name not in arrays:
+            return leaf
+        sharding = getattr(places.get(name), "sharding", None)
+        return _like(leaf, arrays.pop(name), sharding)
+
+    flat = []
+    for path, variable in nnx.to_flat_state(state):
+        named = list(_named_arrays(path, variable))
+        structure = jax.tree.structure(_value(variable))
+        value = jax.tree.unflatten(structure, [new(name, leaf) for name, leaf in named])
+        whole = jax.tree_util.treedef_is_leaf(structure)
+        flat.append((path, value if whole else variable.replace(value)))
+    return nnx.merge(graphdef, nnx.from_flat_state(flat), copy=True)
 
 
 def is_abstract(leaf: Any) -> bool:
@@ -98,10 +104,19 @@ def abstract_names(model: nnx.Module) -> list[str]:
 
 
 def _named_leaves(state: Any) -> Iterator[tuple[str, Any]]:
-    for path, leaf in nnx.to_flat_state(state):
-        array = leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+    for path, variable in nnx.to_flat_state(state):
+        yield from _named_arrays(path, variable)
+
+
+def _named_arrays(path: tuple, variable: Any) -> Iterator[tuple[str, Any]]:
+    """One, or those of a tree, such as integers and their scale."""
+    for inner, array in jax.tree_util.tree_leaves_with_path(_value(variable)):
         array = array if hasattr(array, "shape") else np.asarray(array)  # a number
-        yield ".".join(map(str, path)), array
+        yield dotted((*path, *inner)), array
+
+
+def _value(variable: Any) -> Any:
+    return variable.get_value() if isinstance(variable, nnx.Variable) else variable
 
 
 def _asked(shardings: Any, leaves: Mapping[str, Any]) -> dict[str, Any]:

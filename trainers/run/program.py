@@ -36,6 +36,7 @@ from trainers.run.step import (
     make_train_steps,
     negative_log_prob,
 )
+from trainers.run.variables import check_variables
 
 # Variables of the averaged model ("ema", "rest"), and its raw parameters ("params").
 Snapshot = dict[str, Any]
@@ -109,6 +110,7 @@ class Program:
         self._given = [*given_meshes(nnx.state(model)), *filter(None, [strategy.given])]
         if self._given:
             nnx.update(model, on_meshes(nnx.state(model), automatic_mesh))
+        check_variables(model, trainable)
         self._graphdef, params, rest = nnx.split(model, trainable, ...)
         if not jax.tree.leaves(params):
             raise ValueError(

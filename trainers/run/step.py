@@ -19,7 +19,7 @@ from trainers.placement.strategy import Jit, Pmap
 from trainers.rows.weights import Weighted
 from trainers.run.metrics import EvalMetrics, Metrics, TrainMetrics, from_outputs
 from trainers.run.optimizer import Numbers, OwnOptimizer, averaged, extra_arguments
-from trainers.run.variables import watch, written
+from trainers.run.variables import as_before, updated, watch, written
 
 # (model, batch, key) -> loss, scalar or one for each row; or (loss, numbers by name)
 LossFn = Callable[[Any, Any, jax.Array], Any]
@@ -171,9 +171,9 @@ def make_train_steps(
       layout: the sharding of every array of the state; None on one device.
     """
     take = strategy.take if rows_move else strategy.take_own
-    variables, parts = layout and (layout.params, layout.rest), config.accumulate
+    places, parts = layout and (layout.params, layout.rest), config.accumulate
     watched, seen = watch()
-    writes: list[bool] = []  # not empty once a loss wrote to what does not train
+    writes: list[bool] = []  # not empty once a loss wrote to variables
 
     def loss_of(params, rest, batch, key):
         # Without copies Dropout would count on a Variable of the outer trace.
@@ -186,17 +186,16 @@ def make_train_steps(
                 "`loss_fn` must return values of the same names in training and in"
                 f" evaluation; got {sorted(logged)} and {sorted(values)}."
             )
-        after = written(model, trainable, params, rest)
-        pairs = zip(*map(jax.tree.leaves, (rest, after)), strict=True)
-        writes.extend(True for old, new in pairs if old is not new)
+        after = written(model, trainable, (params, rest))
+        writes.extend(True for _ in jax.tree.leaves(after))
         return watched(jnp.mean(loss)), (after, logged)
 
     def loss_and_grads(params, rest, key, batch):
         """Of the whole batch, in `accumulate` parts of equal size."""
         function = jax.value_and_grad(loss_of, has_aux=True)
         if config.accumulate == 1:
-            (loss, (rest, logged)), grads = function(params, rest, batch, key)
-            return rest, (loss, logged, grads)
+            (loss, (after, logged)), grads = function(params, rest, batch, key)
+            return after, (loss, logged, grads)
         # Strided parts: on a mesh each of them lies over all devices, without a move.
         parts = jax.tree.map(
             lambda leaf: jnp.moveaxis(
@@ -207,29 +206,32 @@ def make_train_steps(
         keys = jax.random.split(key, config.accumulate)
 
         def add(carry, part):
-            rest, total = carry
-            (loss, (rest, logged)), grads = function(params, rest, *part)
-            return (rest, jax.tree.map(jnp.add, total, (loss, logged, grads))), None
+            after, total = carry
+            variables = updated((params, rest), after)
+            (loss, (after, logged)), grads = function(*variables, *part)
+            return (after, jax.tree.map(jnp.add, total, (loss, logged, grads))), None
 
         first = jax.tree.map(lambda leaf: leaf[0], (parts, keys))
-        (loss, (_, logged)), grads = jax.eval_shape(function, params, rest, *first)
+        (loss, (after, logged)), grads = jax.eval_shape(function, params, rest, *first)
         zeros = jax.tree.map(
             lambda a: jnp.zeros(a.shape, a.dtype), (loss, logged, grads)
         )
-        (rest, total), _ = jax.lax.scan(add, (rest, zeros), (parts, keys))
-        return rest, jax.tree.map(lambda leaf: leaf / config.accumulate, total)
+        carry = as_before((params, rest), after), zeros
+        (after, total), _ = jax.lax.scan(add, carry, (parts, keys))
+        return after, jax.tree.map(lambda leaf: leaf / config.accumulate, total)
 
     def mean_loss_and_grads(params, rest, key, batch):
         """As `loss_and_grads`, over all devices, each of which has all variables whole."""
-        params, whole = messages.whole((params, rest), variables)
+        before = params, rest
+        params, whole = messages.whole(before, places)
         if rows_apart and isinstance(strategy, Jit) and strategy.mesh is not None:
             found = strategy.mean_of_rows(
                 lambda *args: loss_and_grads(*args)[1], parts, params, whole, key, batch
             )
             if not writes:
-                return rest, found
-        rest, found = loss_and_grads(params, whole, key, strategy.spread(batch, parts))
-        return rest, strategy.mean(found)
+                return before, found
+        after, found = loss_and_grads(params, whole, key, strategy.spread(batch, parts))
+        return updated(before, after), strategy.mean(found)
 
     def one_step(state, rows, factors, numbers, index):
         noise_key, loss_key = jax.random.split(
@@ -241,7 +243,7 @@ def make_train_steps(
         def at(params):
             return mean_loss_and_grads(params, state.rest, loss_key, batch)
 
-        rest, (loss, logged, grads) = at(state.params)
+        variables, (loss, logged, grads) = at(state.params)
         if not seen:
             names = names_of(state.params)
             raise ValueError(
@@ -249,20 +251,16 @@ def make_train_steps(
                 f" {trainable!r} matches {', '.join(names[:3])}{', …' * (len(names) > 3)},"
                 " and it depends on none. Call the layers that hold them, or choose others."
             )
-        rest = strategy.settled(state.rest, rest)
-        norm = optax.tree.norm(grads)
+        params, rest = strategy.settled((state.params, state.rest), variables)
+        norm, given = optax.tree.norm(grads), (grads, state.opt_state, params)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         if isinstance(optimizer, OwnOptimizer):
             extra = extra_arguments(lambda params: at(params)[1], loss, grads)
-            updates, opt_state = optimizer.update(
-                grads, state.opt_state, state.params, **extra
-            )
+            updates, opt_state = optimizer.update(*given, **extra)
             good &= jnp.isfinite(optax.tree.norm(updates))
         else:
-            updates, opt_state = optimizer(numbers).update(
-                grads, state.opt_state, state.params
-            )
-        params = optax.apply_updates(state.params, updates)
+            updates, opt_state = optimizer(numbers).update(*given)
+        params = optax.apply_updates(params, updates)
         ema = averaged(state.ema, params, opt_state, numbers.ema_decay)
         params, rest, opt_state, ema = jax.tree.map(
             functools.partial(jnp.where, good),

@@ -6,6 +6,7 @@ result, and written to the modules themselves. Most write nothing: then nothing 
 compiled program.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +44,19 @@ def calling(function: Callable, modules: Any, *args: Any) -> tuple[Any, nnx.Stat
 
 def write(modules: Any, changed: nnx.State) -> None:
     """Writes variables, new ones too, to modules of the structure they came from."""
-    if changed:
-        nnx.update(modules, changed)
+    if not changed:
+        return
+    for path, value in nnx.to_flat_state(changed):
+        *places, name = path
+        owner = functools.reduce(_child, places, modules)
+        if getattr(owner, str(name), ...) is None:  # a gap, which no update fills
+            setattr(owner, name, nnx.data(value))
+    nnx.update(modules, changed)
+
+
+def _child(node: Any, key: Any) -> Any:
+    named = isinstance(key, str) and hasattr(node, key)
+    return getattr(node, key) if named else node[key]
 
 
 def through(jitted: Callable, function: Callable, modules: Any, *args: Any) -> Any:

@@ -15,6 +15,7 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of, kinds_of
+from rbig_nnx.nn.surgery.members import leading_axes
 
 Mixtures = MixtureCDFCoupling | MixtureCDFMarginal
 
@@ -63,6 +64,12 @@ def written_out(flow: GaussianizationFlow) -> tuple[list[Any], bool]:
         raise ValueError(
             "`flow` must hold arrays; got only their shapes. Convert within the function"
             " that is asked for shapes: nnx.eval_shape(lambda: rbig_nnx.widen(...))."
+        )
+    if axes := leading_axes(flow):
+        raise ValueError(
+            f"`flow` must be one flow; got an ensemble of shape {axes}. Convert each member,"
+            " jax.tree.map(lambda a: a[i], ensemble), and stack what you get:"
+            " jax.tree.map(lambda *a: jnp.stack(a), *members)."
         )
     if has_shared_variables(flow):
         raise ValueError(

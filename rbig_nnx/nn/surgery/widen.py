@@ -197,8 +197,9 @@ def _linear_layers(layer: MixtureCDFCoupling, name: str) -> list[nnx.Linear]:
     found = layer.conditioner.linear_layers()
     if found is None:
         raise ValueError(
-            f"`{name}` can only grow in networks of this package's own; got a trunk of type"
-            f" {type(layer.conditioner.trunk).__name__} with layers of your own. Put them"
+            f"`{name}` can only grow in networks of this package's own; got a"
+            f" {type(layer.conditioner).__name__} with a trunk of type"
+            f" {type(layer.conditioner.trunk).__name__}, or layers of your own in it. Put them"
             " there afterwards."
         )
     return found
@@ -272,10 +273,10 @@ def _identity_blocks(layers: Sequence[Any], num_blocks: int) -> Iterator[nnx.Mod
 
 
 def _identity(layer: Any) -> nnx.Module:
-    """The layer, made the identity."""
-    if isinstance(layer, HouseholderRotation):
+    """The layer, made the identity; not a subclass, which may be another map."""
+    if type(layer) is HouseholderRotation:
         layer.vectors[...] = _pairs(*layer.vectors.shape).astype(layer.vectors.dtype)
-    elif isinstance(layer, Mixtures):
+    elif type(layer) in (MixtureCDFCoupling, MixtureCDFMarginal):
         layer.family = "gaussian"  # no mixture of logistics is the identity
         params = exact_identity(layer.num_components)
         moved = layer.max_log_scale.shape[-1]

@@ -171,6 +171,22 @@ def test_any_module_restores_into_its_like(tmp_path):
         load_flow(tmp_path / "tower")
 
 
+def test_a_variable_may_hold_a_tree(tmp_path):
+    class Quantised(nnx.Module):
+        def __init__(self, seed):
+            steps = np.random.default_rng(seed).integers(-127, 127, (2, 3))
+            steps = jnp.asarray(steps, jnp.int8)
+            self.kernel = nnx.Param({"steps": steps, "scale": jnp.float32(seed)})
+
+    save(tmp_path / "kernel", Quantised(1))
+    for like in (Quantised(2), nnx.eval_shape(lambda: Quantised(2))):
+        found = restore(tmp_path / "kernel", like).kernel.get_value()
+        assert found["scale"] == 1.0
+        assert found["steps"].dtype == jnp.int8
+        wanted = Quantised(1).kernel.get_value()["steps"]
+        np.testing.assert_array_equal(found["steps"], wanted)
+
+
 def test_another_shape_is_named(saved):
     with pytest.raises(
         CheckpointError, match=r"mismatched: .*kernel: shape .* in the checkpoint and"
