@@ -30,6 +30,9 @@ from trainers.checkpoints.variables import (
 )
 from trainers.paths import Path, in_bucket, located, move, remove
 from trainers.placement.processes import of_first, together
+from trainers.tables.checks import printable
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in names of what was never whole, or is no more
 
 
 def save(
@@ -197,9 +200,9 @@ def load_flow(
 
     try:
         flow = nnx.eval_shape(build)  # no arrays beside those of the checkpoint
-    except ValueError as error:
+    except Exception as error:  # also a constructor of somebody's own
         raise CheckpointError(
-            f"the checkpoint {source.place} cannot be rebuilt: {error}"
+            f"the checkpoint {source.place} cannot be rebuilt: {printable(error, 500)}"
         ) from error
     others = _other_dtypes(source, flow)
     if others:
@@ -290,16 +293,29 @@ def _make_room(path: Path, step: int) -> int:
     for left in unfinished:
         remove(left)
     taken = [int(p.name) for p in there if p not in unfinished]
-    return 1 + max(taken) if step in taken else step
+    return max(
+        [step, *(number + 1 for number in taken)]
+    )  # the newest from its first moment
 
 
 def _replace_others(path: Path, number: int, step: int):
     """Leaves one step in the folder, on a disk by its own number."""
     for other in path.iterdir():
         if other.name != str(number):
-            remove(other)
+            _discard(other)
     if number != step and not in_bucket(path):
         move(path / str(number), path / str(step))
+
+
+def _discard(step: Path):
+    """Removes a step; what a kill leaves of it counts as unfinished."""
+    if in_bucket(step):
+        remove(step / on_disk.WHOLE)
+        remove(step)
+    else:
+        gone = step.with_name(f"{step.name}{_UNFINISHED}")
+        move(step, gone)
+        remove(gone)
 
 
 def _check_shared(path: Path):
@@ -314,4 +330,4 @@ def _is_unfinished(path: Path) -> bool:
     """Whether an earlier writing of a step was killed."""
     if path.name.isdigit():
         return not on_disk.is_finished(path)
-    return ".orbax-checkpoint-tmp" in path.name
+    return _UNFINISHED in path.name
