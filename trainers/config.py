@@ -57,6 +57,11 @@ class TrainConfig:
                 raise ValueError(
                     f"`{name}` must be at least {smallest}; got {value!r}."
                 )
+        for name in ("num_steps", "seed"):
+            if not 0 <= getattr(self, name) <= _LARGEST[name]:
+                raise ValueError(
+                    f"`{name}` must be 0 to {_LARGEST[name]}; got {getattr(self, name)!r}."
+                )
         if not self.learning_rate > 0:
             raise ValueError(
                 f"`learning_rate` must be above 0; got {self.learning_rate!r}."
@@ -80,6 +85,7 @@ class TrainConfig:
             )
 
 
+_LARGEST = {"num_steps": 2**31 - 1, "seed": 2**32 - 1}  # int32 counts; words of a key
 _SMALLEST = {
     "num_steps": 1,
     "batch_size": 1,

@@ -23,7 +23,21 @@ from trainers.command.settings import FitFile
         ("fit x --train.num-steps x", "--train.num-steps must be a whole number"),
         ("fit x --train.num-steps 0", "--train.num-steps must be at least 1; got 0"),
         ("fit x --train.jitter x", "--train.jitter must be a number; got 'x'"),
-        ("fit x --num-blocks 0", "--num-blocks must be at least 1; got 0"),
+        ("fit x --num-blocks 0", "--num-blocks must be 1 to 1,000; got 0"),
+        (
+            f"fit x --num-components {10**10}",
+            "--num-components must be 1 to 1,000; got",
+        ),
+        (
+            f"fit x --hidden 8 {10**10}",
+            "--hidden must be 1 to 100,000; got 10000000000",
+        ),
+        (
+            f"fit x --train.num-steps {10**12}",
+            "--train.num-steps must be 0 to 2147483647",
+        ),
+        ("fit x --seed 4294967296", "--seed must be 0 to 4294967295; got 4294967296"),
+        (f"fit x --train.seed {10**30}", "must be 0 to 4294967295; got 1000"),
         ("fit x --valid-fraction .7", "--valid-fraction must lie between 0 and 0.5"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --sep", "--sep must be followed by a value"),
