@@ -122,9 +122,11 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
             "num_blocks: many",
             "run.yaml: --num-blocks must be a whole number; got 'many'",
         ),
-        ("num_blocks: 0", "run.yaml: --num-blocks must be at least 1"),
+        ("num_blocks: 0", "run.yaml: --num-blocks must be 1 to 1,000; got 0"),
         ("- 1", "must be a mapping"),
         ("a: [", "must be YAML"),
+        ("[" * 5_000, "run.yaml must be YAML; maximum recursion depth"),
+        (f"num_blocks: {'9' * 5_000}", "run.yaml must be YAML; Exceeds the limit"),
     ],
 )
 def test_mistakes_in_the_file_of_settings(tmp_path, text, words):
