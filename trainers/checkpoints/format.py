@@ -173,8 +173,13 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(
         int(p.name)
         for p in folder.iterdir()
-        if p.name.isdigit() and is_finished(p) and any(p.iterdir())
+        if is_numbered(p) and is_finished(p) and any(p.iterdir())
     )
+
+
+def is_numbered(step: Path) -> bool:
+    """Whether it is a folder with the name of a step; files and links to none are passed."""
+    return step.name.isascii() and step.name.isdigit() and step.is_dir()
 
 
 def is_finished(step: Path) -> bool:

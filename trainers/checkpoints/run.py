@@ -186,7 +186,7 @@ def all_steps(folder: Path) -> list[int]:
     return sorted(
         int(p.name)
         for p in folder.iterdir()
-        if p.name.isdigit() and on_disk.is_finished(p)
+        if on_disk.is_numbered(p) and on_disk.is_finished(p)
     )
 
 

@@ -75,3 +75,15 @@ def test_a_saved_model_has_the_step_it_says(tmp_path):
     assert restore(tmp_path, Model(), step=7).mean[0] == 3
     with pytest.raises(CheckpointError, match=r"`step` must be .*; got 8"):
         restore(tmp_path, Model(), step=8)
+
+
+def test_what_is_no_step_is_passed_over(folder):
+    (folder / "999").touch()
+    (folder / "998").symlink_to("998")
+    (folder / "997").symlink_to("none")
+    (folder / "996").mkdir()
+    (folder / "²").mkdir()
+    (folder / "²" / "a").touch()
+    assert restore(folder, Model()).mean[0] == 15
+    with checkpoints(folder.parent) as run:
+        run.check()
