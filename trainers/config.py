@@ -70,6 +70,11 @@ class TrainConfig:
                 raise ValueError(
                     f"`{name}` must be at least {smallest}; got {value!r}."
                 )
+        for name, largest in _LARGEST.items():
+            if getattr(self, name) > largest:
+                raise ValueError(
+                    f"`{name}` must be at most {largest}; got {getattr(self, name)!r}."
+                )
         if not self.learning_rate > 0:
             raise ValueError(
                 f"`learning_rate` must be above 0; got {self.learning_rate!r}."
@@ -101,6 +106,7 @@ def _check_number(name: str, value: Any, default: Any) -> None:
         raise ValueError(f"`{name}` must be {rule}; got {value!r}.")
 
 
+_LARGEST = {"num_steps": 2**31 - 1, "seed": 2**32 - 1}  # int32 counts; words of a key
 _SMALLEST = {
     "num_steps": 1,
     "batch_size": 1,

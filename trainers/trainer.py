@@ -1,5 +1,6 @@
 """Training: `fit` for a call, `Trainer` to keep the settings for several."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,13 +16,14 @@ from trainers.checkpoints.identity import file_digest, fingerprint
 from trainers.checkpoints.run import RunCheckpoints
 from trainers.config import TrainConfig
 from trainers.placement import sharding
+from trainers.placement.lock import alone_in
 from trainers.placement.names import Patterns
 from trainers.placement.strategy import make_strategy
 from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.files import RowFiles
 from trainers.rows.resident import ResidentRows
-from trainers.rows.sets import DataSets, data_sets
+from trainers.rows.sets import DataSets, check_flow, data_sets
 from trainers.rows.weights import rescaled
 from trainers.run.history import check_monitor
 from trainers.run.loop import Callback, FitResult, Loop
@@ -120,6 +122,7 @@ def fit(
       ValueError: arguments that cannot be used; columns that float32 holds too coarsely to
         be told apart; a score on `x_valid` that is NaN, or never finite.
       CheckpointError: `workdir` holds another run, or none of its checkpoints is whole.
+      InUseError: another process trains in `workdir`; in a bucket, has taken it over.
     """
     trainer = Trainer(
         config=config or TrainConfig(),
@@ -195,11 +198,13 @@ class Trainer:
         }
         callback = callback and sharding.under(jax.sharding.get_mesh(), callback)
         show = as_progress(self.progress, enabled=jax.process_index() == 0)
-        with set_aside(), show as progress:
+        with set_aside(), show as progress, contextlib.ExitStack() as stack:
             own = self._own()
             check_monitor(monitor or ())
             progress.phase("checking rows")
             data = self._data(model, x_train, x_valid, **rows)
+            if self.workdir:
+                stack.enter_context(alone_in(self.workdir))
             checkpoints = self._checkpoints(model, data, **own)
             program = self._program(model, data, progress, **own)
             program.wait()
@@ -248,7 +253,7 @@ class Trainer:
         floats = self.loss_fn is None
         data = data_sets(x_train, x_valid, config=self.config, floats=floats, **rows)
         if self.loss_fn is None:
-            _check_flow(model, data)
+            check_flow(model, data)
         return data
 
     def _checkpoints(
@@ -328,22 +333,3 @@ class Trainer:
             mesh, strategy.data_axis, size, accumulate=config.accumulate
         )
         return size
-
-
-def _check_flow(model: nnx.Module, data: DataSets):
-    train = data.train.rows if data.is_weighted else data.train
-    x, context = train if isinstance(train, tuple) else (train, None)
-    width = getattr(model, "num_features", None)
-    if width is not None and x.shape[-1] != width:
-        raise ValueError(
-            f"`x_train` must have the model's {width} features; got {x.shape[-1]}"
-            " columns."
-        )
-    wanted = getattr(model, "context_features", None)
-    given = 0 if context is None else context.shape[-1]
-    if wanted is not None and wanted != given:
-        raise ValueError(
-            f"`context` must have the model's {wanted} context features; got"
-            f" {given or 'no context'}. Build the flow with `context_features={given}`"
-            " or change the call."
-        )

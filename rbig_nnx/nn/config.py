@@ -10,6 +10,7 @@ from flax import nnx
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
+from rbig_nnx.nn.network import ACTIVATIONS
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
@@ -185,7 +186,12 @@ def _layer_from_config(entry: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
     if not issubclass(_LAYERS[name], _OWN):
         return _LAYERS[name](**arguments, rngs=rngs)
     if arguments.get("activation"):
-        arguments["activation"] = getattr(jax.nn, arguments["activation"])
+        if arguments["activation"] not in ACTIVATIONS:
+            raise ValueError(
+                f"`activation` must be one of {', '.join(ACTIVATIONS)}; got"
+                f" {arguments['activation']!r}. Build the model in code."
+            )
+        arguments["activation"] = ACTIVATIONS[arguments["activation"]]
     for dtype in ("dtype", "param_dtype"):
         if arguments.get(dtype):
             arguments[dtype] = jnp.dtype(arguments[dtype])

@@ -22,6 +22,18 @@ OUTPUT_KERNEL_INIT = _jitted(
     nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
 )
 
+# By the names that files give them: no other attribute of `jax.nn` is fetched for a file.
+ACTIVATIONS: dict[str, Callable] = {
+    function.__name__: function
+    for function in (
+        *(jax.nn.celu, jax.nn.elu, jax.nn.gelu, jax.nn.hard_sigmoid, jax.nn.hard_silu),
+        *(jax.nn.hard_tanh, jax.nn.identity, jax.nn.leaky_relu, jax.nn.log_sigmoid),
+        *(jax.nn.mish, jax.nn.relu, jax.nn.relu6, jax.nn.selu, jax.nn.sigmoid),
+        *(jax.nn.silu, jax.nn.soft_sign, jax.nn.softplus, jax.nn.sparse_plus),
+        *(jax.nn.squareplus, jax.nn.tanh),
+    )
+}
+
 
 def zeros(key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """An initialiser of biases."""
@@ -44,15 +56,14 @@ class Activated(nnx.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         found = state["activation"]
-        named = isinstance(found, str)
-        found = getattr(jax.nn, found) if named else found
+        found = ACTIVATIONS[found] if isinstance(found, str) else found
         super().__setstate__(state | {"activation": found})
 
 
 def jax_nn_name(activation: Callable) -> str | None:
-    """The name in `jax.nn` of a function of it, else None."""
+    """The name of an activation of `jax.nn`, else None."""
     name = getattr(activation, "__name__", "")
-    return name if getattr(jax.nn, name, None) is activation else None
+    return name if ACTIVATIONS.get(name) is activation else None
 
 
 class MLP(Activated):

@@ -10,11 +10,9 @@ processes call all that writes.
 
 import contextlib
 import gc
-import json
 import logging
 import sys
 import time
-import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -27,24 +25,19 @@ from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from trainers.checkpoints.checksums import checksum, is_held_together
+from trainers.checkpoints.meta.reading import FORMAT as FORMAT
+from trainers.checkpoints.meta.reading import FORMAT_VERSION as FORMAT_VERSION
+from trainers.checkpoints.meta.reading import CheckpointError as CheckpointError
+from trainers.checkpoints.meta.reading import damaged as damaged
+from trainers.checkpoints.meta.reading import json_checksum
+from trainers.checkpoints.meta.reading import peek as peek
+from trainers.checkpoints.meta.reading import read_meta as read_meta
 from trainers.paths import Path, in_bucket, look_again
 from trainers.placement.names import dotted
 from trainers.placement.processes import together
 
-FORMAT = "rbig-nnx"
-FORMAT_VERSION = 2
-_WHOLE = "commit_success.txt"  # what Orbax writes last where folders have no other name
+WHOLE = "commit_success.txt"  # what Orbax writes last where folders have no other name
 _IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or of something else.
-
-    Example:
-      >>> import trainers
-      >>> issubclass(trainers.CheckpointError, ValueError)
-      True
-    """
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -150,7 +143,7 @@ def _items(step, arrays, about):
     filled = {name: array for name, array in arrays.items() if np.size(array)}
     return ocp.args.Composite(
         arrays=ocp.args.PyTreeSave(filled),
-        meta=ocp.args.JsonSave(meta | {"checksum": _json_checksum(meta)}),
+        meta=ocp.args.JsonSave(meta | {"checksum": json_checksum(meta)}),
     )
 
 
@@ -180,46 +173,18 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(
         int(p.name)
         for p in folder.iterdir()
-        if p.name.isdigit() and is_finished(p) and any(p.iterdir())
+        if is_numbered(p) and is_finished(p) and any(p.iterdir())
     )
+
+
+def is_numbered(step: Path) -> bool:
+    """Whether it is a folder with the name of a step; files and links to none are passed."""
+    return step.name.isascii() and step.name.isdigit() and step.is_dir()
 
 
 def is_finished(step: Path) -> bool:
     """Whether nobody is writing the step, or was killed at it."""
-    return not in_bucket(step) or (step / _WHOLE).exists()
-
-
-def read_meta(folder: Path, step: int) -> dict[str, Any]:
-    """The `meta` item of a step, checked.
-
-    Raises:
-      CheckpointError: no checkpoint of this library or version, or a damaged one.
-    """
-    file = folder / str(step) / "meta" / "metadata"
-    try:
-        meta = json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(
-            f"{folder / str(step)} is no checkpoint of this library, or lost its"
-            " `meta` item. Load it with the program that wrote it."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise damaged(folder / str(step), "its `meta` item does not parse") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder / str(step)} was written by another program; `path` must be a"
-            " checkpoint of trainers.save or trainers.fit."
-        )
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder / str(step)} has format version {meta.get('format_version')}; this"
-            f" release reads version {FORMAT_VERSION}. Use the release that wrote it."
-        )
-    if meta.pop("checksum", None) != _json_checksum(meta):
-        raise damaged(
-            folder / str(step), "the checksum of its `meta` item does not match"
-        )
-    return meta
+    return not in_bucket(step) or (step / WHOLE).exists()
 
 
 def read_arrays(
@@ -271,11 +236,6 @@ def read_arrays(
             f"the checksum does not match for {', '.join(wrong[:3])}{more}",
         )
     return result
-
-
-def damaged(path: Path, reason: str) -> CheckpointError:
-    """The error that names the checkpoint and what is wrong with it."""
-    return CheckpointError(f"the checkpoint {path} is damaged: {reason}.")
 
 
 def restored(folder: Path, targets: Any, place: Path) -> Any:
@@ -342,7 +302,3 @@ def _without_closed_loops():
         raise
     finally:
         sys.unraisablehook = shown
-
-
-def _json_checksum(meta: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())

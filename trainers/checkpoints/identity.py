@@ -4,9 +4,8 @@ import functools
 import hashlib
 import json
 import os
-import types
-import zlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +13,13 @@ import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.held import held
+from trainers.checkpoints.meta.declared import check_identity
 from trainers.checkpoints.model import about_model
 from trainers.config import TrainConfig
 from trainers.placement import sharding
 from trainers.placement.names import dotted
+from trainers.tables.checks import printable
 from trainers.tables.files.sources import as_path
 
 _VERSION = 2  # of the dictionaries that `fingerprint` gives
@@ -45,7 +47,9 @@ def fingerprint(
       model: its class, of a flow its configuration, and its first parameters; these up
         to rounding, by two numbers for each array.
       config: settings; how often to save is left out.
-      loss_fn: its name.
+      loss_fn: its name; of the user's own also its code with that of the functions of its
+        module that it calls, and what is bound to it: values closed over, defaults and
+        arguments of `functools.partial`. Of other modules and of global values nothing.
       optimizer: of the user's own: the form of its state, and what its functions hold.
       metrics: names of what is computed at evaluations.
       trainable: NNX filter; which arrays it names.
@@ -79,6 +83,8 @@ def fingerprint(
         found["optimizer"] = _about_optimizer(optimizer, nnx.to_pure_dict(params))
     if metrics:
         found["metrics"] = list(metrics)
+    if not found["loss_fn"].startswith("trainers."):
+        found["loss"] = _about_loss(loss_fn)
     return as_json(found)
 
 
@@ -113,6 +119,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         return []
     if old.get("version") != new.get("version"):
         return ["the version of this library that wrote it"]
+    if "model" in new:
+        try:
+            check_identity(old)
+        except ValueError as error:
+            return [f"what it says of itself, which is damaged ({printable(error)})"]
     told = [
         *_in_mapping(old.get("outer", {}), new.get("outer", {})),
         *_in_mapping(old.get("config", {}), new.get("config", {})),
@@ -182,16 +193,28 @@ def _in_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     yield from config
     if old["loss_fn"] != new["loss_fn"]:
         yield f"`loss_fn` ({old['loss_fn']} there, {new['loss_fn']} here)"
+    elif {"loss"} <= old.keys() & new.keys():
+        yield from _in_loss(old["loss"], new["loss"])
     if old["arrays"] != new["arrays"]:
         if not config:
             yield "the model's variables, or which of them train (`trainable`)"
         return
+    before = old["start"]
     moved = [
-        n for n, now in new["start"].items() if not _is_close(old["start"][n], now)
+        n
+        for n, now in new["start"].items()
+        if n not in before or not _is_close(before[n], now)
     ]
     if moved:
         more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
         yield f"the first parameters ({moved[0]}{more}; another seed or warm start)"
+
+
+def _in_loss(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    if old["bound"] != new["bound"]:
+        yield "the values that `loss_fn` has bound"
+    elif old["python"] == new["python"] and old["code"] != new["code"]:
+        yield "the code of `loss_fn`"
 
 
 def _is_close(old: list[float], new: list[float]) -> bool:
@@ -224,46 +247,19 @@ def _about_optimizer(optimizer: Any, params: Any) -> dict[str, Any]:
     """As far as it can be told: two of Optax, made by the same line, have the same."""
     state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(optimizer.init, params))
     form = {dotted(path): f"{a.dtype}{list(a.shape)}" for path, a in state}
-    held = repr(_held(optimizer, {})).encode()
-    settings = hashlib.blake2b(held, digest_size=16).hexdigest()
-    return {"state": form, "settings": _DIGEST + settings}
+    return {"state": form, "settings": _digest_of(held(optimizer))}
 
 
-def _held(value: Any, seen: dict[int, int]) -> Any:
-    """What a value is made of, by plain values: of a function also what it closes over."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        return value
-    if id(value) in seen:
-        return f"#{seen[id(value)]}"
-    seen[id(value)] = len(seen)
-    held = functools.partial(_held, seen=seen)
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        array = np.asarray(on_disk.flat({"": value})[""])
-        return name, str(array.dtype), array.shape, zlib.crc32(array.tobytes())
-    if isinstance(value, Mapping):
-        return [(held(key), held(part)) for key, part in value.items()]
-    if isinstance(value, Set):
-        return sorted(map(repr, value))
-    if isinstance(value, Sequence):
-        return [held(part) for part in value]
-    if isinstance(value, types.MethodType):
-        return name, held(value.__self__)
-    if isinstance(value, functools.partial):
-        return name, held(value.func), held(value.args), held(value.keywords)
-    if isinstance(value, types.FunctionType):
-        numbers = [c for c in value.__code__.co_consts if isinstance(c, float)]
-        cells = [held(cell.cell_contents) for cell in value.__closure__ or ()]
-        return (
-            name,
-            numbers,
-            held(value.__defaults__),
-            held(value.__kwdefaults__),
-            cells,
-        )
-    if isinstance(value, type | types.ModuleType) or not hasattr(value, "__dict__"):
-        return name
-    return name, held(getattr(value, "__wrapped__", vars(value)))
+def _about_loss(loss_fn: Any) -> dict[str, str]:
+    """As far as it can be told; byte code is that of one version of Python."""
+    code: list[Any] = []
+    bound = _digest_of(held(loss_fn, code))
+    tag = str(sys.implementation.cache_tag)
+    return {"bound": bound, "code": _digest_of(code), "python": tag}
+
+
+def _digest_of(plain: Any) -> str:
+    return _DIGEST + hashlib.blake2b(repr(plain).encode(), digest_size=16).hexdigest()
 
 
 def _about_rows(rows: Any) -> Any:

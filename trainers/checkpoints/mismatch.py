@@ -115,7 +115,8 @@ def _different(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, A
 
 def _recipe(arrays: Arrays) -> dict[str, Any]:
     """The arguments of `coupling_flow` or `diagonal_flow` that arrays of these shapes tell."""
-    shapes = {name: array.shape for name, array in arrays.items()}
+    # A file may claim any shape; scalars tell no width.
+    shapes = {name: array.shape for name, array in arrays.items() if array.shape}
     limits = [n.rpartition("max_log_scale")[0] for n in shapes if n.endswith("scale")]
     limits = [start for start in limits if f"{start}max_log_scale" in shapes]
     found: dict[str, set] = {}
@@ -136,7 +137,7 @@ def _recipe(arrays: Arrays) -> dict[str, Any]:
             if value is not None:
                 found.setdefault(name, set()).add(value)
     for name, shape in shapes.items():
-        if name.endswith("vectors"):
+        if name.endswith("vectors") and len(shape) > 1:
             blocks += shape[0] if len(shape) == 3 else 1
             found.setdefault("num_features", set()).add(shape[-1])
             found.setdefault("num_reflections", set()).add(shape[-2])

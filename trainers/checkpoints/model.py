@@ -30,6 +30,9 @@ from trainers.checkpoints.variables import (
 )
 from trainers.paths import Path, in_bucket, located, move, remove
 from trainers.placement.processes import of_first, together
+from trainers.tables.checks import printable
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in names of what was never whole, or is no more
 
 
 def save(
@@ -145,7 +148,9 @@ def restore(
     wanted = _matching(described(model, shardings), only)
     stored = {n: a for n, a in source.arrays.items() if not only or _matches(n, only)}
     configs = () if part else _configs(source, model)
-    agreed = {n: a for n, a in wanted.items() if _shape(stored.get(n)) == a.shape}
+    agreed = {
+        n: a for n, a in wanted.items() if n in stored and stored[n].shape == a.shape
+    }
     differs = mismatch(stored, wanted, configs)
     if differs and (strict or not agreed):
         start = "" if agreed else beginning(whole.arrays, wanted)
@@ -221,9 +226,9 @@ def load_flow(
 
     try:
         flow = nnx.eval_shape(build)  # no arrays beside those of the checkpoint
-    except ValueError as error:
+    except Exception as error:  # also a constructor of somebody's own
         raise CheckpointError(
-            f"the checkpoint {source.place} cannot be rebuilt: {error}"
+            f"the checkpoint {source.place} cannot be rebuilt: {printable(error, 500)}"
         ) from error
     others = _other_dtypes(source, flow)
     if others:
@@ -283,8 +288,7 @@ def _configs(source: Source, model: nnx.Module) -> Sequence[Any]:
 
 
 def _matching(arrays, only):
-    unused = [p for p in only if not any(fnmatch.fnmatchcase(n, p) for n in arrays)]
-    if unused:
+    if unused := [p for p in only if not any(_matches(n, [p]) for n in arrays)]:
         raise ValueError(
             f"`only` must match names of the model; got {unused}, which match none of"
             f" {', '.join(sorted(arrays)[:5])}, ..."
@@ -293,11 +297,7 @@ def _matching(arrays, only):
 
 
 def _matches(name, patterns) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _shape(array) -> tuple[int, ...] | None:
-    return None if array is None else array.shape
+    return any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
 def _make_room(path: Path, step: int) -> int:
@@ -313,17 +313,25 @@ def _make_room(path: Path, step: int) -> int:
         )
     for left in unfinished:
         remove(left)
-    taken = [int(p.name) for p in there if p not in unfinished]
-    return 1 + max(taken) if step in taken else step
+    taken = (int(p.name) for p in there if p not in unfinished)
+    return max([step - 1, *taken]) + 1  # the newest from its first moment
 
 
 def _replace_others(path: Path, number: int, step: int):
     """Leaves one step in the folder, on a disk by its own number."""
-    for other in path.iterdir():
-        if other.name != str(number):
-            remove(other)
+    for other in (p for p in path.iterdir() if p.name != str(number)):
+        _discard(other)
     if number != step and not in_bucket(path):
         move(path / str(number), path / str(step))
+
+
+def _discard(step: Path):
+    """Removes a step; what a kill leaves of it counts as unfinished."""
+    if in_bucket(step):
+        remove(step / on_disk.WHOLE)
+    else:
+        step = step.rename(step.with_name(f"{step.name}{_UNFINISHED}"))
+    remove(step)
 
 
 def _check_shared(path: Path):
@@ -338,4 +346,4 @@ def _is_unfinished(path: Path) -> bool:
     """Whether an earlier writing of a step was killed."""
     if path.name.isdigit():
         return not on_disk.is_finished(path)
-    return ".orbax-checkpoint-tmp" in path.name
+    return _UNFINISHED in path.name

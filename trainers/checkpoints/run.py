@@ -11,6 +11,7 @@ from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.identity import differences
 from trainers.checkpoints.source import FOLDER
 from trainers.paths import Path, located, look_again, move
+from trainers.placement.lock import check_alone
 from trainers.placement.processes import together
 
 WAY_OUT = (
@@ -47,7 +48,8 @@ class RunCheckpoints:
         keep: int,
         resume: bool,
     ):
-        self._folder = located(workdir) / FOLDER
+        self._workdir = located(workdir)
+        self._folder = self._workdir / FOLDER
         self._identity, self._keep, self._resume = identity, keep, resume
         self._manager = None
         self.latest_step = -1
@@ -65,6 +67,10 @@ class RunCheckpoints:
     ) -> None:
         if self._manager is not None:
             self._manager.close()
+
+    def check_alone(self) -> None:
+        """Raises where another run has taken over the folder, before it is written to."""
+        check_alone(self._workdir)
 
     def check(self) -> None:
         """Reads what is there before any work is done for nothing.
@@ -180,7 +186,7 @@ def all_steps(folder: Path) -> list[int]:
     return sorted(
         int(p.name)
         for p in folder.iterdir()
-        if p.name.isdigit() and on_disk.is_finished(p)
+        if on_disk.is_numbered(p) and on_disk.is_finished(p)
     )
 
 

@@ -1,6 +1,5 @@
 """What a checkpoint offers, whoever wrote it: arrays by name, and how to read them."""
 
-import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
@@ -78,15 +77,22 @@ def find(path: str | os.PathLike, step: Step) -> tuple[Path, int]:
         )
     if step in ("best", "last"):  # every step of a run carries the best until then
         return folder, steps[-1]
-    if step not in steps:
-        # In a bucket `save` may have had to write it beside another one of its number.
-        called = (s for s in steps if read_meta(folder, s)["step"] == step)
-        step = next(called, step)
-    if step not in steps:
+    # The folder of that name first; `save` may have had to take another name.
+    named = (s for s in sorted(steps, key=lambda s: s != step))
+    found = next((s for s in named if _own_step(folder, s) == step), None)
+    if found is None:
         raise CheckpointError(
             f"`step` must be 'best', 'last' or one of {steps} in {path}; got {step!r}."
         )
-    return folder, step
+    return folder, found
+
+
+def _own_step(folder: Path, number: int) -> int:
+    """The step that a folder says it is; of a damaged one its name, until it is read."""
+    try:
+        return on_disk.read_meta(folder, number)["step"]
+    except CheckpointError:
+        return number
 
 
 def folder_of(path: str | os.PathLike) -> Path:
@@ -111,10 +117,11 @@ def read_meta(folder: Path, number: int) -> dict[str, Any]:
 def is_of_save(step: Path) -> bool:
     """Whether a folder is a step that `save` wrote, in any version."""
     try:
-        meta = json.loads((step / "meta" / "metadata").read_text())
+        meta = on_disk.peek(step)
     except (OSError, ValueError):
         return False
-    return meta.get("format") == on_disk.FORMAT and "run" not in meta
+    ours = isinstance(meta, dict) and meta.get("format") == on_disk.FORMAT
+    return ours and "run" not in meta
 
 
 def _behind(prefix: str, names: Collection[str]) -> dict[str, str]:
@@ -166,12 +173,14 @@ def _beginnings(names: Collection[str]) -> str:
 def _is_ours(step):
     """Whether a folder is a step of this library, perhaps a damaged one."""
     try:
-        meta = json.loads((step / "meta" / "metadata").read_text())
+        meta = on_disk.peek(step)
     except OSError:
         return False
     except ValueError:
         return True
-    return isinstance(meta, dict) and meta.get("format") == on_disk.FORMAT
+    return meta is None or (
+        isinstance(meta, dict) and meta.get("format") == on_disk.FORMAT
+    )
 
 
 def _of_others(folder, items, weights):

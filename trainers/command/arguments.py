@@ -19,6 +19,7 @@ import tyro
 import yaml
 
 from trainers.command.settings import option, options_of
+from trainers.run.progress import visible
 
 _RULE, _BORDER = re.compile(r"^[─\s-]*$"), re.compile(r"^\s*[╭╰]")
 _FORMS = {"INT": "whole numbers", "FLOAT": "numbers"}
@@ -98,8 +99,8 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
     """
     try:
         found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = visible(" ".join(str(error).split()))
         raise ValueError(f"{path} must be YAML; {where}") from None
     args = list(_as_options(command, {} if found is None else found, str(path)))
     try:

@@ -21,9 +21,10 @@ from tyro.conf import Positional, arg
 from trainers.command import settings
 from trainers.command.arguments import in_typed_words, parse_with_file
 from trainers.command.output import Printer
+from trainers.run import interrupt
+from trainers.run.progress import visible
 
 PROGRAM = "rbig-nnx"
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 Run = Annotated[pathlib.Path, Positional, arg(metavar="RUN", help_behavior_hint="")]
 File = Annotated[pathlib.Path, Positional, arg(metavar="FILE", help_behavior_hint="")]
@@ -55,7 +56,7 @@ class Fit(settings.FitFile, settings.Page):
             report = fit_file.run(
                 self.file, self, printer, progress, html=self.html, rows=self.rows
             )
-        return INTERRUPTED if report is None else 0
+        return interrupt.exit_code() if report is None else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,7 +196,7 @@ class Information(settings.FitFile):
             found = information_file.run(
                 self.file, self, printer, progress, as_json=self.json
             )
-        return INTERRUPTED if found is None else 0
+        return interrupt.exit_code() if found is None else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,7 +228,7 @@ def main(args: Sequence[str] | None = None) -> int:
       args: the command line without the program's name; None for `sys.argv`.
 
     Returns:
-      0, or 2 after a mistake in the input.
+      0; 2 after a mistake in the input; 130 or 143 where Ctrl-C or SIGTERM ended it.
     """
     args = list(sys.argv[1:] if args is None else args)
     if args in (["--version"], ["-V"]):
@@ -235,21 +236,30 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     command = None
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), interrupt.interruptible():
             command = parse_with_file(COMMANDS, args, prog=PROGRAM, description=_ABOUT)
             return command()
     except BrokenPipeError:  # `rbig-nnx report run | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        # What a callback of XLA's raises comes back as an error of another kind.
+        if isinstance(error, KeyboardInterrupt) or interrupt.received:
+            _complain(f"interrupted; {_kept(command)}")
+            return interrupt.exit_code()
+        if not isinstance(error, ValueError | OSError | ImportError):
+            raise
         words = str(error)
         if isinstance(error, OSError) and error.strerror:
             words = f"{error.strerror}: {error.filename or PROGRAM}"
         _complain(in_typed_words(words, command and type(command)))
         return 2
+
+
+def _kept(command: Any) -> str:
+    if isinstance(command, Fit | Information):
+        return "what it had finished is kept, and the same line goes on after it."
+    return "no file was written over."
 
 
 _ABOUT = """Densities of tables: fit one, judge it, score rows, draw rows.
@@ -270,7 +280,7 @@ def _progress(*, enabled: bool) -> Iterator[Any]:
 
 
 def _complain(message: str) -> None:
-    line = Text.assemble((f"{PROGRAM}:", "bold red"), f" {message}")
+    line = Text.assemble((f"{PROGRAM}:", "bold red"), f" {visible(message)}")
     Console(stderr=True, soft_wrap=True).print(line)
 
 
@@ -279,7 +289,7 @@ def _warnings_in_one_line() -> Iterator[None]:
     """Warnings as they concern people: not where in the code they arose."""
 
     def show(message: Any, *_: Any, **__: Any) -> None:
-        line = Text(f"warning: {' '.join(str(message).split())}")
+        line = Text(f"warning: {visible(' '.join(str(message).split()))}")
         Console(stderr=True, soft_wrap=True).print(line)
 
     before = warnings.showwarning

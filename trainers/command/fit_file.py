@@ -27,8 +27,10 @@ from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
 from trainers.estimators.table_flow import TableFlow
 from trainers.paths import Path, local_folder, move, placed
 from trainers.placement.compilation import use_cache
+from trainers.placement.lock import alone_in
 from trainers.rows.encoded import PARTS
 from trainers.rows.files import RowFiles
+from trainers.run.interrupt import received
 from trainers.run.progress import Progress
 from trainers.tables.files.sources import find
 
@@ -61,10 +63,19 @@ def run(
     Raises:
       InputError: for a file or rows that cannot be fitted.
       CheckpointError: the folder holds another run.
+      InUseError: another process is at work in it.
     """
     workdir = placed(settings.workdir or runs.default_workdir(settings, path))
     runs.check_workdir(workdir)
     source = find(path)
+    with alone_in(workdir):
+        return _run(
+            path, source, settings, workdir, printer, progress, html=html, rows=rows
+        )
+
+
+def _run(path, source, settings, workdir, printer, progress, *, html, rows):
+    """The part of `run` during which nobody else works in the folder."""
     identity = settings.result_settings() | {"file": file_digest(source.path)}
     found = find_start(workdir, identity, resume=settings.resume)
     if found is not None and (workdir / runs.REPORT).exists():
@@ -175,7 +186,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         identity=identity,
         **options,
     )
-    if done.interrupted:
+    if done.interrupted or received:  # a signal may come as the last step ends
         printer.result("Interrupted. The same line goes on from here.")
         return None
     result = done.best.result

@@ -1,8 +1,12 @@
 """What a job prints: on standard output, or beside a table that goes there."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
+
+from trainers.run.progress import visible
 
 
 class Printer:
@@ -31,7 +35,7 @@ class Printer:
     def table(self, table: Any) -> None:
         """A table of rich."""
         if not self.quiet:
-            self._console.print(table)
+            self._console.print(_Visible(table))
 
     def warn(self, text: str) -> None:
         """What must not be missed."""
@@ -39,4 +43,21 @@ class Printer:
 
     def result(self, text: str) -> None:
         """What was asked for, on one line."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(visible(text), soft_wrap=True)
+
+
+class _Visible:
+    """A table whose cells send nothing to the terminal but what is seen."""
+
+    def __init__(self, table: Any):
+        self._table = table
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[Segment]:
+        for segment in console.render(self._table, options):
+            yield (
+                segment
+                if segment.control
+                else segment._replace(text=visible(segment.text))
+            )

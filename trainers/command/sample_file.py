@@ -37,8 +37,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     asked = settings.num_rows
     if asked is not None and asked < 0:
         raise InputError(f"`num_rows` must be 0 or more; got {asked}.")
-    if settings.seed < 0:
-        raise InputError(f"`seed` must be 0 or more; got {settings.seed}.")
+    if not 0 <= settings.seed < 2**32:
+        raise InputError(f"`seed` must be 0 to {2**32 - 1}; got {settings.seed}.")
     given_file = settings.given_values and "=" not in settings.given_values
     inputs = (pathlib.Path(settings.given_values),) if given_file else ()
     check_output(settings.file, inputs=inputs)

@@ -73,6 +73,9 @@ class Reading:
 
 
 _READING = dataclasses.fields(Reading)
+# Far beyond what is of use; what is larger fills the memory before it is refused.
+_MOST = {"num_draws": 10_000, "num_blocks": 1_000, "num_components": 1_000}
+_MOST |= {"hidden": 100_000}
 _FLOW = (
     *("num_blocks", "num_components", "hidden", "rotation"),
     *("tails", "whiten", "radial"),
@@ -171,14 +174,11 @@ class FitFile(Reading, Job):
     def __post_init__(self):
         if any(budget_of(self.budget)) and self.train.num_steps:
             raise ValueError("`budget` must be left out where `num_steps` is given.")
-        for name in ("num_draws", "num_blocks", "num_components"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
-        if min(self.hidden, default=1) < 1:
-            raise ValueError(
-                f"`hidden` must be widths of 1 or more; got {self.hidden}."
-            )
+            values = value if isinstance(value, tuple) else (value,)
+            for wrong in (v for v in values if v is not None and not 1 <= v <= most):
+                raise ValueError(f"`{name}` must be 1 to {most:,}; got {wrong}.")
         for name in ("valid_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ValueError(

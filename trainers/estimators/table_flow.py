@@ -13,7 +13,7 @@ from flax import nnx
 from scipy.special import logsumexp
 
 import rbig_nnx
-from trainers.checkpoints.format import CheckpointError
+from trainers.checkpoints.format import CheckpointError, damaged
 from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.variables import arrays_of, with_arrays
 from trainers.paths import Path, located
@@ -23,6 +23,7 @@ from trainers.tables.schema import Schema
 
 FLOW = "flow"  # the checkpoint in the folder of a command's fit
 NUM_DRAWS = 16  # of the noise of discrete columns, to average over
+_MOST_DRAWS = 1_000_000  # that a file may ask for
 _SIZES = (1_024, 16_384)  # rows a call: two programs serve every number of rows
 
 
@@ -145,12 +146,18 @@ class TableFlow:
                 f"`path` must be a checkpoint of a table's density; {path} holds a flow"
                 " without a schema. Use trainers.load_flow(path)."
             )
-        return cls(
-            flow=load_flow(path),
-            schema=Schema.from_config(kept["schema"]),
-            given=kept["given"] and Schema.from_config(kept["given"]),
-            num_draws=kept["num_draws"],
-        )
+        flow = load_flow(path)
+        try:
+            schema = Schema.from_config(kept["schema"])
+            given = kept["given"] and Schema.from_config(kept["given"])
+            num_draws = kept["num_draws"]
+            right = isinstance(num_draws, int) and 0 < num_draws <= _MOST_DRAWS
+            if not right or schema.width != flow.num_features:
+                raise ValueError("it does not fit the flow")
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = f"its schema cannot be read: {type(error).__name__}: {error}"
+            raise damaged(path, reason) from None
+        return cls(flow, schema, given, num_draws)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What to pickle: the flow as its configuration and NumPy arrays."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from trainers.config import TrainConfig
 from trainers.rows import memory
@@ -101,6 +102,26 @@ def data_sets(
         elif weights_valid is not None:
             raise ValueError("`weights_valid` must be None without `x_valid`.")
     return DataSets(train, source, scored, given, is_weighted)
+
+
+def check_flow(model: nnx.Module, data: DataSets):
+    """Raises a `ValueError` where rows or contexts have another width than a flow."""
+    train = data.train.rows if data.is_weighted else data.train
+    x, context = train if isinstance(train, tuple) else (train, None)
+    width = getattr(model, "num_features", None)
+    if width is not None and x.shape[-1] != width:
+        raise ValueError(
+            f"`x_train` must have the model's {width} features; got {x.shape[-1]}"
+            " columns."
+        )
+    wanted = getattr(model, "context_features", None)
+    given = 0 if context is None else context.shape[-1]
+    if wanted is not None and wanted != given:
+        raise ValueError(
+            f"`context` must have the model's {wanted} context features; got"
+            f" {given or 'no context'}. Build the flow with `context_features={given}`"
+            " or change the call."
+        )
 
 
 def _check_stream(context: Any, weights: Any, config: TrainConfig):

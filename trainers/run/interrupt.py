@@ -1,14 +1,42 @@
-"""Requests to stop: SIGTERM and Ctrl-C, noticed between two calls to the device."""
+"""Requests to stop: SIGTERM and Ctrl-C, noticed between two calls to the device.
 
+JAX is imported where it is used: a command watches from its first moment.
+"""
+
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import jax
-from jax.experimental import multihost_utils
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+received: list[int] = []  # numbers of the signals since a command began
+
+
+def exit_code() -> int:
+    """Of a command that ended at a signal, as shells have it: 130 or 143."""
+    return 128 + (received[-1] if received else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, SIGTERM ends what is going on as Ctrl-C does, by KeyboardInterrupt."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        raise KeyboardInterrupt
+
+    received.clear()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        watched = [s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in watched}
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 class Interrupt:
@@ -24,6 +52,8 @@ class Interrupt:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        import jax
+
         main = threading.current_thread() is threading.main_thread()
         if main and jax.process_count() == 1:
             self._before = {s: signal.signal(s, self._handle) for s in _SIGNALS}
@@ -39,17 +69,25 @@ class Interrupt:
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; the same answer in every process."""
+        import jax
+        from jax.experimental import multihost_utils
+
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        received.append(number)
         self._received = True
         self._put_back()
 
     def _put_back(self) -> None:
-        for number, handler in self._before.items():
-            # None stands for a handler that Python did not set and cannot set again.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _set(self._before)
         self._before = {}
+
+
+def _set(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        # None stands for a handler that Python did not set and cannot set again.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

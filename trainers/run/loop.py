@@ -286,6 +286,7 @@ class Loop:
             "stop_reason": self._stop_reason,
             "source": self._source and self._source.get_state(),
         }
+        checkpoints.check_alone()
         if writer is not None:
             writer.flush()  # what was measured before is not measured again
         checkpoints.write(self._step, self._tree(), about)

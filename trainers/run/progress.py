@@ -22,6 +22,13 @@ _MINUTE = 60.0  # seconds
 _BAR = range(6, 21)  # widths of the bar, where a line leaves room
 
 
+def visible(text: Any) -> str:
+    """Text from outside for a terminal: control characters as their escapes, not lines."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text)
+    )
+
+
 class Progress:
     """Shows nothing; what shows something has the same methods.
 
@@ -161,7 +168,7 @@ class _Lines(Progress):
                 self.say(self._phase.line())
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(visible(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class _Screen(_Lines):
@@ -195,7 +202,7 @@ class _Screen(_Lines):
         phase, width = self._phase, min(WIDTH, self._screen.width)
         if phase is None:
             return Text()
-        line = Text(phase.line())
+        line = Text(visible(phase.line()))
         line.truncate(width, overflow="ellipsis")
         room = width - line.cell_len - 1
         if not phase.total or room < _BAR.start:
@@ -217,7 +224,7 @@ class _Screen(_Lines):
             self._phase.done, self._phase.scores = step, _told(scores, best)
 
     def say(self, text: str) -> None:
-        self._screen.print(Text(text), soft_wrap=True)
+        self._screen.print(Text(visible(text)), soft_wrap=True)
 
     def _end(self):
         phase, self._phase = self._phase, None

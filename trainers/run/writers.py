@@ -234,11 +234,20 @@ def _plain(value: Any) -> Any:
 
 
 def _whole_lines(content: bytes, up_to: int | None) -> str:
-    """The lines that were finished, without those of later steps."""
-    lines = content[: content.rfind(b"\n") + 1].decode().splitlines(keepends=True)
+    """The lines that were finished, without those of later steps; others' are kept."""
+    text = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+    lines = text.splitlines(keepends=True)
     if up_to is not None:
-        lines = [line for line in lines if json.loads(line).get("step", 0) <= up_to]
+        lines = [line for line in lines if _step_of(line) <= up_to]
     return "".join(lines)
+
+
+def _step_of(line: str) -> float:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return 0
+    return step if isinstance(step, int | float) else 0
 
 
 class _Object:

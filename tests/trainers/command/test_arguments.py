@@ -23,7 +23,24 @@ from trainers.command.settings import FitFile
         ("fit x --train.num-steps x", "--train.num-steps must be a whole number"),
         ("fit x --train.num-steps 0", "--train.num-steps must be at least 1; got 0"),
         ("fit x --train.jitter x", "--train.jitter must be a number; got 'x'"),
-        ("fit x --num-blocks 0", "--num-blocks must be at least 1; got 0"),
+        ("fit x --num-blocks 0", "--num-blocks must be 1 to 1,000; got 0"),
+        (
+            f"fit x --num-components {10**10}",
+            "--num-components must be 1 to 1,000; got",
+        ),
+        (
+            f"fit x --hidden 8 {10**10}",
+            "--hidden must be 1 to 100,000; got 10000000000",
+        ),
+        (
+            f"fit x --train.num-steps {10**12}",
+            "--train.num-steps must be at most 2147483647",
+        ),
+        (
+            "fit x --seed 4294967296",
+            "--seed must be at most 4294967295; got 4294967296",
+        ),
+        (f"fit x --train.seed {10**30}", "must be at most 4294967295; got 1000"),
         ("fit x --valid-fraction .7", "--valid-fraction must lie between 0 and 0.5"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --sep", "--sep must be followed by a value"),
@@ -108,9 +125,11 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
             "num_blocks: many",
             "run.yaml: --num-blocks must be a whole number; got 'many'",
         ),
-        ("num_blocks: 0", "run.yaml: --num-blocks must be at least 1"),
+        ("num_blocks: 0", "run.yaml: --num-blocks must be 1 to 1,000; got 0"),
         ("- 1", "must be a mapping"),
         ("a: [", "must be YAML"),
+        ("[" * 5_000, "run.yaml must be YAML; maximum recursion depth"),
+        (f"num_blocks: {'9' * 5_000}", "run.yaml must be YAML; Exceeds the limit"),
     ],
 )
 def test_mistakes_in_the_file_of_settings(tmp_path, text, words):

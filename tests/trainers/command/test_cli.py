@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import warnings
 import pytest
 
 from tests.trainers.command.conftest import command
-from trainers.command import cli, reports
+from trainers.command import cli, fit_file, reports
 
 
 def test_version():
@@ -37,13 +38,56 @@ def test_help_reads_no_jax():
     assert time.perf_counter() - began < 10
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("wrapped", ["as it is", "as an error of XLA"])
+def test_a_signal_ends_a_command_in_any_phase(monkeypatch, tmp_path, number, wrapped):
+    """Before, behind and beside the training, which has its own way to stop."""
+    before = signal.getsignal(number)
+    file = tmp_path / "rows.csv"
+    file.write_text("a\n1\n2\n")
+
+    def stopped(*args, **options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            if wrapped == "as it is":
+                raise
+        raise RuntimeError("KeyboardInterrupt: <no message>")
+
+    monkeypatch.setattr(fit_file, "open_table", stopped)
+    ended = command("fit", file, "--workdir", tmp_path / "run")
+    assert ended.code == 128 + number
+    assert ended.err.splitlines()[-1] == (
+        "rbig-nnx: interrupted; what it had finished is kept, and the same line goes on"
+        " after it."
+    )
+    assert "Traceback" not in ended.err
+    assert signal.getsignal(number) is before
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_that_was_ignored_stays_so(monkeypatch, tmp_path):
+    before = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # as a shell's background has it
+    try:
+        monkeypatch.setattr(
+            reports, "show", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+        )
+        assert command("report", tmp_path).code == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_insides_of_python_are_not_shown(monkeypatch, tmp_path):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reports, "show", interrupted)
     ended = command("report", tmp_path)
-    assert (ended.code, ended.err) == (130, "rbig-nnx: interrupted\n")
+    told = "rbig-nnx: interrupted; no file was written over.\n"
+    assert (ended.code, ended.err) == (130, told)
 
     def warned(*args, **options):
         with warnings.catch_warnings():

@@ -142,6 +142,19 @@ def test_outputs_are_checked_before_any_work(mixed, tmp_path):
     assert "holds no report.json" in nothing.err
 
 
+@pytest.mark.parametrize("spelling", ["itself", "symlink", "hardlink", "dots"])
+def test_a_file_is_never_scored_over_itself(mixed, tmp_path, spelling):
+    file, other = tmp_path / "own.csv", tmp_path / "other.csv"
+    file.write_bytes(before := mixed.file.read_bytes())
+    if spelling in ("symlink", "hardlink"):
+        getattr(other, f"{spelling}_to")(file)
+    out = {"itself": file, "dots": f"{tmp_path}/../{tmp_path.name}/own.csv"}
+    ended = command("score", mixed.run, file, "--out", out.get(spelling, other))
+    assert ended.code == 2
+    assert "--out to write must be another file than the one that is read" in ended.err
+    assert file.read_bytes() == before
+
+
 def test_given_values_that_are_new_have_an_empty_score(conditional, tmp_path):
     lines = mixed_lines()
     lines[1] = lines[1].replace(lines[1].split(",")[1], "violet")

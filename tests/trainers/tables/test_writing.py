@@ -186,6 +186,7 @@ def test_mode_and_links_are_kept(tmp_path):
 def test_outputs_are_checked_before_any_work(tmp_path):
     (tmp_path / "in.csv").write_text("a\n1\n")
     (tmp_path / "link.csv").symlink_to("in.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "in.csv")
     (tmp_path / "folder.csv").mkdir()
     for name, message in {
         "x.xlsx": r"must end in one of \.csv, .* got .*x\.xlsx",
@@ -195,6 +196,8 @@ def test_outputs_are_checked_before_any_work(tmp_path):
         "folder.csv": "must be a file, got .*folder",
         "in.csv": "another file than the one that is read",
         "link.csv": "another file than the one that is read",
+        "hard.csv": "another file than the one that is read",
+        "folder.csv/../in.csv": "another file than the one that is read",
     }.items():
         with pytest.raises(InputError, match=message) as caught:
             check_output(tmp_path / name, inputs=["-", tmp_path / "in.csv"])
@@ -205,6 +208,16 @@ def test_outputs_are_checked_before_any_work(tmp_path):
     with contextlib.suppress(InputError):
         write_frame(tmp_path / "none" / "x.csv", frame_of(TABLE))
     assert not (tmp_path / "none").exists()
+
+
+def test_standard_input_is_not_written_over(tmp_path, monkeypatch):
+    path = tmp_path / "in.csv"
+    path.write_text("a\n1\n")
+    with path.open() as file, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", file)
+        with pytest.raises(InputError, match="another file than the one that is read"):
+            check_output(path, inputs=["-"])
+        check_output(tmp_path / "out.csv", inputs=["-"])
 
 
 def test_a_full_disk_is_told(tmp_path):

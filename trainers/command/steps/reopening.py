@@ -10,7 +10,7 @@ from trainers.command.settings import FitFile
 from trainers.command.steps import runs
 from trainers.command.steps.entrance import Table, open_table
 from trainers.paths import Path
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, printable
 from trainers.tables.files.sources import find
 
 
@@ -34,12 +34,18 @@ def reopened(folder: Path, *, instead: str) -> Reopened:
       InputError: a folder without a finished fit, or whose file is gone or has changed.
     """
     report = runs.read_report(folder)
-    path = pathlib.Path(report["path"])
-    if not path.is_file() or file_digest(path) != report["digest"]:
+    path = pathlib.Path(report.get("path", ""))
+    if not path.is_file() or file_digest(path) != report.get("digest"):
         raise InputError(
             f"RUN must have its file as it was, to judge on its test rows; {path} is gone"
             f" or has changed. {instead}"
         )
-    settings = FitFile.from_options(report["settings"])
+    try:
+        settings = FitFile.from_options(report["settings"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"RUN must have its report as `rbig-nnx fit` wrote it; {folder / runs.REPORT} has"
+            f" settings that are none: {printable(error)}. {instead}"
+        ) from None
     table = open_table(find(path), settings, Printer(quiet=True, silent=True))
     return Reopened(report, runs.Run.open(folder), settings, table)

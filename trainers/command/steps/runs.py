@@ -11,12 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from trainers.checkpoints.format import damaged
 from trainers.checkpoints.identity import digest
 from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
+from trainers.command.steps import declared
 from trainers.estimators.table_flow import FLOW, TableFlow
 from trainers.paths import Path, placed, remove, write_whole
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.frame import Frame
 
 REPORT = "report.json"
@@ -79,11 +81,18 @@ def read_report(run: Path) -> dict[str, Any]:
       InputError: a folder without one.
     """
     run = placed(run)
+    report = {}
     try:
         report = json.loads((run / REPORT).read_text())
-    except (OSError, ValueError):
-        report = {}
-    if "held_out_log_prob" not in report:
+        declared.check_report(report)
+    except OSError:
+        pass  # told below
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"RUN must have its report as `rbig-nnx fit` wrote it; {run / REPORT} is damaged:"
+            f" {printable(error)}. Remove it, and the line of the fit writes it anew."
+        ) from None
+    if not report:
         started = (run / "start").is_dir() or (run / "checkpoints").is_dir()
         why = "its fit is not finished" if started else "it holds no report.json"
         raise InputError(
@@ -132,15 +141,18 @@ class Run:
                 f"RUN must be the folder of a finished `rbig-nnx fit`; {path} is of an"
                 " older version or another program. Fit the file again."
             )
-        kept = about[_KEY]
+        try:
+            kept = declared.kept_of(about[_KEY])
+        except ValueError as error:
+            raise damaged(path / FLOW, f"what the fit kept with it: {error}") from None
         return cls(
             path=path,
             model=TableFlow.load(path / FLOW),
-            columns=tuple(kept["columns"]),
-            is_named=kept["is_named"],
-            width=kept["width"],
-            na=tuple(kept["na"]),
-            quantiles=np.array([kept["probabilities"], kept["train_log_prob"]]),
+            columns=tuple(kept.columns),
+            is_named=kept.is_named,
+            width=kept.width,
+            na=tuple(kept.na),
+            quantiles=np.array([kept.probabilities, kept.train_log_prob]),
         )
 
     @property
@@ -152,7 +164,8 @@ class Run:
 
     def keep_file(self, out: str | os.PathLike, option: str):
         """Raises InputError if `out` is the very file that was fitted."""
-        fitted = read_report(self.path)["file"]
+        report = read_report(self.path)
+        fitted = report.get("path") or report["file"]
         out = pathlib.Path(out)
         if out.exists() and os.path.exists(fitted) and out.samefile(fitted):
             raise InputError(

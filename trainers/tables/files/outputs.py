@@ -52,12 +52,22 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
     if not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise InputError(f"`path` must be where you may write, got {name}.")
     for other in inputs:
-        other = pathlib.Path(other)
-        if path.exists() and other.exists() and path.samefile(other):
+        if path.exists() and _is_same(path, other):
             raise InputError(
                 f"`path` to write must be another file than the one that is read, got"
                 f" {name}."
             )
+
+
+def _is_same(path: pathlib.Path, other: str | os.PathLike) -> bool:
+    """Whether they are one file, by links or any spelling, or as standard input."""
+    try:
+        read = (
+            os.fstat(sys.stdin.fileno()) if str(other) == STANDARD else os.stat(other)
+        )
+    except (OSError, ValueError):  # not there, or no file of the system
+        return False
+    return os.path.samestat(path.stat(), read)
 
 
 def kind_of(path: str | pathlib.Path) -> tuple[str, str | None]:
