@@ -1,10 +1,11 @@
 """Two runs never work in one folder."""
 
 import contextlib
-import multiprocessing
 import os
-import signal
+import pathlib
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -13,28 +14,28 @@ from trainers.paths import located
 from trainers.placement import lock
 from trainers.placement.lock import InUseError, alone_in, check_alone
 
+ROOT = pathlib.Path(__file__).parents[3]
 
-def hold(folder, began, until):
-    """Of another process."""
-    with alone_in(folder):
-        began.set()
-        until.wait()
+
+_HOLD = """
+import sys
+from trainers.placement.lock import alone_in
+with alone_in(sys.argv[1]):
+    print("began", flush=True)
+    sys.stdin.read()
+"""
 
 
 @contextlib.contextmanager
 def other(folder):
     """Another process that works in the folder."""
-    spawn = multiprocessing.get_context("fork")
-    began, until = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=hold, args=(folder, began, until))
-    process.start()
-    began.wait()
-    yield process
-    until.set()
-    process.join()
+    command = [sys.executable, "-c", _HOLD, str(folder)]
+    ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **ends) as process:
+        assert process.stdout.readline() == b"began\n"
+        yield process
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_the_second_process_is_refused_with_the_first_ones_id(tmp_path):
     with other(tmp_path) as process:
         told = f"process {process.pid} on '{socket.gethostname()}' is at work in"
@@ -44,11 +45,10 @@ def test_the_second_process_is_refused_with_the_first_ones_id(tmp_path):
         pass
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_a_lock_ends_with_its_process(tmp_path):
     with other(tmp_path) as process:
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.kill()
+        process.wait()
         assert (tmp_path / ".lock").exists()
         with alone_in(tmp_path):
             pass
