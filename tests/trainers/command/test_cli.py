@@ -38,6 +38,15 @@ def test_help_reads_no_jax():
     assert time.perf_counter() - began < 10
 
 
+@pytest.fixture
+def in_front():
+    """Ctrl-C counts, also where the tests run behind a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_front")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("wrapped", ["as it is", "as an error of XLA"])
 def test_a_signal_ends_a_command_in_any_phase(monkeypatch, tmp_path, number, wrapped):
