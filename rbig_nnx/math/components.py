@@ -18,7 +18,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array
 
-from rbig_nnx.math.probit import LOG_SQRT_2PI, log_tail_to_z, times_tail
+from rbig_nnx.math.probit import LOG_SQRT_2PI, folded, log_tail_to_z, times_tail
 from rbig_nnx.math.sums import fold, sums
 
 # Masses are at least e^−60: one that underflowed would leave a tail without any term.
@@ -64,7 +64,7 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
     """
     masses, means, inverse_scales = mixtures
     u = (x - means) * inverse_scales
-    a = _folded(u, x > means)
+    a = folded(u, x > means)
     if family == "gaussian":
         distance = a
     else:
@@ -72,7 +72,7 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
         distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, 2 * a, 1)), 0)
     nearest = fold(jnp.minimum, distance)
     if anchor_weight > 0:
-        nearest = jnp.minimum(nearest, _folded(x, x > 0))
+        nearest = jnp.minimum(nearest, folded(x, x > 0))
     nearest = _kept(jax.lax.stop_gradient(nearest))
 
     log_decay = _log_decay(distance, nearest)
@@ -86,11 +86,6 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
         small, pdf = relative * tail, relative * tail * tail * inverse_scales
         slope = jnp.tanh(0.5 * u)
     return Terms(u, small, pdf, slope, nearest)
-
-
-def _folded(u: Array, is_right: Array) -> Array:
-    """|u|, at 0 with the derivative of the side that `is_right` says; that of `abs` is 0."""
-    return jnp.where(is_right, u, -u)
 
 
 def _log_decay(distance: Array, reference: Array) -> Array:
@@ -162,7 +157,7 @@ def mix(
     norm = (right + left) * (1 / (1 - anchor_weight))
     held_right = held_left = anchor_small = anchor_pdf = jnp.zeros_like(x)
     if anchor_weight > 0:
-        distance = _folded(x, x > 0)
+        distance = folded(x, x > 0)
         relative = anchor_weight * jnp.exp(_log_decay(distance, terms.nearest))
         anchor_small = times_tail(jnp.where(x > 0, -relative, relative), distance)
         anchor_small = anchor_small * norm
@@ -205,7 +200,7 @@ def to_normal(at: Mixed) -> Mapped:
     tail, sign = jnp.abs(signed), jnp.sign(signed)
     reference = jnp.where(signed > 0, at.upper.distance, at.lower.distance)
     z = log_tail_to_z(jnp.log(tail) - 0.5 * reference * reference, sign)
-    mills = times_tail(_SQRT_2PI, jnp.where(sign < 0, -z, z))
+    mills = times_tail(_SQRT_2PI, folded(z, sign > 0))
     # log f − log φ(z) with φ(z) = T / mills.
     log_det = _log_decay(at.pdf.distance, reference) + jnp.log(
         at.pdf.total * mills / (tail * at.norm)

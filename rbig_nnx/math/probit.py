@@ -81,6 +81,19 @@ def _tail_parts(t: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
+def folded(u: Float[Array, "*b"], is_right: Array) -> Array:
+    """|u|, at 0 with the derivative of the side that `is_right` says; that of `abs` is 0."""
+    del is_right
+    return jnp.abs(u)
+
+
+@folded.defjvp
+def _folded_jvp(primals, tangents):
+    (u, is_right), (du, _) = primals, tangents
+    return folded(u, is_right), jnp.where(is_right, du, -du)
+
+
+@jax.custom_jvp
 def times_tail(factor: Float[ArrayLike, "*b"], t: Float[Array, "*b"]) -> Array:
     """factor · exp(t²/2) Φ(−t) for t ≥ 0: the Gaussian tail without its exponential factor.
 
@@ -139,5 +152,5 @@ def log_tail_to_z(
 def _log_tail_to_z_jvp(primals, tangents):
     (log_tail, sign), (dlog_tail, _) = primals, tangents
     z = log_tail_to_z(log_tail, sign)
-    slope = times_tail(1.0, jnp.where(sign < 0, -z, z)) * _SQRT_2PI
+    slope = times_tail(1.0, folded(z, sign > 0)) * _SQRT_2PI
     return z, -sign * slope * dlog_tail
