@@ -57,10 +57,9 @@ pytest_collect_file = documents.pytest()
 
 
 def pytest_collection_modifyitems(items):
-    """A document's blocks stay together, in one worker."""
+    """Blocks of long documents are slow."""
     for item in items:
         if item.path.suffix == ".md":
             name = item.path.relative_to(ROOT).as_posix()
-            item.add_marker(pytest.mark.xdist_group(name))
             if name in SLOW:
                 item.add_marker(pytest.mark.slow)

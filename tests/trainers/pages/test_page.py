@@ -11,7 +11,6 @@ from trainers.command.steps.reopening import reopened
 from trainers.pages.strange import strangest
 from trainers.pages.subject import Subject
 
-pytestmark = pytest.mark.xdist_group("pages")  # of two fits
 SMALL = {"num_steps": 20, "num_blocks": 1, "num_components": 2, "hidden": (8,)}
 SMALL |= {"rotation": "pca", "tails": False, "radial": False}
 VOID = {"meta", "link", "br", "path", "use"}

@@ -15,7 +15,6 @@ from tests.trainers.rows import two_processes
 from tests.trainers.rows.two_processes import PARTS, X, elements, train, windows
 from trainers.rows.sources import as_source
 
-pytestmark = pytest.mark.xdist_group("two processes, their rows")
 ROOT = pathlib.Path(__file__).parents[3]
 
 
