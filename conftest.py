@@ -18,14 +18,12 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from tests.shell import check_commands
 
 ROOT = pathlib.Path(__file__).parent
+_LONG_GUIDES = ("checkpoints", "conditional", "fine_tuning", "modules", "outliers")
+_LONG_GUIDES += ("serving", "sizes")
 SLOW = {  # documents that take more than some seconds
     "docs/how_it_works.md",
     "docs/start.md",
-    *(
-        f"docs/guides/{name}.md"
-        for name in ("checkpoints", "conditional", "fine_tuning")
-    ),
-    *(f"docs/guides/{name}.md" for name in ("modules", "outliers", "serving", "sizes")),
+    *(f"docs/guides/{name}.md" for name in _LONG_GUIDES),
 }
 collect_ignore_glob = ["docs/*.py"]  # programs that make the documentation
 
@@ -59,7 +57,5 @@ pytest_collect_file = documents.pytest()
 def pytest_collection_modifyitems(items):
     """Blocks of long documents are slow."""
     for item in items:
-        if item.path.suffix == ".md":
-            name = item.path.relative_to(ROOT).as_posix()
-            if name in SLOW:
-                item.add_marker(pytest.mark.slow)
+        if item.path.relative_to(ROOT).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)

@@ -90,11 +90,10 @@ def move(path: Path, to: Path) -> None:
     remove(to)
     if in_bucket(path):
         look_again(path)
-        files, first = _files(path), _files(path)._strip_protocol(str(path))
-        for name in files.find(first):
-            files.copy(
-                name, f"{files._strip_protocol(str(to))}{name.removeprefix(first)}"
-            )
+        files = _files(path)
+        old, new = (files._strip_protocol(str(place)) for place in (path, to))
+        for name in files.find(old):  # one by one: a folder's own name is no object
+            files.copy(name, new + name.removeprefix(old))
         files.rm(str(path), recursive=True)
     else:
         path.rename(to)

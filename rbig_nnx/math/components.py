@@ -72,7 +72,7 @@ def terms_at(x: Array, mixtures: Mixtures, family: str, anchor_weight: float) ->
         distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, 2 * a, 1)), 0)
     nearest = fold(jnp.minimum, distance)
     if anchor_weight > 0:
-        nearest = jnp.minimum(nearest, folded(x, x > 0))
+        nearest = jnp.minimum(nearest, jnp.abs(x))
     nearest = _kept(jax.lax.stop_gradient(nearest))
 
     log_decay = _log_decay(distance, nearest)

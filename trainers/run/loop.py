@@ -26,9 +26,7 @@ from trainers.tables.checks import InputError
 
 # (step, model) -> None, called at every evaluation with the averaged model
 Callback = Callable[[int, nnx.Module], None]
-_FAR = (
-    50.0  # nats below a Gaussian for each column, from which a model was never fitted
-)
+_FAR = 50.0  # nats below Gaussians, from which a model was never fitted to its rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
