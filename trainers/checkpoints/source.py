@@ -128,7 +128,7 @@ def _behind(prefix: str, names: Collection[str]) -> dict[str, str]:
     """The names that begin so, by what follows."""
     start = f"{prefix}." if prefix else ""
     found = {n.removeprefix(start): n for n in names if n.startswith(start)}
-    if not found:
+    if prefix and not found:
         raise ValueError(
             f"`prefix` must be a part of the checkpoint; got {prefix!r}, and its names"
             f" begin with {_beginnings(names)}."

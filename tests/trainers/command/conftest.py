@@ -10,19 +10,12 @@ import pytest
 
 from trainers.command import cli
 
-QUICK = (
+SETTINGS = (  # of a flow that is fitted in a moment
     *("--num-blocks", "1", "--num-components", "2", "--hidden", "8"),
-    *(
-        "--rotation",
-        "pca",
-        *("--tails", "False", "--radial", "False"),
-        "--train.num-steps",
-        "20",
-        "--train.eval-every",
-        "10",
-    ),
-    "--no-html",  # some seconds
+    *("--rotation", "pca", "--tails", "False", "--radial", "False"),
+    *("--train.num-steps", "20", "--train.eval-every", "10"),
 )
+QUICK = (*SETTINGS, "--no-html")  # whose pictures take some seconds
 
 
 class Ended(NamedTuple):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.trainers.command.conftest import QUICK, command
+from tests.trainers.command.conftest import SETTINGS, command
 from trainers.command.output import Printer
 from trainers.command.settings import FitFile
 from trainers.command.steps.entrance import open_table
@@ -57,7 +57,7 @@ def test_the_command_on_a_run_and_on_a_file(mixed, tmp_path):
     assert found["entropy"]["mean"] == pytest.approx(-score, abs=1e-4)
     assert "price" in ended.out
     # The same options name the same folder, which is finished.
-    line = ("information", mixed.file, "--workdir", mixed.run, *QUICK, "--json")
+    line = ("information", mixed.file, "--workdir", mixed.run, *SETTINGS, "--json")
     again = command(*line)
     assert json.loads(again.out) == found
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import trainers
-from tests.trainers.command.conftest import QUICK, command, mixed_lines
+from tests.trainers.command.conftest import SETTINGS, command, mixed_lines
 from trainers.command.steps.reopening import reopened
 from trainers.pages.strange import strangest
 from trainers.pages.subject import Subject
@@ -61,8 +61,7 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     file, run = folder / "shop.csv", folder / "run"
     file.write_text("\n".join(mixed_lines()) + "\n")
-    options = (o for o in QUICK if o != "--no-html")
-    ended = command("fit", file, "--workdir", run, "--given", "color", *options)
+    ended = command("fit", file, "--workdir", run, "--given", "color", *SETTINGS)
     assert ended.code == 0, ended.err
     assert "report.html" in ended.out
     return run
