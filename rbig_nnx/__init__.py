@@ -22,8 +22,9 @@ from rbig_nnx.nn.standardize import Whiten as Whiten
 from rbig_nnx.nn.surgery.blocks import stack_blocks as stack_blocks
 from rbig_nnx.nn.surgery.blocks import unstack_blocks as unstack_blocks
 from rbig_nnx.nn.surgery.widen import widen as widen
-from rbig_nnx.nn.tails import RadialTransform as RadialTransform
-from rbig_nnx.nn.tails import TailTransform as TailTransform
+from rbig_nnx.nn.transforms import ClusterTransform as ClusterTransform
+from rbig_nnx.nn.transforms import RadialTransform as RadialTransform
+from rbig_nnx.nn.transforms import TailTransform as TailTransform
 from rbig_nnx.report import LayerReport as LayerReport
 from rbig_nnx.report import WarmStartReport as WarmStartReport
 from rbig_nnx.warm_start import warm_start as warm_start

@@ -31,7 +31,7 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
-from rbig_nnx.nn.tails import RadialTransform
+from rbig_nnx.nn.transforms import RadialTransform
 from rbig_nnx.report import LayerReport
 from rbig_nnx.targets.rows import FlowRows
 

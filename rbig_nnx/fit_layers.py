@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import linear_sum_assignment
 
+from rbig_nnx.fit.clusters import fit_clusters
 from rbig_nnx.fit.judges import gain_and_error, judged
 from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.rotation import covariances, fit_rotation
@@ -25,7 +26,7 @@ from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.standardize import Standardize, Whiten, principal_axes
-from rbig_nnx.nn.tails import RadialTransform, TailTransform
+from rbig_nnx.nn.transforms import ClusterTransform, RadialTransform, TailTransform
 
 AUTO = ("pca", "nongaussian")  # the second where held-out rows clearly gain
 
@@ -179,6 +180,14 @@ def _densities(
     weights = np.asarray(block.rows.judge, np.float64)
     squares, weights = squares[weights > 0], weights[weights > 0]
     return radius.log_density(squares, params, block.x.shape[1]), weights
+
+
+@fit_layer.register
+def _(layer: ClusterTransform, block: Block) -> str:
+    place, k = block.place, layer.num_components
+    action, found = place.once("clusters", lambda: fit_clusters(place, k))
+    layer.set_clusters(block.own(found))
+    return action
 
 
 @fit_layer.register

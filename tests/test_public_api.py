@@ -12,7 +12,8 @@ import rbig_nnx as rn
 import trainers
 
 LIBRARY = {
-    "Conditioner", "Frozen", "GaussianizationFlow", "HouseholderRotation", "LayerReport",
+    "ClusterTransform", "Conditioner", "Frozen", "GaussianizationFlow",
+    "HouseholderRotation", "LayerReport",
     "MixtureCDFCoupling", "MixtureCDFMarginal", "MixtureParams", "ScannedBlocks",
     "RadialTransform", "Standardize", "TailTransform", "WarmStartReport", "Whiten", "bijectors",
     "coupling_flow", "diagonal_flow", "from_config", "information", "keep_activations",
@@ -25,7 +26,7 @@ TRAINERS = {
     "load_flow", "report", "restore", "save",
 }  # fmt: skip
 BIJECTORS = {
-    "Coupling", "Householder", "Linear", "MixtureGaussianization",
+    "ClusterGaussianization", "Coupling", "Householder", "Linear", "MixtureGaussianization",
     "RadialGaussianization", "TailGaussianization",
 }  # fmt: skip
 INFORMATION = {

@@ -8,6 +8,9 @@ Example:
   True
 """
 
+from rbig_nnx.bijectors.cluster_gaussianization import (
+    ClusterGaussianization as ClusterGaussianization,
+)
 from rbig_nnx.bijectors.coupling import Coupling as Coupling
 from rbig_nnx.bijectors.householder import Householder as Householder
 from rbig_nnx.bijectors.linear import Linear as Linear

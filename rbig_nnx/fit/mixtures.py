@@ -173,7 +173,7 @@ def _fit_mixtures(
         weights.append(weight)
     found, weights = np.concatenate(found, axis=1), np.concatenate(weights)
     chosen, densities = map(np.asarray, _choose(found, weights))
-    shrinkage = np.asarray((*strengths, np.inf))[chosen]
+    shrinkage = np.asarray((*strengths, np.inf, np.inf))[chosen]
     mixtures = [Mixtures(_taken(fit, chosen), shrinkage) for fit in fits]
     return mixtures, (densities, weights)
 
@@ -217,9 +217,9 @@ def _fit_chain(
         mean + scale * plain.means,
         np.log(scale) + plain.log_scales,
     )
-    return MixtureParams(
-        *(np.concatenate([f, g[None]]) for f, g in zip(fits, gaussians, strict=True))
-    )
+    same = (np.broadcast_to(p, g.shape) for p, g in zip(plain, gaussians, strict=True))
+    every = zip(fits, gaussians, same, strict=True)
+    return MixtureParams(*(np.concatenate([f, g[None], i[None]]) for f, g, i in every))
 
 
 def _num_rows(weights: Array) -> float:

@@ -70,11 +70,15 @@ class MixtureParams(NamedTuple):
         """
         reversed_axes = self.log_scales.T
         limit = max_log_scale.reshape(-1, *[1] * (reversed_axes.ndim - 2))
-        # Not `minimum`, whose derivative weighs ties. What lies at the limit, as the widest
-        # does where a fit ends, may still become narrower.
-        limited = jnp.where(reversed_axes <= limit, reversed_axes, limit)
-        limited = jnp.where(limited > _LEAST_LOG_SCALE, limited, _LEAST_LOG_SCALE)
-        return self._replace(log_scales=limited.T)
+        return self._replace(log_scales=limit_scales(reversed_axes, limit).T)
+
+
+def limit_scales(log_scales: Array, limit: Array) -> Array:
+    """Log scales between −30 and a limit, as `MixtureParams.limited` explains."""
+    # Not `minimum`, whose derivative weighs ties. What lies at the limit, as the widest
+    # does where a fit ends, may still become narrower.
+    limited = jnp.where(log_scales <= limit, log_scales, limit)
+    return jnp.where(limited > _LEAST_LOG_SCALE, limited, _LEAST_LOG_SCALE)
 
 
 def check_options(num_components: int, family: str, anchor_weight: float) -> None:

@@ -14,9 +14,10 @@ from rbig_nnx.nn.network import ACTIVATIONS
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import RadialTransform, TailTransform
+from rbig_nnx.nn.transforms import ClusterTransform, RadialTransform, TailTransform
 
 _OWN = (
+    ClusterTransform,
     HouseholderRotation,
     MixtureCDFCoupling,
     MixtureCDFMarginal,

@@ -16,7 +16,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import FEW_BLOCKS, ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import RadialTransform, TailTransform
+from rbig_nnx.nn.transforms import ClusterTransform, RadialTransform, TailTransform
 
 
 def coupling_flow(
@@ -32,6 +32,7 @@ def coupling_flow(
     tails: bool = False,
     whiten: bool = False,
     radial: bool = False,
+    clusters: int = 0,
     activation: Callable[[Array], Array] = jax.nn.relu,
     dtype: Any = None,
     precision: Any = "highest",
@@ -61,6 +62,8 @@ def coupling_flow(
         dependent: rotations alone cannot undo other mixtures of sources.
       radial: put a `RadialTransform` before the blocks, behind `Whiten` if that is asked for,
         for features that share one random scale, as those of a Student's t do.
+      clusters: components of a `ClusterTransform` before the blocks, for rows that come in
+        clusters; 0 for none.
       activation: of the trunks, a function of `jax.nn`.
       dtype: compute dtype of the conditioners.
       precision: of the conditioners' products: float32 stays float32 on every platform,
@@ -137,7 +140,12 @@ def coupling_flow(
         )
 
     first = _next_to_the_data(
-        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+        num_features,
+        param_dtype,
+        tails=tails,
+        whiten=whiten,
+        radial=radial,
+        clusters=clusters,
     )
     return _flow(
         first,
@@ -159,6 +167,7 @@ def diagonal_flow(
     tails: bool = False,
     whiten: bool = False,
     radial: bool = False,
+    clusters: int = 0,
     param_dtype: Any = jnp.float32,
     bias_metadata: dict[str, Any] | None = None,
     vectors_metadata: dict[str, Any] | None = None,
@@ -199,17 +208,35 @@ def diagonal_flow(
         )
 
     first = _next_to_the_data(
-        num_features, param_dtype, tails=tails, whiten=whiten, radial=radial
+        num_features,
+        param_dtype,
+        tails=tails,
+        whiten=whiten,
+        radial=radial,
+        clusters=clusters,
     )
     return _flow(first, block, num_blocks, scan_blocks=scan_blocks)
 
 
 def _next_to_the_data(
-    num_features: int, param_dtype: Any, *, tails: bool, whiten: bool, radial: bool
+    num_features: int,
+    param_dtype: Any,
+    *,
+    tails: bool,
+    whiten: bool,
+    radial: bool,
+    clusters: int,
 ) -> list[nnx.Module]:
     asked = {TailTransform: tails, Whiten: whiten, RadialTransform: radial}
     kinds = [Standardize, *(kind for kind, wanted in asked.items() if wanted)]
-    return [kind(num_features, param_dtype=param_dtype) for kind in kinds]
+    layers = [kind(num_features, param_dtype=param_dtype) for kind in kinds]
+    if clusters:
+        layers.append(
+            ClusterTransform(
+                num_features, num_components=clusters, param_dtype=param_dtype
+            )
+        )
+    return layers
 
 
 def _flow(

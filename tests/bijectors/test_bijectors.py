@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from rbig_nnx.bijectors import (
+    ClusterGaussianization,
     Coupling,
     Householder,
     Linear,
@@ -12,6 +13,7 @@ from rbig_nnx.bijectors import (
     RadialGaussianization,
     TailGaussianization,
 )
+from rbig_nnx.math.clusters import ClusterParams
 from rbig_nnx.math.params import MixtureParams
 from rbig_nnx.math.tails.columns import TailParams
 from rbig_nnx.math.tails.radius import RadialParams
@@ -30,6 +32,12 @@ def coupling(mask, **options):
         return MixtureParams.unpack(x @ kernel + bias, 4)
 
     return Coupling(mask, conditioner, lambda p: MixtureGaussianization(p, **options))
+
+
+def clustered():
+    keys = jax.random.split(jax.random.key(3), 4)
+    shapes = (4,), (4, 3), (4, 3, 3), (4, 3)
+    return ClusterParams(*map(jax.random.normal, keys, shapes))
 
 
 BIJECTORS = {
@@ -58,6 +66,7 @@ BIJECTORS = {
         TailParams(*jnp.float32([[0, 1, -1], [0, 1, -1], [0, 0.2, 2], [0, 0, 0.7]]))
     ),
     "radial": lambda: RadialGaussianization(RadialParams(*jnp.float32([0.4, 0.3]))),
+    "clusters": lambda: ClusterGaussianization(clustered()),
     "chain": lambda: distrax.Chain(
         [coupling((True, False, True)), Householder(jnp.eye(3))]
     ),
@@ -67,7 +76,7 @@ BIJECTORS = {
 # Others take another way through the same code.
 _FIRST = (
     *("marginal", "logistic", "householder", "linear", "coupling", "tails", "radial"),
-    "chain",
+    *("clusters", "chain"),
 )
 
 

@@ -29,6 +29,7 @@ LAYERS = {
     "tails": lambda: rn.TailTransform(3),
     "whiten": lambda: rn.Whiten(3),
     "radial": lambda: rn.RadialTransform(3),
+    "clusters": lambda: rn.ClusterTransform(3, num_components=2),
     "rotation": lambda: rn.HouseholderRotation(3, rngs=rngs()),
     "rotation, one reflection": lambda: rn.HouseholderRotation(
         3, num_reflections=1, rngs=rngs()

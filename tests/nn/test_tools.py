@@ -106,6 +106,7 @@ def test_layers_are_called_for_the_map_and_its_log_det():
         rn.Whiten(2),
         rn.TailTransform(2),
         rn.RadialTransform(2),
+        rn.ClusterTransform(2),
         rn.HouseholderRotation(2, rngs=rngs),
         rn.MixtureCDFMarginal(2, num_components=1),
     ]

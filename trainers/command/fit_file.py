@@ -109,6 +109,14 @@ def _page(workdir, report, model, table, printer, progress, *, rows):
         printer.line(f"No report.html: {error} Or give --no-html.")
 
 
+def _clusters(about: WarmStartReport) -> str:
+    """What was decided about clusters, and the option."""
+    found = [la.action for la in about.layers if la.name == "ClusterTransform"]
+    if found:
+        return f"{found[0]} (--clusters 0)"
+    return "none (--clusters 16)"
+
+
 def _tails(about: WarmStartReport) -> str:
     """What was decided about them, and the option."""
     found = [la.action for la in about.layers if la.name == "TailTransform"]
@@ -163,7 +171,8 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
             f" (train rows that its fits leave out), {about.seconds:.1f} s;"
-            f" heavy tails {_tails(about)}; shared scale {_radius(about)}"
+            f" heavy tails {_tails(about)}; shared scale {_radius(about)};"
+            f" clusters: {_clusters(about)}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")

@@ -78,7 +78,7 @@ _MOST = {"num_draws": 10_000, "num_blocks": 1_000, "num_components": 1_000}
 _MOST |= {"hidden": 100_000}
 _FLOW = (
     *("num_blocks", "num_components", "hidden", "rotation"),
-    *("tails", "whiten", "radial"),
+    *("tails", "whiten", "radial", "clusters"),
 )
 
 
@@ -164,9 +164,13 @@ class FitFile(Reading, Job):
     rotation: Literal["auto", "nongaussian", "pca", "random", "ica"] = "auto"
     # take heavy tails off the columns first (default: where the start gains by it)
     tails: Annotated[bool | None, arg(help_behavior_hint="")] = None
-    whiten: bool = True  # take out linear dependence first
+    # take out linear dependence first (default: where there are no clusters)
+    whiten: Annotated[bool | None, arg(help_behavior_hint="")] = None
     # then a random scale that all columns share (default: where the start gains by it)
     radial: Annotated[bool | None, arg(help_behavior_hint="")] = None
+    # components of a mixture to take off before the blocks, 0 for none (default: up to 16,
+    # where the start gains by it)
+    clusters: Annotated[int | None, arg(help_behavior_hint="")] = None
     valid_fraction: float = 0.1  # of the rows, held out to choose the step
     test_fraction: float = 0.1  # of the rows, held out to judge
     train: Training = dataclasses.field(default_factory=Training)
@@ -179,6 +183,8 @@ class FitFile(Reading, Job):
             values = value if isinstance(value, tuple) else (value,)
             for wrong in (v for v in values if v is not None and not 1 <= v <= most):
                 raise ValueError(f"`{name}` must be 1 to {most:,}; got {wrong}.")
+        if not 0 <= (self.clusters or 0) <= _MOST["num_components"]:
+            raise ValueError(f"`clusters` must be 0 to 1,000; got {self.clusters}.")
         for name in ("valid_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ValueError(

@@ -35,6 +35,7 @@ def _are_widths(value: Any) -> bool:
 
 
 _COUNT = "a whole number of 1 or more", _is_whole
+_NUMBER = "a whole number of 0 or more", lambda x: _is_whole(x, 0)
 _AMOUNT = "a number of 0 or more", lambda x: _is_real(x) and 0 <= x < math.inf
 _SHARE = "a number in [0, 1)", lambda x: _is_real(x) and 0 <= x < 1
 _SWITCH = "True or False", lambda x: isinstance(x, bool | np.bool_)
@@ -42,7 +43,7 @@ _ROTATIONS = ("auto", *METHODS)
 _RULES = {  # what an argument must be, in words and as a function
     **dict.fromkeys(("num_blocks", "num_components", "num_steps"), _COUNT),
     **dict.fromkeys(("batch_size", "eval_every", "num_draws"), _COUNT),
-    "patience": ("a whole number of 0 or more", lambda x: _is_whole(x, 0)),
+    **dict.fromkeys(("patience", "clusters"), _NUMBER),
     "hidden": ("widths of 1 or more, as (64, 64)", _are_widths),
     "learning_rate": (
         "a number above 0",

@@ -41,7 +41,7 @@ from trainers.tables.schema import Schema
 
 _SETTINGS = (  # arguments that are settings of the flow or of the training
     *("num_blocks", "num_components", "hidden", "family", "rotation"),
-    *("tails", "whiten", "radial", "num_steps", "weight_decay"),
+    *("tails", "whiten", "radial", "clusters", "num_steps", "weight_decay"),
     *("batch_size", "learning_rate", "jitter", "patience", "eval_every", "ema_decay"),
 )
 
@@ -63,9 +63,10 @@ class FlowDensity(
       family: "gaussian" or "logistic".
       rotation: of the warm start; "auto" chooses between "pca" and "nongaussian" for each
         block, "random" and "ica" start lower.
-      tails: take heavy tails off the columns first; None: where held-out rows gain by it.
-      whiten: whether linear dependence is taken out first.
+      tails: take heavy tails off the columns first; None: where held-out rows gain.
+      whiten: take out linear dependence first; None: where there are no clusters.
       radial: then a random scale that all columns share; None: where held-out rows gain.
+      clusters: of a Gaussian mixture to take off before the blocks, 0 for none; None: as well.
       budget: the time for start, compilation and training, as 420, "90s", "7m" or "1h30m",
         to which the number of steps is fitted, or the steps of all runs together, as
         "3000 steps"; None for as many as suit the rows.
@@ -73,15 +74,13 @@ class FlowDensity(
       batch_size: rows a step.
       learning_rate: peak of the schedule.
       jitter: noise on the rows in training, in standard deviations. A number also takes
-        rounded columns for continuous ones: dithered in training, and scored as densities
-        instead of masses.
+        rounded columns for continuous ones: dithered in training, scored as densities.
       patience: evaluations without a better validation score before a run stops.
       eval_every: steps between evaluations.
       ema_decay: of the average of the parameters, which is what is returned, per step.
-      weight_decay: on kernels; None tries several while runs overfit, and validation
-        chooses.
-      validation_fraction: of the rows, held out to choose the parameters; 0 uses
-        every row and returns the last. At most 20,000 rows are held out.
+      weight_decay: on kernels; None tries several while runs overfit.
+      validation_fraction: of the rows (at most 20,000), held out to choose the parameters;
+        0 uses every row and returns the last.
       kinds: "auto", or a mapping of columns' names (or numbers) to kinds, as of `Schema.of`.
       num_draws: of the noise of discrete columns, whose mean p is the score.
       mesh: devices to train on; see `trainers.fit`.
@@ -96,8 +95,7 @@ class FlowDensity(
       history_: the evaluations of the run that was chosen, arrays by name; scores are of
         encoded rows.
       settings_: what the table was fitted with.
-      candidates_: scores on held-out rows, encoded, of the start and of the runs, by name:
-        the best was chosen.
+      candidates_: held-out scores, encoded, of the start and of the runs, by name.
       n_features_in_: columns of X.
       feature_names_in_: their names, where X had names.
 
@@ -119,8 +117,9 @@ class FlowDensity(
         family: str = "gaussian",
         rotation: str = "auto",
         tails: bool | None = None,
-        whiten: bool = True,
+        whiten: bool | None = None,
         radial: bool | None = None,
+        clusters: int | None = None,
         budget: str | float | None = None,
         num_steps: int | None = None,
         batch_size: int | None = None,
@@ -145,6 +144,7 @@ class FlowDensity(
         self.tails = tails
         self.whiten = whiten
         self.radial = radial
+        self.clusters = clusters
         self.budget = budget
         self.num_steps = num_steps
         self.batch_size = batch_size
@@ -344,7 +344,7 @@ class FlowDensity(
             return frame
         if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
             refuse_words(X)
-        masked = np.ma.isMaskedArray(X)  # scikit-learn would take what is masked
-        X = np.ma.filled(X.astype(float), np.nan) if masked else X
-        checks = {"dtype": "numeric", "ensure_min_samples": least}
-        return frame_of(validate_data(self, X, reset=reset, **checks))
+        if np.ma.isMaskedArray(X):  # scikit-learn would take what is masked
+            X = np.ma.filled(X.astype(float), np.nan)
+        checks = {"reset": reset, "dtype": "numeric", "ensure_min_samples": least}
+        return frame_of(validate_data(self, X, **checks))

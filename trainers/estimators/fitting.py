@@ -1,8 +1,10 @@
 """From tables to a trained density: the way that the estimators and the command share."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from flax import nnx
 
 import rbig_nnx
 from trainers.config import TrainConfig
-from trainers.estimators.settings import VALID_ROWS, Architecture, Settings
+from trainers.estimators.settings import FEW_ROWS, VALID_ROWS, Architecture, Settings
 from trainers.rows.files import RowFiles
 from trainers.run.loop import FitResult
 from trainers.tables.checks import InputError
@@ -21,6 +23,11 @@ from trainers.trainer import Trainer, fit
 
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which a layer is put before the blocks
+_CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
+_LEAD = (
+    0.1  # nats a column of such a start, which training of more rows does not make up
+)
+_CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
 _FEWEST = 8  # rows of which some can be held out
 
 
@@ -101,10 +108,10 @@ def start(
 ) -> tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]:
     """A flow of these rows, warm-started.
 
-    Where the architecture leaves it open, starts with and without a `TailTransform` are
-    compared on the rows that their fits leave out; of many rows, starts from a sample. A
-    `RadialTransform` takes its place there, or is tried in addition, where alone it is ahead
-    of the start without one.
+    Where the architecture leaves it open, starts with and without a `TailTransform`, and with
+    and without a `ClusterTransform`, are compared on the rows that their fits leave out; of
+    many rows, starts from a sample. A `RadialTransform` takes the place of the former, or is
+    tried in addition, where alone it is ahead of the start without one.
 
     Args:
       train: rows to fit.
@@ -112,57 +119,100 @@ def start(
       seed: of the parameters and of the warm start.
       options: of `rbig_nnx.warm_start`.
     """
-    asked = {"tails": architecture.tails, "radial": architecture.radial}
-    plain = {name: bool(wanted) for name, wanted in asked.items()}
 
-    def begin(found: Mapping[str, bool], **options: Any):
-        flow = _flow(train, architecture, seed=seed, **found)
+    def begin(layers: Architecture, **options: Any):
+        flow = _flow(train, layers, seed=seed)
         return _start(flow, train, architecture.rotation, seed=seed, **options)
 
-    if asked == plain:
-        return begin(plain, **options)
-    many = len(train.rows) > _TRIAL_ROWS and architecture.tails is None
-    few = {"max_rows": _TRIAL_ROWS} if many else {}
-    trial = begin(plain, **options | few)
-    least = trial[1].log_prob + _GAIN
-    choice = plain
-    rival = _rival(train, architecture, least, seed=seed, **few)
-    if rival is not None:
-        other = begin(plain | {rival: True}, **options | few)
-        if other[1].log_prob > least:
-            trial, choice = other, plain | {rival: True}
-    return begin(choice, **options) if few else trial
+    best = _without(architecture)
+    clusters = most_clusters(train, architecture)
+    if architecture.tails is None or architecture.radial is None or clusters:
+        few = {"max_rows": _TRIAL_ROWS} if len(train.rows) > _TRIAL_ROWS else {}
+        trial = begin(best, **options | few)
+        for rival in (_heavy, _clustered):
+            least = trial[1].log_prob + _least_gain(train, rival)
+            layers = rival(train, architecture, best, least, seed=seed, **few)
+            if layers is not None:
+                other = begin(layers, **options | few)
+                if other[1].log_prob > least:
+                    trial, best = other, layers
+        if not few:
+            return trial
+    return begin(best, **options)
 
 
-def _rival(
+def _least_gain(train: EncodedTable, rival: Any) -> float:
+    """By how much a start with more layers must lead."""
+    trained = rival is _clustered and len(train.rows) >= FEW_ROWS
+    return _LEAD * train.width if trained else _GAIN
+
+
+def _without(architecture: Architecture) -> Architecture:
+    """What is left open, left out."""
+    open_ = {name: getattr(architecture, name) for name in ("tails", "radial")}
+    closed = {name: bool(value) for name, value in open_.items()}
+    return replace(architecture, clusters=architecture.clusters or 0, **closed)
+
+
+def most_clusters(train: EncodedTable, architecture: Architecture) -> int:
+    """Components of a `ClusterTransform` to try, where that is open; 0 for none."""
+    wide = not 1 < train.width <= _CLUSTERED_COLUMNS
+    if architecture.clusters is not None or train.context is not None or wide:
+        return 0
+    number = min(len(train.rows) // _ROWS_A_CLUSTER, _CLUSTERS)
+    return 1 << number.bit_length() - 1 if number > 1 else 0
+
+
+def _heavy(
     train: EncodedTable,
     architecture: Architecture,
+    best: Architecture,
     least: float,
-    *,
-    seed: int,
     **options: Any,
-) -> str | None:
-    """The layer to try, of those that the architecture leaves open, if any is worth it.
+) -> Architecture | None:
+    """What to try for heavy tails, of what is left open, if anything is worth it.
 
     A map of the radius where, alone, it has more than `least` on the rows that its fit leaves
     out, and more than maps of the columns' tails: a moment's work beside a start.
     """
-    d = train.width
-    tails = "tails" if architecture.tails is None else None
-    if architecture.radial is not None or not architecture.whiten or d < 2:
+    tails = replace(best, tails=True) if architecture.tails is None else None
+    unwhitened = architecture.whiten is False or architecture.clusters
+    if architecture.radial is not None or unwhitened or train.width < 2:
         return tails
-
-    def alone(*kinds: Any) -> float:
-        layers = [kind(d) for kind in (rbig_nnx.Standardize, *kinds)]
-        flow = rbig_nnx.GaussianizationFlow(layers)
-        return _start(flow, train, "pca", seed=seed, **options)[1].log_prob
-
-    found = alone(rbig_nnx.Whiten, rbig_nnx.RadialTransform)
+    found = _alone(train, rbig_nnx.Whiten, rbig_nnx.RadialTransform, **options)
     if found <= least:
         return tails
-    if tails and found <= alone(rbig_nnx.TailTransform, rbig_nnx.Whiten):
+    if tails and found <= _alone(
+        train, rbig_nnx.TailTransform, rbig_nnx.Whiten, **options
+    ):
         return tails
-    return "radial"
+    return replace(best, radial=True)
+
+
+def _clustered(
+    train: EncodedTable,
+    architecture: Architecture,
+    best: Architecture,
+    least: float,
+    **options: Any,
+) -> Architecture | None:
+    """What to try for clusters, if that is left open and worth it: as for the radius."""
+    number = most_clusters(train, architecture)
+    if not number:
+        return None
+    kinds = [functools.partial(rbig_nnx.ClusterTransform, num_components=number)]
+    if best.tails:
+        kinds.insert(0, rbig_nnx.TailTransform)
+    if _alone(train, *kinds, **options) <= least:
+        return None
+    return replace(best, clusters=number, radial=bool(architecture.radial))
+
+
+def _alone(train: EncodedTable, *kinds: Any, seed: int, **options: Any) -> float:
+    """What layers have without any block, on the rows that their fits leave out."""
+    layers = [kind(train.width) for kind in (rbig_nnx.Standardize, *kinds)]
+    flow = rbig_nnx.GaussianizationFlow(layers)
+    return _start(flow, train, "pca", seed=seed, **options)[1].log_prob
 
 
 def _start(
@@ -186,23 +236,23 @@ def _start(
 
 
 def _flow(
-    train: EncodedTable,
-    architecture: Architecture,
-    *,
-    tails: bool,
-    radial: bool,
-    seed: int,
+    train: EncodedTable, architecture: Architecture, *, seed: int
 ) -> rbig_nnx.GaussianizationFlow:
+    """Behind a `ClusterTransform` nothing is left for `Whiten`, unless it is asked for."""
     d = train.width
+    whiten = architecture.whiten
+    if whiten is None:
+        whiten = not architecture.clusters
     return rbig_nnx.coupling_flow(
         d,
         architecture.num_blocks,
         num_components=architecture.num_components,
         hidden=tuple(architecture.hidden),
         family=architecture.family,
-        tails=tails,
-        whiten=architecture.whiten and d > 1,
-        radial=radial,
+        tails=bool(architecture.tails),
+        whiten=whiten and d > 1,
+        radial=bool(architecture.radial),
+        clusters=architecture.clusters or 0,
         context_features=0 if train.context is None else train.context.shape[1],
         rngs=nnx.Rngs(seed),
     )
@@ -218,11 +268,14 @@ def compile_ahead(
 ) -> None:
     """Begins to compile what `train_flow` will run, beside the warm start.
 
-    Where the start is found to need a layer that was not asked for, in vain.
+    Clusters are expected in few rows, no other layer that is left open; where the start is
+    found to need other ones, in vain.
     """
     architecture = settings.architecture
-    asked = {"tails": bool(architecture.tails), "radial": bool(architecture.radial)}
-    flow = _flow(train, architecture, seed=0, **asked)
+    clusters = architecture.clusters
+    if len(train.rows) < FEW_ROWS:
+        clusters = clusters or most_clusters(train, architecture)
+    flow = _flow(train, replace(architecture, clusters=clusters), seed=0)
     trainer = Trainer(config=settings.train, mesh=mesh)
     trainer.compile(flow, **_data_sets(train, valid, monitor))
 

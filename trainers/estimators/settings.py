@@ -27,9 +27,9 @@ class _Size(NamedTuple):
     decays: tuple[float, ...]
 
 
-_FEW = 1_000  # rows, below which too few are held out to see that a run overfits
+FEW_ROWS = 1_000  # rows, below which too few are held out to see that a run overfits
 _SIZES = (
-    _Size(_FEW, 4, (16,), 200, (3.0, 30.0, 300.0)),
+    _Size(FEW_ROWS, 4, (16,), 200, (3.0, 30.0, 300.0)),
     _Size(5_000, 2, (32, 32), 1_000, (0.3, 3.0, 30.0)),
     _Size(math.inf, 4, (64, 64), 1_000, (0.3, 3.0, 30.0)),
 )
@@ -56,9 +56,11 @@ class Architecture:
       rotation: of the warm start.
       tails: whether heavy tails are taken off before the blocks; None for what held-out
         rows of the start prefer.
-      whiten: whether linear dependence is.
+      whiten: whether linear dependence is; None for where there are no clusters.
       radial: whether a random scale that all features share is, behind whitening; None as
         for tails.
+      clusters: components of a mixture with full covariances that is taken off before the
+        blocks; 0 for none, None as for tails.
     """
 
     num_blocks: int = 4
@@ -67,8 +69,9 @@ class Architecture:
     family: str = "gaussian"
     rotation: str = "auto"
     tails: bool | None = None
-    whiten: bool = True
+    whiten: bool | None = None
     radial: bool | None = None
+    clusters: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ def settings_for(
     large = num_rows >= _MANY_ROWS and long
     scarce = num_rows < _ROWS_A_COLUMN * num_columns
     chosen: dict[str, Any] = {
-        "num_blocks": 1 if scarce and num_rows < _FEW else size.num_blocks,
+        "num_blocks": 1 if scarce and num_rows < FEW_ROWS else size.num_blocks,
         "num_components": min(max(num_rows // _ROWS_A_COMPONENT, 1), _COMPONENTS),
         "hidden": size.hidden,
         "batch_size": _LARGE_BATCH if large else 512,
@@ -186,7 +189,7 @@ def settings_for(
         train=TrainConfig(**own),
         decays=(own["weight_decay"],) if alone else decays,
         total_steps=total,
-        only_overfitted=num_rows >= _FEW,
+        only_overfitted=num_rows >= FEW_ROWS,
     )
 
 

@@ -13,7 +13,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.tails import RadialTransform, TailTransform
+from rbig_nnx.nn.transforms import RadialTransform, TailTransform
 
 
 def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:

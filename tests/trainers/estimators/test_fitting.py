@@ -60,23 +60,62 @@ def test_a_shared_scale_is_taken_out_where_the_start_gains(tables, elliptical):
 
 def test_a_map_of_the_radius_is_tried_where_alone_it_is_ahead(tables, elliptical):
     def rival(table, least, **options):
-        return fitting._rival(table, Architecture(**options), least, seed=0)
+        asked = Architecture(**options)
+        found = fitting._heavy(table, asked, fitting._without(asked), least, seed=0)
+        return found and [name for name in ("tails", "radial") if getattr(found, name)]
 
-    assert rival(elliptical, -5.0) == "radial"
-    assert rival(elliptical, -5.0, tails=False) == "radial"
-    assert rival(elliptical, 0.0) == "tails"
+    assert rival(elliptical, -5.0) == ["radial"]
+    assert rival(elliptical, -5.0, tails=False) == ["radial"]
+    assert rival(elliptical, 0.0) == ["tails"]
     assert rival(elliptical, 0.0, tails=False) is None
-    assert rival(elliptical, -5.0, radial=False) == "tails"
-    assert rival(tables["heavy"], -2.8) == "tails"
-    assert rival(tables["one"], -2.8) == "tails"
+    assert rival(elliptical, -5.0, radial=False) == ["tails"]
+    assert rival(elliptical, -5.0, clusters=2) == ["tails"]
+    assert rival(tables["heavy"], -2.8) == ["tails"]
+    assert rival(tables["one"], -2.8) == ["tails"]
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    """Rows of three columns in four clusters."""
+    rng = np.random.default_rng(0)
+    means = 2 * rng.normal(size=(4, 3))
+    return encoded((means[rng.integers(4, size=400)] + rng.normal(size=(400, 3)) / 4).T)
+
+
+def test_clusters_are_tried_where_alone_they_are_ahead(tables, clustered):
+    def rival(table, least, **options):
+        asked = Architecture(**options)
+        found = fitting._clustered(table, asked, fitting._without(asked), least, seed=0)
+        return found and found.clusters
+
+    assert rival(clustered, -5.0) == 16
+    assert rival(clustered, 0.0) is None
+    assert rival(clustered, -5.0, clusters=0) is None
+    assert rival(tables["normal"], -2.5) is None
+    assert rival(tables["one"], -9.0) is None
+    few = clustered.at(slice(45))
+    assert fitting.most_clusters(few, Architecture()) == 4
+    assert fitting.most_clusters(clustered.at(slice(15)), Architecture()) == 0
+
+
+@pytest.mark.slow
+def test_clusters_are_taken_apart_where_the_start_gains(tables, clustered):
+    found = layers(clustered)
+    assert found[:3] == ["Standardize", "ClusterTransform", "HouseholderRotation"]
+    assert "ClusterTransform" not in layers(tables["heavy"])
+    assert "ClusterTransform" not in layers(tables["normal"])
 
 
 def test_what_is_asked_for_is_built(tables):
-    found = layers(tables["heavy"], tails=False, whiten=False, radial=False)
+    found = layers(tables["heavy"], tails=False, whiten=False, radial=False, clusters=0)
     assert found[:2] == ["Standardize", "HouseholderRotation"]
-    found = layers(tables["normal"], tails=True, radial=True)
+    found = layers(tables["normal"], tails=True, radial=True, clusters=0)
     wanted = ["Standardize", "TailTransform", "Whiten", "RadialTransform"]
     assert found[:4] == wanted
+    found = layers(tables["normal"], tails=False, radial=False, clusters=2)
+    assert found[:2] == ["Standardize", "ClusterTransform"]
+    found = layers(tables["normal"], tails=False, radial=False, whiten=True, clusters=2)
+    assert found[:3] == ["Standardize", "Whiten", "ClusterTransform"]
 
 
 def test_one_column_has_nothing_to_whiten(tables):
@@ -88,7 +127,7 @@ def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     compilation.forget()
     train, valid = split(tables["normal"], 0.1, 0)
     asked = {"num_steps": 2, "hidden": (4,), "num_components": 2}
-    asked |= {"tails": False, "radial": False}
+    asked |= {"tails": False, "radial": False, "clusters": 0}
     settings = settings_for(*train.rows.shape, asked=asked)
     compile_ahead(train, valid, settings)
     flow, _ = start(train, settings.architecture, seed=1)

@@ -37,6 +37,13 @@ class RadialTransform(_Layer, tag="RadialTransform"):
     """Likewise."""
 
 
+class ClusterTransform(_Layer, tag="ClusterTransform"):
+    """Likewise."""
+
+    num_components: Size | UnsetType = UNSET
+    anchor_weight: Weight | UnsetType = UNSET
+
+
 class HouseholderRotation(_Layer, tag="HouseholderRotation"):
     """Likewise."""
 
@@ -83,6 +90,7 @@ _OWN = (
     | Whiten
     | TailTransform
     | RadialTransform
+    | ClusterTransform
     | HouseholderRotation
     | MixtureCDFMarginal
     | MixtureCDFCoupling
