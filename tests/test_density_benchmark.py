@@ -139,10 +139,13 @@ def test_rows_are_dithered_at_their_step_and_densities_are_known():
 
 
 def test_the_forms_have_every_model_and_no_fit_twice():
-    for form in (plan.quick(), plan.full()):
-        assert {*FLOWS, *fits.CHEAP, fits.DEFAULTS} == {fit.model for fit in form}
+    for form in (plan.quick(), plan.rows(), plan.full()):
         assert len(set(form)) == len(form)
         assert [fit.seed for fit in form] == sorted(fit.seed for fit in form)
+    models = {*FLOWS, *fits.CHEAP}
+    assert {fit.model for fit in plan.full()} == {*models, fits.DEFAULTS}
+    assert {fit.model for fit in plan.quick()} == models
+    assert {fit.table for fit in plan.rows()} == set(data.SOURCES)
     assert {fit.seed for fit in plan.full()} == set(range(5))
     assert {fit.table for fit in plan.full()} == set(data.SOURCES)
     assert max(f.num_rows for f in plan.full() if f.table == "digits") == 1_000
@@ -150,6 +153,5 @@ def test_the_forms_have_every_model_and_no_fit_twice():
 
 def test_nothing_measured_makes_no_tables():
     environment = {"form": "full", "commit": "a", "device": "cpu", "cores": 1}
-    said, *others = pages.blocks(environment | {"note": ""}, []).values()
+    (said,) = pages.blocks(environment | {"note": ""}, []).values()
     assert said.startswith("The full form, commit a, cpu, 1 core. Held-out")
-    assert others == [""] * 3

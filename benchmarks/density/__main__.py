@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 import tyro
 
@@ -22,13 +23,14 @@ FIGURE = ROOT / "docs/figures/density.png"
 class Density:
     """Densities side by side. Every fit that is done is kept: a second call goes on."""
 
-    quick: bool = False  # minutes instead of hours
+    # races and few rows in hours; races in half an hour; or few rows
+    form: Literal["full", "quick", "rows"] = "full"
     draw: bool = False  # fit nothing: pages and figure of docs/ from the results' JSON
     tables: tuple[str, ...] = ()  # to fit; empty for all
     models: tuple[str, ...] = ()  # likewise
     note: str = ""  # kept with the results: what else the machine did
     kept: pathlib.Path = pathlib.Path("runs/density")  # a file for every fit
-    out: pathlib.Path | None = None  # stem; None: results/density, or density-quick
+    out: pathlib.Path | None = None  # stem; None: results/density, density-quick, ...
 
 
 def main(density: Density, fits: Sequence[Fit] | None = None) -> int:
@@ -38,8 +40,10 @@ def main(density: Density, fits: Sequence[Fit] | None = None) -> int:
       density: settings.
       fits: instead of those of the form.
     """
-    form = "quick" if density.quick else "full"
-    stem = density.out or report.RESULTS / f"density{'-quick' * density.quick}"
+    form = density.form
+    stem = density.out or report.RESULTS / (
+        "density" if form == "full" else f"density-{form}"
+    )
     if not density.draw:
         fits = getattr(plan, form)() if fits is None else fits
         records.make(density.kept, [f for f in fits if _is_wanted(f, density)], print)
@@ -53,7 +57,8 @@ def main(density: Density, fits: Sequence[Fit] | None = None) -> int:
     blocks = pages.blocks(document["environment"], document["rows"])
     stem.with_suffix(".md").write_text(pages.page(blocks))
     if density.draw:
-        picture.draw(document["rows"], FIGURE)
+        if "races" in blocks:
+            picture.draw(document["rows"], FIGURE)
         for path in PAGES:
             pages.insert(path, blocks)
     return 0

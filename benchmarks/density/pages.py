@@ -15,19 +15,21 @@ from benchmarks.report import Row
 
 
 def blocks(environment: dict[str, Any], records: Sequence[Row]) -> dict[str, str]:
-    """The parts of a page, by name."""
-    return {
-        "said": _said(environment),
-        "races": "\n\n".join(map(_race, summary.races(records))),
-        "seconds": "\n\n".join(map(_seconds, summary.races(records))),
-        "rows": _few_rows(found) if (found := summary.few_rows(records)) else "",
+    """The parts of a page that the records have something for, by name."""
+    races, few = summary.races(records), summary.few_rows(records)
+    found = {
+        "said" if races else "rows-said": _said(environment),
+        "races": "\n\n".join(map(_race, races)),
+        "seconds": "\n\n".join(map(_seconds, races)),
+        "rows": _few_rows(few) if few else "",
     }
+    return {name: block for name, block in found.items() if block}
 
 
 def page(blocks: dict[str, str]) -> str:
     """All of them."""
     head = "<!-- written by `make bench-density`; do not edit -->"
-    return "\n\n".join([head, *filter(None, blocks.values())]) + "\n"
+    return "\n\n".join([head, *blocks.values()]) + "\n"
 
 
 def insert(path: pathlib.Path, blocks: dict[str, str]):

@@ -1,10 +1,10 @@
-"""Which fits make the quick form and the full one."""
+"""Which fits make the forms: quick, rows and full."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.density.data import SOURCES
-from benchmarks.density.fits import CHEAP, DEFAULTS, Fit
+from benchmarks.density.fits import CHEAP, DEFAULTS, GAUSSIAN, MIXTURE, Fit
 from benchmarks.density.flows import FLOWS, PEERS, STARTS, WHITENED
 
 _SIZES = (100, 300, 1_000, 3_000, 10_000)  # rows of the curves
@@ -13,7 +13,7 @@ _RACES = ("power", "galaxy")
 
 
 def quick() -> list[Fit]:
-    """Minutes, half an hour or so: few rows, two seeds, and seconds of the process.
+    """Half an hour or so: races on 4,000 rows, two seeds, and seconds of the process.
 
     So it may run beside other work. Against the clock peers are whitened, which suits them.
     """
@@ -22,8 +22,17 @@ def quick() -> list[Fit]:
     return _by_seed(
         _each(_RACES, [4_000], CHEAP, **few),
         _each(_RACES, [4_000], flows, seconds=50, **few),
-        _each(["Student-t", "breast cancer"], [300, 1_000], _SHORT, **few),
         _each(["power"], [4_000], FLOWS, steps=300, **few),
+    )
+
+
+def rows() -> list[Fit]:
+    """An hour or two: `FlowDensity` beside a mixture on every table, from 100 rows on."""
+    options = {"num_test": 5_000, "most_components": 32, "clock": "cpu"}
+    models = GAUSSIAN, MIXTURE, DEFAULTS
+    return _by_seed(
+        _each(SOURCES, _SIZES[:3], models, seeds=3, **options),
+        _each(SOURCES, _SIZES[3:], models, seeds=1, **options),
     )
 
 
