@@ -24,6 +24,7 @@ from trainers.trainer import Trainer, fit
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which a layer is put before the blocks
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
+_CLUSTERED_ROWS = 5_000  # from which training gets further without one
 _LEAD = (
     0.1  # nats a column of such a start, which training of more rows does not make up
 )
@@ -156,8 +157,9 @@ def _without(architecture: Architecture) -> Architecture:
 
 def most_clusters(train: EncodedTable, architecture: Architecture) -> int:
     """Components of a `ClusterTransform` to try, where that is open; 0 for none."""
-    wide = not 1 < train.width <= _CLUSTERED_COLUMNS
-    if architecture.clusters is not None or train.context is not None or wide:
+    many = len(train.rows) >= _CLUSTERED_ROWS or train.width > _CLUSTERED_COLUMNS
+    decided = architecture.clusters is not None or train.context is not None
+    if many or decided or train.width < 2:
         return 0
     number = min(len(train.rows) // _ROWS_A_CLUSTER, _CLUSTERS)
     return 1 << number.bit_length() - 1 if number > 1 else 0

@@ -60,7 +60,7 @@ class Architecture:
       radial: whether a random scale that all features share is, behind whitening; None as
         for tails.
       clusters: components of a mixture with full covariances that is taken off before the
-        blocks; 0 for none, None as for tails.
+        blocks; 0 for none, None as for tails, of fewer than 5,000 rows.
     """
 
     num_blocks: int = 4
