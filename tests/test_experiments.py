@@ -9,7 +9,7 @@ from rich.console import Console
 
 import rbig_nnx as rn
 from trainers import TrainConfig, fit
-from trainers.command.demo import STARTS, Demo, run
+from trainers.command.demo import CLUSTERED, RANDOM, WARM, Demo, run
 from trainers.moons import Moons
 
 
@@ -92,10 +92,12 @@ def test_tails_of_a_flow_fitted_to_a_gaussian_before_and_after_training(
 @pytest.mark.slow
 def test_two_moons_over_five_seeds(tmp_path):
     summary = run(Demo(out=tmp_path), Console(quiet=True))
-    warm, random = (summary[start] for start in STARTS)
+    warm, clustered, random = (summary[s] for s in (WARM, CLUSTERED, RANDOM))
     assert warm["gap"] <= 0.030
     assert warm["kernels_zero_before"]
     assert not warm["kernels_zero_after"]
+    assert clustered["init_held_out"] >= warm["init_held_out"] + 0.5
+    assert clustered["curve"][0] >= random["curve"][-1] - 0.02  # before any step
     assert summary["warm_ahead_at_every_evaluation"], (warm["curve"], random["curve"])
 
 
