@@ -103,7 +103,7 @@ def quantiles(
     ndim = (1,) * (z.ndim - 1)
     z = z.astype(jnp.result_type(z, *params)).T
     slopes = jnp.tril(slopes, -1)
-    logits = logits.reshape(-1, *ndim) + jnp.zeros_like(z[:1])
+    logits = logits.reshape(-1, *ndim)
 
     def step(carry, at):
         x, logits = carry
@@ -121,7 +121,9 @@ def quantiles(
 
     features = jnp.arange(len(z))
     each = features, z, offsets.T, jnp.swapaxes(slopes, 0, 1), log_scales.T
-    (x, _), _ = jax.lax.scan(step, (jnp.zeros_like(z), logits), each)
+    # Like what is found, which varies over a mesh as the rows or the parameters do.
+    start = jnp.zeros_like(z + sum(p.ravel()[0] for p in params))
+    (x, _), _ = jax.lax.scan(step, (start, logits + start[:1]), each)
     return x.T
 
 

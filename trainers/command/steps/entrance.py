@@ -221,9 +221,13 @@ def _schemas(
 ) -> tuple[Schema, Schema | None]:
     def schema(names, *, as_given):
         asked = {column: kind for column, kind in kinds.items() if column in names}
-        return Schema.of(
-            frame.select(names), asked, given=as_given, name=name, **options
-        )
+        rows = frame.select(names)
+        try:
+            return Schema.of(rows, asked, given=as_given, name=name, **options)
+        except InputError as error:
+            if name in str(error):
+                raise
+            raise InputError(f"{name}: {error}") from None
 
     modelled = [column for column in frame.names if column not in given]
     if not modelled:
