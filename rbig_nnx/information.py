@@ -1,9 +1,11 @@
 """Information measures of data under fitted densities, in nats.
 
 Each is an average over given rows, so use rows that took no part in the fit: on fitted rows
-entropies come out too small. A density is anything with `log_prob(x)`, [n, d] to [n]; the
-errors of the estimates are those of the densities, which `total_correlation` of a Gaussian
-sample or another known case shows.
+entropies come out too small. A density is anything with `log_prob(x)`, [n, d] to [n].
+
+With `standard_error=True` a measure comes with that of its average, an `Estimate`. The
+densities' own errors come on top: an entropy is too large by KL(X ‖ density), whatever the
+number of rows, which `total_correlation` of a Gaussian sample or another known case shows.
 
 All of them are of continuous columns. Of one that repeats its values, such as integers or
 what is rounded, a density has needles there and no entropy: a warning names it.
@@ -20,7 +22,7 @@ Example:
 """
 
 import warnings
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,24 @@ class Density(Protocol):
         ...
 
 
+class Estimate(NamedTuple):
+    """A mean over rows, and its standard error, nats."""
+
+    mean: Float[Array, ""]
+    standard_error: Float[Array, ""]
+
+
+Measure = Float[Array, ""] | Estimate
+
+
+def _measured(terms: Float[Array, " n"], *, standard_error: bool) -> Measure:
+    """The mean of the rows' terms, and its error where that is wanted."""
+    mean = jnp.mean(terms)
+    if not standard_error:
+        return mean
+    return Estimate(mean, jnp.std(terms, ddof=1) / jnp.sqrt(len(terms)))
+
+
 def _columns(x: Numbers, name: str = "x") -> Float[Array, "n d"]:
     """The rows as floats, with a warning of columns with many ties."""
     x = float_array(x, name, spreads=lambda: 0.0)
@@ -73,12 +93,13 @@ def _share_of_ties(column: np.ndarray) -> float:
     return often.sum() / max(len(column), 1)
 
 
-def entropy(density: Density, x: Numbers) -> Float[Array, ""]:
+def entropy(density: Density, x: Numbers, *, standard_error: bool = False) -> Measure:
     """H(X) = −E log p(X), by the mean over rows of x.
 
     Args:
       density: fitted to X.
       x: held-out rows, [n, d].
+      standard_error: return an `Estimate`, with the error of the mean.
 
     Returns:
       Nats; the excess over the true entropy is KL(X ‖ density) in expectation.
@@ -93,17 +114,16 @@ def entropy(density: Density, x: Numbers) -> Float[Array, ""]:
       >>> print(abs(rn.information.entropy(flow, x[2000:]) - 2.838) < 0.1)
       True
     """
-    return _entropy(density, _columns(x))
+    return _measured(-density.log_prob(_columns(x)), standard_error=standard_error)
 
 
-def _entropy(density: Density, x: Array) -> Array:
-    return -jnp.mean(density.log_prob(x))
-
-
-def negentropy(density: Density, x: Numbers) -> Float[Array, ""]:
+def negentropy(
+    density: Density, x: Numbers, *, standard_error: bool = False
+) -> Measure:
     """J(X) = H(N(μ, Σ)) − H(X), Σ the full covariance of x: 0 only for a Gaussian.
 
-    Comon, Independent component analysis, a new concept?, 1994. Arguments as `entropy`.
+    Comon, Independent component analysis, a new concept?, 1994. Arguments as `entropy`; the
+    error counts that of the covariance.
 
     Example:
       >>> import distrax
@@ -118,11 +138,19 @@ def negentropy(density: Density, x: Numbers) -> Float[Array, ""]:
     x = _columns(x)
     d = x.shape[1]
     covariance = jnp.atleast_2d(jnp.cov(x, rowvar=False))
+    centred = x - jnp.mean(x, axis=0)
+    squares = jnp.sum(centred * jnp.linalg.solve(covariance, centred.T).T, axis=1)
+    # What a row adds to ½ log det Σ, beside that itself, is ½ (its square − d).
+    squares = 0.5 * (squares - jnp.mean(squares))
     gaussian = 0.5 * jnp.linalg.slogdet(covariance)[1] + d * (LOG_SQRT_2PI + 0.5)
-    return gaussian - _entropy(density, x)
+    return _measured(
+        gaussian + squares + density.log_prob(x), standard_error=standard_error
+    )
 
 
-def total_correlation(density: Density, x: Numbers, *, key: Array) -> Float[Array, ""]:
+def total_correlation(
+    density: Density, x: Numbers, *, key: Array, standard_error: bool = False
+) -> Measure:
     """TC(X) = Σ_j H(X_j) − H(X); the marginals are mixtures fitted to x's columns.
 
     Not within `jax.jit`, since it fits.
@@ -133,6 +161,7 @@ def total_correlation(density: Density, x: Numbers, *, key: Array) -> Float[Arra
       density: fitted to X.
       x: held-out rows, [n, d].
       key: random key of the marginal fits.
+      standard_error: return an `Estimate`.
 
     Returns:
       Nats, 0 for independent columns.
@@ -152,7 +181,9 @@ def total_correlation(density: Density, x: Numbers, *, key: Array) -> Float[Arra
     standard = (x - jnp.mean(x, axis=0)) / scale
     marginals = gmm.fit_mixtures(standard, num_components=_NUM_COMPONENTS, key=key)
     log_p = mixture.log_pdf(standard, marginals) - jnp.log(scale)
-    return -jnp.sum(jnp.mean(log_p, axis=0)) - _entropy(density, x)
+    return _measured(
+        density.log_prob(x) - jnp.sum(log_p, axis=1), standard_error=standard_error
+    )
 
 
 def mutual_information(
@@ -161,7 +192,9 @@ def mutual_information(
     density_y: Density,
     x: Numbers,
     y: Numbers,
-) -> Float[Array, ""]:
+    *,
+    standard_error: bool = False,
+) -> Measure:
     """I(X; Y) = H(X) + H(Y) − H(X, Y) = E log p(x, y) / (p(x) p(y)).
 
     Args:
@@ -170,6 +203,7 @@ def mutual_information(
       density_y: fitted to Y.
       x: held-out rows, [n, d].
       y: the same rows' other columns, [n, e].
+      standard_error: return an `Estimate`.
 
     Returns:
       Nats.
@@ -187,12 +221,68 @@ def mutual_information(
     """
     x, y = _columns(x), _columns(y, "y")
     both = jnp.concatenate([x, y], axis=1)
-    return _entropy(density_x, x) + _entropy(density_y, y) - _entropy(joint, both)
+    apart = density_x.log_prob(x) + density_y.log_prob(y)
+    return _measured(joint.log_prob(both) - apart, standard_error=standard_error)
+
+
+def conditional_mutual_information(
+    joint: Density,
+    density_xz: Density,
+    density_yz: Density,
+    density_z: Density,
+    x: Numbers,
+    y: Numbers,
+    z: Numbers,
+    *,
+    standard_error: bool = False,
+) -> Measure:
+    """I(X; Y | Z) = E log p(x, y, z) p(z) / (p(x, z) p(y, z)).
+
+    Wyner, A definition of conditional mutual information for arbitrary ensembles, 1978.
+
+    Args:
+      joint: fitted to the columns of x, then y, then z.
+      density_xz: fitted to those of x and then z.
+      density_yz: fitted to those of y and then z.
+      density_z: fitted to Z.
+      x: held-out rows, [n, d].
+      y: the same rows' other columns, [n, e].
+      z: and those that are given, [n, c].
+      standard_error: return an `Estimate`.
+
+    Returns:
+      Nats, 0 where x and y are independent once z is known.
+
+    Example:
+      >>> import distrax
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from rbig_nnx import information
+      >>> known = [distrax.MultivariateNormalDiag(jnp.zeros(d), jnp.ones(d)) for d in (3, 2, 1)]
+      >>> columns = known[0].sample(seed=jax.random.key(0), sample_shape=100)
+      >>> x, y, z = jnp.split(columns, 3, axis=1)
+      >>> found = information.conditional_mutual_information(
+      ...     known[0], known[1], known[1], known[2], x, y, z)
+      >>> print(abs(found) < 1e-4)
+      True
+    """
+    x, y, z = _columns(x), _columns(y, "y"), _columns(z, "z")
+
+    def log_prob(density: Density, *parts: Array) -> Array:
+        return density.log_prob(jnp.concatenate(parts, axis=1))
+
+    together = log_prob(joint, x, y, z) + density_z.log_prob(z)
+    apart = log_prob(density_xz, x, z) + log_prob(density_yz, y, z)
+    return _measured(together - apart, standard_error=standard_error)
 
 
 def kl_divergence(
-    density_p: Density, density_q: Density, x: Numbers
-) -> Float[Array, ""]:
+    density_p: Density,
+    density_q: Density,
+    x: Numbers,
+    *,
+    standard_error: bool = False,
+) -> Measure:
     """KL(p ‖ q) = E_p log p(X)/q(X), by the mean over rows of x ~ p.
 
     Kullback and Leibler, On information and sufficiency, 1951.
@@ -201,6 +291,7 @@ def kl_divergence(
       density_p: the density x comes from.
       density_q: the other density.
       x: rows drawn from p, [n, d].
+      standard_error: return an `Estimate`.
 
     Returns:
       Nats.
@@ -217,4 +308,6 @@ def kl_divergence(
       True
     """
     x = _columns(x)
-    return jnp.mean(density_p.log_prob(x) - density_q.log_prob(x))
+    return _measured(
+        density_p.log_prob(x) - density_q.log_prob(x), standard_error=standard_error
+    )

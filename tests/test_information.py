@@ -112,3 +112,49 @@ def test_whole_numbers_that_hardly_repeat_are_as_good_as_others():
     entropy = rn.information.entropy(density, x.round(2))
     traced = jax.jit(lambda x: rn.information.entropy(density, x))(x.round(2))
     np.testing.assert_allclose(entropy, traced, rtol=1e-5)
+
+
+def test_errors_are_those_that_other_samples_show():
+    """Of forty samples the values scatter as the errors say."""
+    joint, part = Gaussian(COVARIANCE), Gaussian(np.eye(2, dtype=np.float32))
+    other = Gaussian(1.3 * np.eye(4, dtype=np.float32))
+    info = rn.information
+    measures = {
+        "entropy": lambda x, **k: info.entropy(joint, x, **k),
+        "negentropy": lambda x, **k: info.negentropy(other, x, **k),
+        "mutual": lambda x, **k: info.mutual_information(
+            joint, part, part, x[:, :2], x[:, 2:], **k
+        ),
+        "kl": lambda x, **k: info.kl_divergence(joint, other, x, **k),
+    }
+    samples = [rows(seed, 500) for seed in range(40)]
+    for name, measure in measures.items():
+        found = [measure(x, standard_error=True) for x in samples]
+        means = np.array([f.mean for f in found])
+        scatter = means.std(ddof=1)
+        error = np.mean([f.standard_error for f in found])
+        assert 0.7 < scatter / error < 1.4, (name, scatter, error)
+        plain = measure(samples[0])
+        assert plain.shape == ()
+        np.testing.assert_allclose(plain, means[0], rtol=1e-6)
+    key = jax.random.key(0)
+    estimate = info.total_correlation(joint, samples[0], key=key, standard_error=True)
+    assert 0 < estimate.standard_error < 0.2
+
+
+def test_conditional_mutual_information_meets_the_closed_form():
+    """x and y hang on z alone, and then on each other also."""
+    for r, wanted in ((0.0, 0.0), (0.6, -0.5 * np.log(1 - 0.6**2))):
+        mix = np.array([[1, 0, 1], [r, np.sqrt(1 - r * r), 1], [0, 0, 1]], np.float32)
+        covariance = mix @ mix.T
+        x = np.random.default_rng(0).normal(size=(4_000, 3)).astype(np.float32) @ mix.T
+
+        def of(*columns, covariance=covariance):
+            return Gaussian(covariance[np.ix_(columns, columns)])
+
+        found = rn.information.conditional_mutual_information(
+            *(of(0, 1, 2), of(0, 2), of(1, 2), of(2)),
+            *(x[:, [j]] for j in range(3)),
+            standard_error=True,
+        )
+        assert abs(found.mean - wanted) < 4 * found.standard_error + 1e-5

@@ -30,7 +30,8 @@ BIJECTORS = {
     "RadialGaussianization", "TailGaussianization",
 }  # fmt: skip
 INFORMATION = {
-    "entropy", "kl_divergence", "mutual_information", "negentropy", "total_correlation",
+    "conditional_mutual_information", "entropy", "kl_divergence", "mutual_information",
+    "negentropy", "total_correlation",
 }  # fmt: skip
 FLOW_METHODS = {
     "bijector", "distribution", "forward_and_log_det", "inverse_and_log_det", "log_prob",
