@@ -98,9 +98,17 @@ class WarmStartReport:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100)
+        return self._printed().file.getvalue()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        form = "<pre style='line-height: 1.2; font-family: monospace'>{code}</pre>"
+        return self._printed().export_html(inline_styles=True, code_format=form)
+
+    def _printed(self) -> Console:
+        console = Console(file=io.StringIO(), width=100, record=True)
         console.print(self.table())
-        return console.file.getvalue()
+        return console
 
 
 def _shown(log_prob: float, removed: float, seconds: float) -> tuple[str, str, str]:

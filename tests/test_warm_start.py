@@ -134,6 +134,7 @@ def test_report_adds_up_and_prints():
     text = str(report)
     assert "valid rows" in text
     assert "MixtureCDFCoupling" in text
+    assert "MixtureCDFCoupling" in report._repr_html_()
 
 
 def test_zero_weights_equal_left_out_rows():
