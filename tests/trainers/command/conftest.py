@@ -13,6 +13,7 @@ from trainers.command import cli
 SETTINGS = (  # of a flow that is fitted in a moment
     *("--num-blocks", "1", "--num-components", "2", "--hidden", "8"),
     *("--rotation", "pca", "--tails", "False", "--radial", "False"),
+    *("--clusters", "0"),
     *("--train.num-steps", "20", "--train.eval-every", "10"),
 )
 QUICK = (*SETTINGS, "--no-html")  # whose pictures take some seconds

@@ -16,6 +16,7 @@ SMALL = {
     "rotation": "pca",
     "tails": False,
     "radial": False,
+    "clusters": 0,
 }
 
 

@@ -21,6 +21,7 @@ SMALL = {
     "rotation": "pca",
     "tails": False,
     "radial": False,
+    "clusters": 0,
     "random_state": 0,
 }
 RNG = np.random.default_rng(0)
@@ -261,6 +262,10 @@ def test_a_sentinel_is_warned_of_by_column():
         ({"jitter": float("inf")}, "`jitter` must be a number of 0 or more or None"),
         ({"ema_decay": 1}, r"`ema_decay` must be a number in \[0, 1\) or None; got 1"),
         ({"validation_fraction": 1.0}, r"`validation_fraction` must be a number in"),
+        (
+            {"clusters": -1},
+            "`clusters` must be a whole number of 0 or more or None; got -1",
+        ),
         ({"tails": "yes"}, "`tails` must be True or False or None; got 'yes'"),
         ({"budget": "x"}, "`budget` must be a time"),
         ({"budget": 9}, "`budget` must be None where `num_steps` is given"),
