@@ -5,6 +5,7 @@ many fits. scikit-learn's `GaussianMixture` takes no weights, and its only prior
 few rows each component's covariance has to lean on what they all share.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -117,9 +118,11 @@ def _fit(x: np.ndarray, weights: np.ndarray, choice: _Choice) -> _Gaussians:
         shares = np.ones((len(x), 1))
     else:
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
         means = KMeans(choice.num_components, n_init=_STARTS, random_state=0)
-        labels = means.fit(x, sample_weight=weights).labels_
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            labels = means.fit(x, sample_weight=weights).labels_  # fewer distinct rows
         shares = np.eye(choice.num_components)[labels]
     found, last = _maximise(x, weights, shares, choice), -np.inf
     for _ in range(_ROUNDS):

@@ -89,6 +89,12 @@ def test_its_samples_have_the_density():
     np.testing.assert_allclose(drawn.mean(0), x.mean(0), atol=0.12)
 
 
+def test_rows_that_repeat_are_fitted():
+    x = np.arange(400)[:, None] % [4, 2]
+    warm, _ = started(x, only_clusters(16, d=2))
+    assert np.isfinite(warm.log_prob(x)).all()
+
+
 def test_rows_of_no_weight_are_not_fitted():
     x = rows_of(300)
     worse = np.concatenate([x, np.full((50, 3), 40.0) + rows_of(50, seed=2)])
