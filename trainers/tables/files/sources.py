@@ -64,6 +64,8 @@ class Source:
                     lines = max(sample.count(b"\n"), sample.count(b"\r"))
                     if len(sample) == size and lines < _LEAST_LINES:
                         size = min(2 * size, _LONGEST_SAMPLE)
+        except InputError:  # pyarrow is not there
+            raise
         except (OSError, EOFError, ValueError) as error:
             raise InputError(
                 f"{self.name} cannot be read: {printable(error)}. Write the file again."
