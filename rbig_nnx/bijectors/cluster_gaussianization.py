@@ -4,8 +4,7 @@ import distrax
 from jaxtyping import Array
 
 from rbig_nnx.math import clusters
-from rbig_nnx.math.clusters import ClusterParams
-from rbig_nnx.math.params import ANCHOR_WEIGHT
+from rbig_nnx.math.clusters import ANCHOR_WEIGHT, ClusterParams
 
 
 class ClusterGaussianization(distrax.Bijector):

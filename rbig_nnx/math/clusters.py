@@ -20,6 +20,8 @@ from jaxtyping import Array, Float
 from rbig_nnx.math import mixture, root
 from rbig_nnx.math.params import MixtureParams
 
+# ε: weight of the fixed N(0, I). Log densities of rows in clusters are lower by it, once.
+ANCHOR_WEIGHT = 0.001
 _FARTHEST = 1e15  # scales from a mean, whose square is a number
 # A component has at least e^−40 of the heaviest one's weight: e^−60, below which a mixture
 # does not go, over a distance of 1e15 would be no number.

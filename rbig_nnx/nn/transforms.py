@@ -13,8 +13,8 @@ from rbig_nnx.bijectors import (
     RadialGaussianization,
     TailGaussianization,
 )
-from rbig_nnx.math.clusters import ClusterParams
-from rbig_nnx.math.params import ANCHOR_WEIGHT, check_options, limit_scales
+from rbig_nnx.math.clusters import ANCHOR_WEIGHT, ClusterParams
+from rbig_nnx.math.params import check_options, limit_scales
 from rbig_nnx.math.tails.columns import TailParams
 from rbig_nnx.math.tails.radius import RadialParams
 from rbig_nnx.nn.base.layer import Frozen, Layer
