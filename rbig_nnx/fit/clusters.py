@@ -180,6 +180,4 @@ def _as_regressions(found: _Gaussians, num_components: int) -> ClusterParams:
     for _ in range(num_components - len(means)):
         parts[np.argmax(log_weights - np.log(parts))] += 1
     params = log_weights - np.log(parts), offsets, slopes, np.log(scales)
-    return ClusterParams(
-        *(np.repeat(p, parts, axis=0).astype(np.float32) for p in params)
-    )
+    return ClusterParams(*(np.repeat(p, parts, axis=0) for p in params))
