@@ -66,7 +66,7 @@ class FlowDensity(
       tails: take heavy tails off the columns first; None: where held-out rows gain.
       whiten: take out linear dependence first; None: where there are no clusters.
       radial: then a random scale that all columns share; None: where held-out rows gain.
-      clusters: of a Gaussian mixture to take off before the blocks, 0 for none; None: as well.
+      clusters: of a Gaussian mixture to take off before the blocks, 0 for none; None: likewise.
       budget: the time for start, compilation and training, as 420, "90s", "7m" or "1h30m",
         to which the number of steps is fitted, or the steps of all runs together, as
         "3000 steps"; None for as many as suit the rows.

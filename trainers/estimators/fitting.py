@@ -25,9 +25,7 @@ _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which a layer is put before the blocks
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
 _CLUSTERED_ROWS = 5_000  # from which training gets further without one
-_LEAD = (
-    0.1  # nats a column of such a start, which training of more rows does not make up
-)
+_LEAD = 0.1  # nats a column, which training of more than a few rows does not make up
 _CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
 _FEWEST = 8  # rows of which some can be held out
 
@@ -150,16 +148,19 @@ def _least_gain(train: EncodedTable, rival: Any) -> float:
 
 def _without(architecture: Architecture) -> Architecture:
     """What is left open, left out."""
-    open_ = {name: getattr(architecture, name) for name in ("tails", "radial")}
-    closed = {name: bool(value) for name, value in open_.items()}
-    return replace(architecture, clusters=architecture.clusters or 0, **closed)
+    return replace(
+        architecture,
+        tails=bool(architecture.tails),
+        radial=bool(architecture.radial),
+        clusters=architecture.clusters or 0,
+    )
 
 
 def most_clusters(train: EncodedTable, architecture: Architecture) -> int:
     """Components of a `ClusterTransform` to try, where that is open; 0 for none."""
     many = len(train.rows) >= _CLUSTERED_ROWS or train.width > _CLUSTERED_COLUMNS
-    decided = architecture.clusters is not None or train.context is not None
-    if many or decided or train.width < 2:
+    asked = architecture.clusters is not None or architecture.radial
+    if many or asked or train.context is not None or train.width < 2:
         return 0
     number = min(len(train.rows) // _ROWS_A_CLUSTER, _CLUSTERS)
     return 1 << number.bit_length() - 1 if number > 1 else 0
@@ -207,7 +208,7 @@ def _clustered(
         kinds.insert(0, rbig_nnx.TailTransform)
     if _alone(train, *kinds, **options) <= least:
         return None
-    return replace(best, clusters=number, radial=bool(architecture.radial))
+    return replace(best, clusters=number, radial=False)
 
 
 def _alone(train: EncodedTable, *kinds: Any, seed: int, **options: Any) -> float:
