@@ -342,4 +342,4 @@ def test_the_bound_counts_a_weight_as_copies():
 @pytest.mark.slow
 def test_the_detector_is_a_scikit_learn_estimator():
     small = {"num_blocks": 1, "num_components": 2, "hidden": (4,), "num_steps": 2}
-    check_estimator(FlowOutlierDetector(**small, random_state=0))
+    check_estimator(FlowOutlierDetector(**small, clusters=0, random_state=0))
