@@ -31,7 +31,7 @@ from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.stack import ScannedBlocks, blocks_of
 from rbig_nnx.nn.standardize import Standardize
-from rbig_nnx.nn.transforms import RadialTransform
+from rbig_nnx.nn.transforms import ClusterTransform, RadialTransform
 from rbig_nnx.report import LayerReport
 from rbig_nnx.targets.rows import FlowRows
 
@@ -97,6 +97,7 @@ def fit_flow(
                 kind_of(following) if isinstance(following, _MIXTURES) else None,
                 place and place.foreseen,
                 elliptical=isinstance(following, RadialTransform),
+                normal=any(isinstance(la, ClusterTransform) for la in layers[:index]),
             )
         previous = layer
         done = layer is first and isinstance(layer, Standardize)

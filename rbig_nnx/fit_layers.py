@@ -256,7 +256,8 @@ def _turned(place: Place, axes: list[np.ndarray]) -> Place:
     turned = [
         jnp.asarray(np.asarray(b.x) @ q) for b, q in zip(blocks, axes, strict=True)
     ]
-    return Place(key, place.options, turned, [b.rows for b in blocks])
+    parts = [b.rows for b in blocks]
+    return Place(key, place.options, turned, parts, normal=place.normal)
 
 
 def _reflections(q: np.ndarray, num_reflections: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from rbig_nnx.fit.judges import judged
+from rbig_nnx.fit.judges import gain_and_error, judged
 from rbig_nnx.fit.mixtures import Block, Place
 from rbig_nnx.fit.sample import generator, on_host, row_numbers
 from rbig_nnx.math.clusters import ClusterParams
@@ -59,8 +59,8 @@ def fit_clusters(place: Place, num_components: int) -> tuple[str, list[ClusterPa
     choice = _Choice(num_components, 0.0, 1e-4)
     if place.options.holds_out:
         folds = [_fold(block, rng) for block in judged(place.blocks)]
-        choice, gain = _choose(folds, num_components)
-        if gain < _LEAST_GAIN:
+        choice, gain, error = _choose(folds, num_components)
+        if gain < max(error, _LEAST_GAIN):
             same = identity(num_components, d)
             return "left as it is", [same for _ in place.blocks]
     fits = []
@@ -89,14 +89,14 @@ def _fold(block: Block, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 def _choose(
     folds: Sequence[tuple[np.ndarray, ...]], num_components: int
-) -> tuple[_Choice, float]:
-    """What the rows that judge like best, and what it has over N(0, I), in nats a row."""
+) -> tuple[_Choice, float, float]:
+    """What the rows that judge like best, and its gain over N(0, I) with the error, nats."""
     weights = np.concatenate([fold[3] for fold in folds])
     plain = np.concatenate([_log_normal(fold[2]) for fold in folds])
     least = min(len(fold[0]) for fold in folds)
     sizes = [2**i for i in range(1, num_components.bit_length())]
     sizes = sorted({k for k in (*sizes, num_components) if 2 * k <= least})
-    best, most = _Choice(1, 0.0, 1e-4), -np.inf
+    best, most, error = _Choice(1, 0.0, 1e-4), -np.inf, 0.0
     for size in sizes:
         before = most
         for shared, ridge in _PRIORS:
@@ -104,12 +104,12 @@ def _choose(
             found = np.concatenate(
                 [_log_density(fold[2], _fit(*fold[:2], choice)) for fold in folds]
             )
-            gain = np.average(found - plain, weights=weights)
+            gain, noise = gain_and_error(found - plain, weights)
             if gain > most:
-                best, most = choice, gain
+                best, most, error = choice, gain, noise
         if most == before:
             break  # more components have gained nothing
-    return best, float(most)
+    return best, float(most), float(error)
 
 
 def _fit(x: np.ndarray, weights: np.ndarray, choice: _Choice) -> _Gaussians:

@@ -92,6 +92,8 @@ class Place:
       following: kind of the mixtures that follow, if any do.
       known: results of `once`, by name.
       elliptical: whether a map of the radius follows.
+      normal: whether a layer before has made the rows about standard normal, so that
+        features may be left alone.
 
     Attributes:
       foreseen: what is `known` at the next place, where trying it out has shown it.
@@ -107,9 +109,10 @@ class Place:
         known: Mapping[Any, Any] | None = None,
         *,
         elliptical: bool = False,
+        normal: bool = False,
     ):
         self.key, self.options, self.following = key, options, following
-        self.elliptical = elliptical
+        self.elliptical, self.normal = elliptical, normal
         self.blocks = [Block(x, rows, self) for x, rows in zip(xs, parts, strict=True)]
         self._known = dict(known or {})
         self.foreseen: dict[Any, Any] = {}
@@ -172,7 +175,7 @@ def _fit_mixtures(
         found.append(np.asarray(densities))
         weights.append(weight)
     found, weights = np.concatenate(found, axis=1), np.concatenate(weights)
-    chosen, densities = map(np.asarray, _choose(found, weights))
+    chosen, densities = map(np.asarray, _choose(found, weights, may_stay=place.normal))
     shrinkage = np.asarray((*strengths, np.inf, np.inf))[chosen]
     mixtures = [Mixtures(_taken(fit, chosen), shrinkage) for fit in fits]
     return mixtures, (densities, weights)
@@ -217,9 +220,12 @@ def _fit_chain(
         mean + scale * plain.means,
         np.log(scale) + plain.log_scales,
     )
-    same = (np.broadcast_to(p, g.shape) for p, g in zip(plain, gaussians, strict=True))
-    every = zip(fits, gaussians, same, strict=True)
-    return MixtureParams(*(np.concatenate([f, g[None], i[None]]) for f, g, i in every))
+    candidates = [fits, MixtureParams(*(g[None] for g in gaussians))]
+    if block.place.normal:
+        shape = gaussians.means.shape
+        same = (np.broadcast_to(p, shape)[None] for p in plain)
+        candidates.append(MixtureParams(*same))
+    return MixtureParams(*map(np.concatenate, zip(*candidates, strict=True)))
 
 
 def _num_rows(weights: Array) -> float:
@@ -258,8 +264,8 @@ def _log_densities(candidates, x, family, anchor_weight):
     return jax.lax.map(log_density, candidates)
 
 
-@jax.jit
-def _choose(found: Array, weights: Array) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnames="may_stay")
+def _choose(found: Array, weights: Array, *, may_stay: bool) -> tuple[Array, Array]:
     """Each feature's most shrunk candidate that is not clearly behind the best, [d].
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
@@ -268,6 +274,8 @@ def _choose(found: Array, weights: Array) -> tuple[Array, Array]:
     Args:
       found: log densities, [s, n, d], from the least shrunk candidate to the most.
       weights: of the rows, [n].
+      may_stay: whether the last candidate is the feature as it is, which is no simpler than a
+        Gaussian of its own mean and scale: it is taken where it is ahead.
 
     Returns:
       The candidates by number, [d], and the rows' log densities under them, [n].
@@ -275,12 +283,17 @@ def _choose(found: Array, weights: Array) -> tuple[Array, Array]:
     shares = weights[:, None] / jnp.sum(weights)
     # Not a product with zero weights: a row that judges nothing may be infinite.
     found = jnp.where(shares > 0, found, 0)
-    best = jnp.argmax(jnp.sum(shares * found, axis=1), axis=0)
-    leader = jnp.take_along_axis(found, best[None, None], axis=0)
-    lag = jnp.sum(shares * (leader - found), axis=1, keepdims=True)
-    error = jnp.sqrt(jnp.sum(jnp.square(shares * (leader - found - lag)), axis=1))
+    scores = jnp.sum(shares * found, axis=1)
+    fits = found[:-1] if may_stay else found
+    best = jnp.argmax(scores[: len(fits)], axis=0)
+    leader = jnp.take_along_axis(fits, best[None, None], axis=0)
+    lag = jnp.sum(shares * (leader - fits), axis=1, keepdims=True)
+    error = jnp.sqrt(jnp.sum(jnp.square(shares * (leader - fits - lag)), axis=1))
     close = lag[:, 0] <= _STANDARD_ERRORS * error
     chosen = len(close) - 1 - jnp.argmax(close[::-1], axis=0)
+    if may_stay:
+        own = jnp.take_along_axis(scores, chosen[None], axis=0)[0]
+        chosen = jnp.where(scores[-1] > own, len(fits), chosen)
     return chosen, jnp.sum(
         jnp.take_along_axis(found, chosen[None, None], axis=0)[0], axis=-1
     )

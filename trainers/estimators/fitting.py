@@ -25,7 +25,9 @@ _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which a layer is put before the blocks
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
 _CLUSTERED_ROWS = 5_000  # from which training gets further without one
-_LEAD = 0.1  # nats a column, which training of more than a few rows does not make up
+# Nats a column by which it leads: of few rows not by chance, of more so that training does not
+# make up for it.
+_FEW_LEAD, _LEAD = 0.01, 0.1
 _CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
 _FEWEST = 8  # rows of which some can be held out
 
@@ -142,8 +144,9 @@ def start(
 
 def _least_gain(train: EncodedTable, rival: Any) -> float:
     """By how much a start with more layers must lead."""
-    trained = rival is _clustered and len(train.rows) >= FEW_ROWS
-    return _LEAD * train.width if trained else _GAIN
+    if rival is _heavy:
+        return _GAIN
+    return train.width * (_FEW_LEAD if len(train.rows) < FEW_ROWS else _LEAD)
 
 
 def _without(architecture: Architecture) -> Architecture:
