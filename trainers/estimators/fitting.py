@@ -49,6 +49,12 @@ class EncodedTable:
     weights: np.ndarray | None = None
 
     @property
+    def num_rows(self) -> int:
+        """Rows."""
+        rows = self.rows
+        return rows.num_rows if isinstance(rows, RowFiles) else len(rows)
+
+    @property
     def width(self) -> int:
         """Encoded columns."""
         rows = self.rows
@@ -128,7 +134,7 @@ def start(
     best = _without(architecture)
     clusters = most_clusters(train, architecture)
     if architecture.tails is None or architecture.radial is None or clusters:
-        few = {"max_rows": _TRIAL_ROWS} if len(train.rows) > _TRIAL_ROWS else {}
+        few = {"max_rows": _TRIAL_ROWS} if train.num_rows > _TRIAL_ROWS else {}
         trial = begin(best, **options | few)
         for rival in (_heavy, _clustered):
             least = trial[1].log_prob + _least_gain(train, rival)
@@ -146,7 +152,7 @@ def _least_gain(train: EncodedTable, rival: Any) -> float:
     """By how much a start with more layers must lead."""
     if rival is _heavy:
         return _GAIN
-    return train.width * (_FEW_LEAD if len(train.rows) < FEW_ROWS else _LEAD)
+    return train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
 
 
 def _without(architecture: Architecture) -> Architecture:
@@ -161,11 +167,11 @@ def _without(architecture: Architecture) -> Architecture:
 
 def most_clusters(train: EncodedTable, architecture: Architecture) -> int:
     """Components of a `ClusterTransform` to try, where that is open; 0 for none."""
-    many = len(train.rows) >= _CLUSTERED_ROWS or train.width > _CLUSTERED_COLUMNS
+    many = train.num_rows >= _CLUSTERED_ROWS or train.width > _CLUSTERED_COLUMNS
     asked = architecture.clusters is not None or architecture.radial
     if many or asked or train.context is not None or train.width < 2:
         return 0
-    number = min(len(train.rows) // _ROWS_A_CLUSTER, _CLUSTERS)
+    number = min(train.num_rows // _ROWS_A_CLUSTER, _CLUSTERS)
     return 1 << number.bit_length() - 1 if number > 1 else 0
 
 
@@ -279,7 +285,7 @@ def compile_ahead(
     """
     architecture = settings.architecture
     clusters = architecture.clusters
-    if len(train.rows) < FEW_ROWS:
+    if train.num_rows < FEW_ROWS:
         clusters = clusters or most_clusters(train, architecture)
     flow = _flow(train, replace(architecture, clusters=clusters), seed=0)
     trainer = Trainer(config=settings.train, mesh=mesh)
