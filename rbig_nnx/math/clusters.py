@@ -68,17 +68,14 @@ def gaussianize(
       >>> print(z.round(3), log_det.round(3))
       [2. 1.] 0.0
     """
-    params = _anchored(params, anchor_weight)
+    x, params = _features_first(x, params, anchor_weight)
     logits, offsets, slopes, log_scales = params
-    ndim = (1,) * (x.ndim - 1)
-    x = x.astype(jnp.result_type(x, *params)).T  # features first
-    slopes = jnp.tril(slopes, -1)
-    means = jnp.einsum("kij,j...->ki...", slopes, x, precision="highest")
-    means += offsets.reshape(*offsets.shape, *ndim)
-    log_scales = log_scales.reshape(*log_scales.shape, *ndim)
+    means = offsets + jnp.einsum("kij,j...->ki...", slopes, x, precision="highest")
     gained = _log_density(x, means, log_scales)
-    before = jnp.cumsum(gained, axis=1) - gained
-    logits = _floored(logits.reshape(-1, 1, *ndim) + before)
+    # Summed, not a difference of sums, which far out has no digits left.
+    before = jnp.cumsum(gained[:, :-1], axis=1)
+    before = jnp.concatenate([jnp.zeros_like(gained[:, :1]), before], axis=1)
+    logits = _floored(logits[:, None] + before)
     log_scales = jnp.broadcast_to(log_scales, means.shape)
     each = MixtureParams(logits.T, means.T, log_scales.T)
     z, log_slopes = mixture.gaussianize(x.T, each, anchor_weight=0.0)
@@ -100,33 +97,38 @@ def quantiles(
       >>> print(clusters.quantiles(jnp.array([2.0, 1.0]), params, anchor_weight=0.0).round(3))
       [2. 7.]
     """
-    params = _anchored(params, anchor_weight)
-    logits, offsets, slopes, log_scales = params
-    ndim = (1,) * (z.ndim - 1)
-    z = z.astype(jnp.result_type(z, *params)).T
-    slopes = jnp.tril(slopes, -1)
-    logits = logits.reshape(-1, *ndim)
+    z, params = _features_first(z, params, anchor_weight)
 
     def step(carry, at):
         x, logits = carry
-        i, z, offset, slope, log_scale = at
-        means = jnp.einsum("kj,j...->k...", slope, x, precision="highest")
-        means += offset.reshape(-1, *ndim)
-        log_scale = log_scale.reshape(-1, *ndim)
-        scales = jnp.broadcast_to(log_scale, means.shape)
-        each = _floored(logits), means, scales
-        found = root.quantile(
-            z.T, MixtureParams(*(p.T for p in each)), anchor_weight=0.0
-        ).T
-        logits += _log_density(found, means, log_scale)
+        i, z, offsets, slopes, log_scales = at
+        means = offsets + jnp.einsum("kj,j...->k...", slopes, x, precision="highest")
+        scales = jnp.broadcast_to(log_scales, means.shape)
+        each = MixtureParams(*(p.T for p in (_floored(logits), means, scales)))
+        found = root.quantile(z.T, each, anchor_weight=0.0).T
+        logits += _log_density(found, means, log_scales)
         return (x.at[i].set(found), logits), None
 
-    features = jnp.arange(len(z))
-    each = features, z, offsets.T, jnp.swapaxes(slopes, 0, 1), log_scales.T
     # Like what is found, which varies over a mesh as the rows or the parameters do.
     start = jnp.zeros_like(z + sum(p.ravel()[0] for p in params))
-    (x, _), _ = jax.lax.scan(step, (start, logits + start[:1]), each)
+    each = (jnp.swapaxes(p, 0, 1) for p in params[1:])
+    features = jnp.arange(len(z)), z, *each
+    (x, _), _ = jax.lax.scan(step, (start, params.logits + start[:1]), features)
     return x.T
+
+
+def _features_first(
+    rows: Array, params: ClusterParams, anchor_weight: float
+) -> tuple[Array, ClusterParams]:
+    """Rows [d, *b.T], and parameters with the anchor that broadcast against their axes."""
+    logits, offsets, slopes, log_scales = _anchored(params, anchor_weight)
+    ones = (1,) * (rows.ndim - 1)
+    return rows.astype(jnp.result_type(rows, *params)).T, ClusterParams(
+        logits.reshape(*logits.shape, *ones),
+        offsets.reshape(*offsets.shape, *ones),
+        jnp.tril(slopes, -1),
+        log_scales.reshape(*log_scales.shape, *ones),
+    )
 
 
 def _log_density(x: Array, means: Array, log_scales: Array) -> Array:

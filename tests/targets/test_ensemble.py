@@ -170,10 +170,11 @@ def test_members_need_a_backend_that_takes_weights():
         warm(ensemble(coupling, 2), backend="sklearn")
 
 
-def test_an_ensemble_of_radial_maps_is_known_by_its_numbers():
+@pytest.mark.parametrize("layer", [rn.RadialTransform, rn.ClusterTransform])
+def test_an_ensemble_of_one_layer_is_known_by_its_numbers(layer):
     def build(rngs):
         del rngs
-        return rn.GaussianizationFlow([rn.RadialTransform(2)])
+        return rn.GaussianizationFlow([layer(2)])
 
     assert leading_axes(ensemble(build, 3)) == (3,)
     assert leading_axes(build(None)) == ()

@@ -13,7 +13,7 @@ from rbig_nnx.nn.marginal import MixtureCDFMarginal
 from rbig_nnx.nn.rotation import HouseholderRotation
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.standardize import Standardize, Whiten
-from rbig_nnx.nn.transforms import RadialTransform, TailTransform
+from rbig_nnx.nn.transforms import ClusterTransform, RadialTransform, TailTransform
 
 
 def leading_axes(flow: GaussianizationFlow) -> tuple[int, ...]:
@@ -64,6 +64,8 @@ def _known(layer: Any) -> list[tuple[Array, tuple[int, ...]]]:
         return [(layer.left_tail[...], (d,))]
     if isinstance(layer, RadialTransform):
         return [(layer.tail[...], ())]
+    if isinstance(layer, ClusterTransform):
+        return [(layer.offsets[...], (layer.num_components, d))]
     if isinstance(layer, HouseholderRotation):
         return [(layer.vectors[...], (layer.num_reflections, d))]
     if isinstance(layer, MixtureCDFMarginal):
