@@ -39,6 +39,7 @@ class Run:
     start: str
     seed: int
     fit_seconds: float  # of the warm start; 0 for random init
+    flow: rn.GaussianizationFlow  # before training
     kernels_before: tuple[float, ...]
     kernels_after: tuple[float, ...]
     result: FitResult
@@ -82,7 +83,7 @@ def run(demo: Demo, console: Console) -> dict[str, Any]:
     best = max(runs, key=lambda r: r.at_best("valid"))
     save(out / "flow", best.result.model)
     with local_folder(out) as figures:
-        _figures(runs, moons, limit, demo, figures)
+        _figures(runs, moons, limit, figures)
     console.print(f"Figures, summary and the checkpoint of the best flow: {out}/")
     return summary
 
@@ -103,6 +104,7 @@ def _one_run(start, seed, moons, valid, test, demo) -> Run:
         start=start,
         seed=seed,
         fit_seconds=fit_seconds,
+        flow=flow,
         kernels_before=rn.output_kernel_magnitudes(flow),
         kernels_after=rn.output_kernel_magnitudes(result.model),
         result=result,
@@ -183,7 +185,7 @@ def _yes(value: object) -> str:
 
 
 def _figures(
-    runs: Sequence[Run], moons: Moons, limit: float, demo: Demo, out: pathlib.Path
+    runs: Sequence[Run], moons: Moons, limit: float, out: pathlib.Path
 ) -> None:
     best = max((r for r in runs if r.start == WARM), key=lambda r: r.at_best("valid"))
     curves = {
@@ -206,12 +208,9 @@ def _figures(
         *(np.linspace(a, b, 200) for a, b in zip(low, high, strict=True))
     )
     points = np.stack([grid_x, grid_y], axis=-1).reshape(-1, 2).astype(np.float32)
-    random = next(r for r in runs if r.start == RANDOM and r.seed == best.seed)
-    models = {
-        f"{start}, step 0": _started(start, best.seed, moons, demo)
-        for start in (WARM, CLUSTERED)
-    }
-    for run in (best, random):
+    alike = {r.start: r for r in runs if r.seed == best.seed}
+    models = {f"{start}, step 0": alike[start].flow for start in (WARM, CLUSTERED)}
+    for run in (best, alike[RANDOM]):
         models[f"{run.start}, step {run.result.best_step}"] = run.result.model
     densities = {"true density": moons.log_prob(points)}
     densities |= {title: model.log_prob(points) for title, model in models.items()}

@@ -109,28 +109,29 @@ def _page(workdir, report, model, table, printer, progress, *, rows):
         printer.line(f"No report.html: {error} Or give --no-html.")
 
 
-def _clusters(about: WarmStartReport) -> str:
-    """What was decided about clusters, and the option."""
-    found = [la.action for la in about.layers if la.name == "ClusterTransform"]
-    if found:
-        return f"{found[0]} (--clusters 0)"
-    return "none (--clusters 16)"
+_DECISIONS = {  # of layers, what was decided with and without them, and the option
+    "TailTransform": (
+        "heavy tails taken off {} (--tails False)",
+        "heavy tails are left to the mixtures (--tails True)",
+    ),
+    "RadialTransform": (
+        "shared scale taken out, {} (--radial False)",
+        "shared scale none (--radial True)",
+    ),
+    "ClusterTransform": (
+        "clusters: {} (--clusters 0)",
+        "clusters: none (--clusters 16)",
+    ),
+}
 
 
-def _tails(about: WarmStartReport) -> str:
-    """What was decided about them, and the option."""
-    found = [la.action for la in about.layers if la.name == "TailTransform"]
-    if found:
-        return f"taken off {found[0]} (--tails False)"
-    return "are left to the mixtures (--tails True)"
-
-
-def _radius(about: WarmStartReport) -> str:
-    """What was decided about a scale that all columns share, and the option."""
-    found = [la.action for la in about.layers if la.name == "RadialTransform"]
-    if found:
-        return f"taken out, {found[0]} (--radial False)"
-    return "none (--radial True)"
+def _decided(about: WarmStartReport) -> str:
+    """Which layers stand before the blocks, and the options that override it."""
+    actions = {layer.name: layer.action for layer in about.layers}
+    return "; ".join(
+        taken.format(actions[name]) if name in actions else left
+        for name, (taken, left) in _DECISIONS.items()
+    )
 
 
 def _fit(table, path, settings, workdir, found, identity, progress, printer):
@@ -171,8 +172,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
             f" (train rows that its fits leave out), {about.seconds:.1f} s;"
-            f" heavy tails {_tails(about)}; shared scale {_radius(about)};"
-            f" clusters: {_clusters(about)}"
+            f" {_decided(about)}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")

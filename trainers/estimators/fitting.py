@@ -133,11 +133,12 @@ def start(
 
     best = _without(architecture)
     clusters = most_clusters(train, architecture)
+    lead = train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
     if architecture.tails is None or architecture.radial is None or clusters:
         few = {"max_rows": _TRIAL_ROWS} if train.num_rows > _TRIAL_ROWS else {}
         trial = begin(best, **options | few)
-        for rival in (_heavy, _clustered):
-            least = trial[1].log_prob + _least_gain(train, rival)
+        for rival, gain in ((_heavy, _GAIN), (_clustered, lead)):
+            least = trial[1].log_prob + gain
             layers = rival(train, architecture, best, least, seed=seed, **few)
             if layers is not None:
                 other = begin(layers, **options | few)
@@ -146,13 +147,6 @@ def start(
         if not few:
             return trial
     return begin(best, **options)
-
-
-def _least_gain(train: EncodedTable, rival: Any) -> float:
-    """By how much a start with more layers must lead."""
-    if rival is _heavy:
-        return _GAIN
-    return train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
 
 
 def _without(architecture: Architecture) -> Architecture:

@@ -182,6 +182,11 @@ def settings_for(
         if f.name in own
     }
     flow["num_components"] = max(1, min(flow["num_components"], num_rows // 4))
+    if (clusters := flow.get("clusters") or 0) >= num_rows:
+        raise ValueError(
+            f"`clusters` must be fewer than the {num_rows} rows that are fitted; got"
+            f" {clusters}."
+        )
     flow["hidden"] = tuple(flow["hidden"])
     alone = "weight_decay" in asked or steps < WORTH
     return Settings(

@@ -42,6 +42,12 @@ def test_more_rows_get_more_steps_and_longer_averages():
     assert settings[0].num_steps < settings[-1].num_steps
 
 
+def test_clusters_are_fewer_than_the_rows():
+    with pytest.raises(ValueError, match="`clusters` must be fewer than the 9 rows"):
+        settings_for(9, 2, asked={"clusters": 9})
+    assert settings_for(9, 2, asked={"clusters": 8}).architecture.clusters == 8
+
+
 def test_what_is_asked_for_is_used():
     asked = {
         "num_blocks": 3,
