@@ -19,6 +19,8 @@ TF32, BFLOAT16 = "TF32", "bfloat16"
 PEERS = tuple(entrants.ENTRANTS)
 # What the same models do with shorter products. Only ours has a type for its networks.
 SHORTER = (f"{OURS} {TF32}", f"{NAIVE} {TF32}", f"{OURS} {BFLOAT16}")
+# Our conditioners say their products' precision themselves.
+_OURS = {TF32: {"precision": "default"}, BFLOAT16: {"dtype": jnp.bfloat16}}
 
 
 class Size(NamedTuple):
@@ -50,7 +52,7 @@ def _entrant(name: str, d: int) -> tuple[entrants.Entrant, str]:
     for precision in (TF32, BFLOAT16):
         if name.endswith(precision):
             base = name.removesuffix(precision).rstrip()
-            options = {"dtype": jnp.bfloat16} if precision == BFLOAT16 else {}
+            options = _OURS[precision] if base == OURS else {}
             entrant = entrants.ENTRANTS[base](d, NUM_BLOCKS, **options)
             return entrant, precision
     return entrants.ENTRANTS[name](d, NUM_BLOCKS), "float32"

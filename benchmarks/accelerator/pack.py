@@ -6,8 +6,10 @@ that nothing touches them. The tables go along as small files.
 
 import dataclasses
 import pathlib
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import tyro
@@ -16,10 +18,7 @@ from benchmarks.tables import data
 
 # Brought by jax: another version beside it could break it.
 _JAX = {"jax", "jaxlib", "numpy", "scipy", "ml_dtypes", "opt_einsum"}
-_NEEDED = """
-flax distrax jaxtyping optax orbax-checkpoint clu scikit-learn narwhals platformdirs
-threadpoolctl PyYAML lazy_loader rich tyro flowjax bijx
-"""
+_PEERS = ("flowjax", "bijx")
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 35
 _LIMIT = 60  # MiB
 
@@ -31,6 +30,17 @@ class Pack:
     folder: pathlib.Path = pathlib.Path(".accelerator")
     python: str = "3.12"  # of the machine with the accelerator
     jax: str = "0.11.2"  # likewise
+
+
+def needed() -> list[str]:
+    """Requirements of this library without extras, and of the peers beside it."""
+    own = [r for r in metadata.requires("rbig-nnx") or [] if "extra ==" not in r]
+    return [*(r for r in own if _name(r) not in _JAX), *_PEERS]
+
+
+def _name(requirement: str) -> str:
+    """As wheels spell it: scikit_learn of "scikit-learn>=1.6"."""
+    return re.split(r"[^\w.-]", requirement)[0].replace("-", "_").lower()
 
 
 def main(pack: Pack) -> int:
@@ -45,10 +55,10 @@ def main(pack: Pack) -> int:
     command += [f"--python-version={pack.python}"]
     command += [f"--abi={abi}" for abi in ("cp" + pack.python.replace(".", ""), "abi3")]
     command += [f"--platform={p}" for p in (*platforms, "manylinux2014_x86_64")]
-    command += ["--abi=none", f"jax=={pack.jax}", *_NEEDED.split()]
+    command += ["--abi=none", f"jax=={pack.jax}", *needed()]
     subprocess.run([str(part) for part in command], check=True)
     for path in wheels.iterdir():
-        if path.name.split("-")[0].lower() in _JAX:
+        if _name(path.name.split("-")[0]) in _JAX:
             path.unlink()
     np.savez_compressed(
         pack.folder / data.PACKED,
