@@ -3,10 +3,23 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from trainers.tables.checks import InputError, as_float32
 from trainers.tables.files.opening import open_table, without_rows
 from trainers.tables.files.sources import Source, TableFile
-from trainers.tables.frame import Frame
+from trainers.tables.frame import Column, Frame
+
+_LOST = 1e-3  # of a column's spread: a rounding error that is no longer small
+
+
+class Numbers(NamedTuple):
+    """Rows of float32, [n, d], and the columns' names."""
+
+    values: np.ndarray
+    names: tuple[str, ...]
 
 
 def read_frame(
@@ -72,6 +85,57 @@ def read_frame(
         notes=(*frame.notes, *notes),
         is_named=file.is_named,
     )
+
+
+def read_table(path: str | pathlib.Path | Source, **options: Any) -> Numbers:
+    r"""The numbers of a file as they are, for what knows no kinds of columns.
+
+    `FlowDensity` and the commands take text, dates, holes and offsets; a flow, `warm_start`
+    and `fit` take an array, which this reads.
+
+    Args:
+      path: as for `read_frame`.
+      **options: those of `read_frame`.
+
+    Raises:
+      InputError: as `read_frame`; columns that are no numbers or have holes, and those
+        of which float32 loses more than a thousandth of their spread.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from trainers.tables import read_table
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = pathlib.Path(folder.name) / "rows.csv"
+      >>> _ = path.write_text("a,b\n1,2.5\n2,3.5\n")
+      >>> print(read_table(path).values)
+      [[1.  2.5]
+       [2.  3.5]]
+      >>> folder.cleanup()
+    """
+    frame = read_frame(path, **options)
+    values = np.empty((len(frame), len(frame.columns)), np.float32)
+    for j, column in enumerate(frame.columns):
+        values[:, j] = _float32(column, f"{column.name} of {path}")
+    return Numbers(values, frame.names)
+
+
+def _float32(column: Column, name: str) -> np.ndarray:
+    values = column.values
+    if column.missing.any() and values.dtype.kind in "fiub":
+        raise InputError(
+            f"`{name}` must have no holes; got {np.sum(column.missing)} of {len(column)}"
+            " rows without a value. Drop or impute them."
+        )
+    rounded = as_float32(values, name)
+    exact = values.astype(np.float64)
+    error = np.abs(rounded - exact).max()
+    if error > _LOST * np.ptp(exact) and error > 0:
+        raise InputError(
+            f"`{name}` must keep its digits in float32; got values near {exact[0]:.12g}"
+            f" that vary by {np.ptp(exact):.3g}. Subtract an offset, or use FlowDensity,"
+            " which does."
+        )
+    return rounded
 
 
 def frames_of(
