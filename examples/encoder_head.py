@@ -5,7 +5,7 @@ The model is one NNX module: an encoder reads w, a conditional flow models y giv
 parameters and learns with the rest. The data are two bimodal sources turned by an angle that
 depends on w, so the limit is the entropy of the sources.
 
-Run it: python examples/encoder_head.py
+Run it: python examples/encoder_head.py (30 seconds of one core)
 Reaches, in nats on 10,000 held-out rows (one seed): warm start -3.139, trained -1.849, limit
 -1.816.
 """

@@ -1,6 +1,6 @@
 """Trains on every device of every host: run this same line on all of them.
 
-    python examples/pod.py                 # one machine, all its devices
+    python examples/pod.py                 # one machine, all its devices; 15 seconds
     python examples/pod.py --distributed   # a TPU pod slice, Slurm, Kubernetes or MPI
 
 On a TPU pod slice, `gcloud compute tpus tpu-vm ssh NAME --worker=all --command "..."` does
