@@ -3,7 +3,7 @@
 The file holds log p for any number of rows, on CPUs, GPUs and TPUs. What serves it needs jax,
 starlette and uvicorn, and neither this library nor Flax. See docs/guides/serving.md.
 
-Run it: python examples/serve.py        trains, exports, serves, asks over the loopback; 30 seconds
+Run it: python examples/serve.py        trains, exports, serves, and asks; 30 seconds
 Serve:  ARTEFACT=flow.bin uvicorn --factory serve:create_app --app-dir examples
 Ask:    curl localhost:8000/log_prob -d '{"rows": [[0.1, 0.2]]}'
 """

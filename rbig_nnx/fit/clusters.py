@@ -56,7 +56,8 @@ def fit_clusters(place: Place, num_components: int) -> tuple[str, list[ClusterPa
     """
     d = place.blocks[0].x.shape[1]
     rng = generator(place.key)
-    choice = _Choice(num_components, 0.0, 1e-4)
+    most = min(num_components, *(block.rows.fit.size for block in place.blocks))
+    choice = _Choice(most, 0.0, 1e-4)
     if place.options.holds_out:
         folds = [_fold(block, rng) for block in judged(place.blocks)]
         choice, gain, error = _choose(folds, num_components)

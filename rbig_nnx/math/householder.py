@@ -23,8 +23,9 @@ def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
       vectors: reflection vectors of any length, [r, d]; a zero vector counts as the identity.
 
     Returns:
-      The orthogonal matrix, [d, d], det Q = (−1)^r.
+      The orthogonal matrix, [d, d], det Q = (−1)^r; in float32 of shorter vectors.
     """
+    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
     squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
     nonzero = squares > 0
     scale = jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0)

@@ -1,6 +1,6 @@
 """The parameters of one-dimensional mixtures, and those of mixtures that stand for others."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +83,10 @@ def limit_scales(log_scales: Array, limit: Array) -> Array:
 
 def check_options(num_components: int, family: str, anchor_weight: float) -> None:
     """Raises ValueError for arguments that make no mixture."""
-    if not num_components >= 1:
+    if not is_count(num_components) or num_components < 1:
         raise ValueError(
-            f"`num_components` must be at least 1; got {num_components}. Try 8."
+            "`num_components` must be a whole number of at least 1; got"
+            f" {num_components!r}. Try 8."
         )
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {FAMILIES}; got {family!r}.")
@@ -93,6 +94,11 @@ def check_options(num_components: int, family: str, anchor_weight: float) -> Non
         raise ValueError(
             f"`anchor_weight` must be in [0, 1), 0 for no anchor; got {anchor_weight}."
         )
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, and no truth value."""
+    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_)
 
 
 def identity_params(num_components: int, family: Family = "gaussian") -> MixtureParams:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
-from rbig_nnx.nn.base.layer import Layer, as_bijector
+from rbig_nnx.nn.base.layer import Layer, as_bijector, check_width
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks
 from rbig_nnx.nn.standardize import Bounded, Standardize
@@ -143,7 +143,7 @@ class GaussianizationFlow(nnx.Module):
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
     ) -> Float[Array, "*b"]:
-        """log p(x) in nats; −inf where it is below any number of its dtype.
+        """log p(x) in nats; −inf beyond 1e18 standard deviations, where squares overflow.
 
         NumPy's numbers of any type are taken by value, and become float32 or, with 64-bit
         types on, keep float64; a warning names a column of x that float32 cannot tell
@@ -194,11 +194,7 @@ class GaussianizationFlow(nnx.Module):
 
     def _check(self, name: str, x: Any, context: Any) -> tuple[Array, Array | None]:
         x = float_array(x, name, spreads=lambda: _spreads(self.layers[0]))
-        if x.ndim == 0 or x.shape[-1] != self.num_features:
-            raise ValueError(
-                f"`{name}` must have {self.num_features} features on its last axis; got"
-                f" shape {x.shape}."
-            )
+        check_width(name, x, self.num_features)
         context = self._check_context(context)
         if context is not None:
             leading = x.shape[:-1], context.shape[:-1]
@@ -250,11 +246,7 @@ def check_context(
             f"`context` must be None: the flow is not conditional; got shape"
             f" {context.shape}. Build it with context_features={context.shape[-1]}."
         )
-    if context.shape[-1:] != (wanted,):
-        raise ValueError(
-            f"`context` must have {wanted} features on its last axis; got shape"
-            f" {context.shape}."
-        )
+    check_width("context", context, wanted)
     return context
 
 

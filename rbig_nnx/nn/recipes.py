@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.math import masks
-from rbig_nnx.math.params import ANCHOR_WEIGHT, Family
+from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, is_count
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
@@ -227,6 +227,11 @@ def _next_to_the_data(
     radial: bool,
     clusters: int,
 ) -> list[nnx.Module]:
+    if not is_count(clusters) or clusters < 0:
+        raise ValueError(
+            "`clusters` must be a whole number of components, 0 for none; got"
+            f" {clusters!r}."
+        )
     asked = {TailTransform: tails, Whiten: whiten, RadialTransform: radial}
     kinds = [Standardize, *(kind for kind, wanted in asked.items() if wanted)]
     layers = [kind(num_features, param_dtype=param_dtype) for kind in kinds]

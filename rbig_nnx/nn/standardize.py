@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
-from rbig_nnx.nn.base.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer, exact_dtype
 
 _BOUND = 1e18  # standard deviations
 
@@ -38,7 +38,7 @@ class Standardize(Layer):
 
     Args:
       num_features: d.
-      param_dtype: dtype of the two vectors.
+      param_dtype: dtype of the two vectors, at least float32.
       rngs: unused; every layer takes it.
 
     Example:
@@ -58,7 +58,7 @@ class Standardize(Layer):
     ):
         del rngs
         self.num_features = num_features
-        zeros = np.zeros(num_features, param_dtype)
+        zeros = np.zeros(num_features, exact_dtype(param_dtype))
         self.mean, self.log_scale = Frozen(jnp.array(zeros)), Frozen(jnp.array(zeros))
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
@@ -87,7 +87,7 @@ class Whiten(Layer):
 
     Args:
       num_features: d.
-      param_dtype: dtype of the matrix.
+      param_dtype: dtype of the matrix, at least float32.
       rngs: unused; every layer takes it.
 
     Example:
@@ -109,15 +109,21 @@ class Whiten(Layer):
     ):
         del rngs
         self.num_features = num_features
-        identity = np.eye(num_features, dtype=param_dtype)
+        dtype = exact_dtype(param_dtype)
+        identity = np.eye(num_features, dtype=dtype)
         self.matrix, self.inverse = (
             Frozen(jnp.array(identity)),
             Frozen(jnp.array(identity)),
         )
-        self.log_det = Frozen(jnp.zeros((), param_dtype))
+        self.log_det = Frozen(jnp.zeros((), dtype))
 
     def set_covariance(self, covariance: Float[Array, "d d"]) -> None:
-        """Writes the whitening of rows of this covariance, along `principal_axes`."""
+        """Writes the whitening of rows of this covariance, along `principal_axes`.
+
+        Raises:
+          ValueError: for what is no covariance of the features.
+        """
+        _check_covariance(covariance, self.num_features)
         variances, axes = principal_axes(covariance)
         scales = np.sqrt(variances)
         for variable, value in (
@@ -135,6 +141,23 @@ class Whiten(Layer):
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
         return {"num_features": self.num_features}
+
+
+def _check_covariance(covariance: Any, num_features: int) -> None:
+    c = np.asarray(covariance, np.float64)
+    shape = (num_features, num_features)
+    if c.shape != shape:
+        raise ValueError(f"`covariance` must be of shape {shape}; got {c.shape}.")
+    largest = np.abs(c).max()
+    if not np.isfinite(largest) or np.abs(c - c.T).max() > 1e-4 * largest:
+        raise ValueError(
+            "`covariance` must be finite and symmetric; got another matrix."
+        )
+    least = np.linalg.eigvalsh(c)[0]
+    if least < -1e-4 * largest:
+        raise ValueError(
+            f"`covariance` must have no negative variance; got {least:.3g} along an axis."
+        )
 
 
 def principal_axes(covariance: Float[Array, "d d"]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Layers before the blocks: for heavy tails of features, of the radius, and for clusters."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import distrax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from rbig_nnx.math.clusters import ANCHOR_WEIGHT, ClusterParams
 from rbig_nnx.math.params import check_options, limit_scales
 from rbig_nnx.math.tails.columns import TailParams
 from rbig_nnx.math.tails.radius import RadialParams
-from rbig_nnx.nn.base.layer import Frozen, Layer
+from rbig_nnx.nn.base.layer import Frozen, Layer, exact_dtype
 from rbig_nnx.nn.marginal import no_scale_limit
 
 
@@ -64,10 +65,9 @@ class TailTransform(Layer):
         del rngs
         self.num_features = num_features
         zeros = np.zeros(num_features, param_dtype)
-        self.centre, self.log_spread = (
-            Frozen(jnp.array(zeros)),
-            Frozen(jnp.array(zeros)),
-        )
+        fixed = np.zeros(num_features, exact_dtype(param_dtype))
+        self.centre = Frozen(jnp.array(fixed))
+        self.log_spread = Frozen(jnp.array(fixed))
         self.location = nnx.Param(jnp.array(zeros))
         self.log_scale = nnx.Param(jnp.array(zeros))
         self.left_tail = nnx.Param(jnp.array(zeros))
@@ -86,8 +86,7 @@ class TailTransform(Layer):
     def set_tails(self, params: TailParams) -> None:
         """Writes tail indices, each [d], and location and log scale as the fixed ones."""
         own = self.centre, self.log_spread, self.left_tail, self.right_tail
-        for variable, value in zip(own, params, strict=True):
-            variable[...] = jnp.asarray(value, variable.dtype)
+        _write(own, params)
         for relative in (self.location, self.log_scale):
             relative[...] = jnp.zeros_like(relative[...])
 
@@ -149,8 +148,7 @@ class RadialTransform(Layer):
 
     def set_radial(self, params: RadialParams) -> None:
         """Writes log scale and tail index."""
-        for variable, value in zip((self.log_scale, self.tail), params, strict=True):
-            variable[...] = jnp.asarray(value, variable.dtype)
+        _write((self.log_scale, self.tail), params)
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
         """The map at the current parameters."""
@@ -232,8 +230,7 @@ class ClusterTransform(Layer):
     def set_clusters(self, params: ClusterParams) -> None:
         """Writes a mixture, and limits later scales."""
         own = self.logits, self.offsets, self.slopes, self.log_scales
-        for variable, value in zip(own, params, strict=True):
-            variable[...] = jnp.asarray(value, variable.dtype)
+        _write(own, params)
         widest = jnp.maximum(jnp.max(self.log_scales[...], axis=0), 0)
         self.max_log_scale[...] = widest
 
@@ -251,6 +248,19 @@ class ClusterTransform(Layer):
             "num_components": self.num_components,
             "anchor_weight": self.anchor_weight,
         }
+
+
+def _write(variables: Sequence[nnx.Variable], params: NamedTuple) -> None:
+    """Writes parameters, all or none, where they are kept."""
+    kept = [variable.shape for variable in variables]
+    given = [jnp.shape(value) for value in params]
+    if given != kept:
+        raise ValueError(
+            f"`params` must have the layer's shapes, {kept}; got {given}. They follow its"
+            " number of features, and of components."
+        )
+    for variable, value in zip(variables, params, strict=True):
+        variable[...] = jnp.asarray(value, variable.dtype)
 
 
 def _index(stored: Array) -> Array:

@@ -16,6 +16,7 @@ from rbig_nnx.fit.sample import everywhere
 from rbig_nnx.math.arrays import float_array
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context
 from rbig_nnx.nn.stack import ScannedBlocks
+from rbig_nnx.nn.transforms import ClusterTransform
 from rbig_nnx.targets.choice import Target
 
 _ROWS = 1_024  # that a function of rows is given at a time
@@ -152,7 +153,9 @@ def _checked(target: Target, max_rows: int) -> FlowRows:
             f" {context.shape}."
         )
     weights, positive = check_weights(target.weights, len(x))
-    needed = max(getattr(la, "num_components", 1) for la in _layers(flow))
+    # Clusters are as many as the rows allow.
+    fitted = (la for la in _layers(flow) if not isinstance(la, ClusterTransform))
+    needed = max(getattr(la, "num_components", 1) for la in fitted)
     if positive <= needed:
         kind = "" if weights is None else " of positive weight"
         raise ValueError(

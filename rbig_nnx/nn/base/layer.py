@@ -3,6 +3,7 @@
 from typing import Any
 
 import distrax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -26,6 +27,21 @@ class Frozen(nnx.Variable):
     """
 
 
+def exact_dtype(param_dtype: Any) -> Any:
+    """Of what is fixed and stands in log dets: 16 bits would bend the map that they are of."""
+    return jnp.promote_types(param_dtype, jnp.float32)
+
+
+def check_width(name: str, x: Any, num_features: int) -> None:
+    """Raises ValueError for an array without so many features on its last axis."""
+    shape = jnp.shape(x)
+    if shape[-1:] != (num_features,):
+        raise ValueError(
+            f"`{name}` must have {num_features} features on its last axis; got shape"
+            f" {shape}."
+        )
+
+
 class Layer(nnx.Module):
     """A module that builds a bijector on vectors, data to latent, when asked.
 
@@ -44,7 +60,13 @@ class Layer(nnx.Module):
     def __call__(
         self, x: Float[Array, "*b d"], context: Array | None = None
     ) -> tuple[Float[Array, "*b d"], Float[Array, "*b"]]:
-        """y = f(x) and log|det J(f)(x)| in nats, data to latent."""
+        """y = f(x) and log|det J(f)(x)| in nats, data to latent.
+
+        Raises:
+          ValueError: for a wrong width.
+        """
+        if width := getattr(self, "num_features", None):
+            check_width("x", x, width)
         return as_bijector(self, context).forward_and_log_det(x)
 
 
