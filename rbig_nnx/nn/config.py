@@ -128,7 +128,8 @@ def _layer_to_config(layer: Any) -> dict[str, Any]:
         )
     if not isinstance(layer, _OWN):
         return {"type": name, **_checked(layer.config(), name)}
-    dtype = jax.tree.leaves(layer)[0].dtype  # a layer's arrays have one
+    # What is fixed in a layer may be wider than its parameters.
+    dtype = min((a.dtype for a in jax.tree.leaves(layer)), key=lambda d: d.itemsize)
     # The usual one is not told: checkpoints of earlier releases do not tell it either.
     told = {} if dtype == jnp.float32 else {"param_dtype": dtype.name}
     return {"type": name, **layer.config(), **told}

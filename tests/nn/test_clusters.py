@@ -148,3 +148,14 @@ def test_its_density_integrates_to_one(d):
     points = np.stack(np.meshgrid(*[axis] * d), axis=-1).reshape(-1, d)
     total = np.exp(np.asarray(warm.log_prob(points.astype(np.float32)), float)).sum()
     np.testing.assert_allclose(total * (axis[1] - axis[0]) ** d, 1, atol=2e-3)
+
+
+@pytest.mark.parametrize("clusters", [-1, 2.0, "4", True, None])
+def test_what_is_no_number_of_clusters_is_refused(clusters):
+    with pytest.raises(ValueError, match="`clusters` must be a whole number"):
+        rn.coupling_flow(2, 1, clusters=clusters, rngs=nnx.Rngs(0))
+
+
+def test_there_are_no_more_clusters_than_rows():
+    _, report = started(rows_of(15), only_clusters(20), holdout=0.0)
+    assert report.layers[1].action == "15 clusters"

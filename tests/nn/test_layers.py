@@ -152,3 +152,40 @@ def test_whitening_of_rows_without_spread_is_finite(x):
     layer = rn.Whiten(2)
     layer.set_covariance(np.cov(x.T))
     assert np.isfinite(layer.bijector().forward(jnp.asarray(x, jnp.float32))).all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_that_is_called_says_its_width(name):
+    with pytest.raises(ValueError, match=r"`x` must have 3 features .* \(2, 1\)"):
+        LAYERS[name]()(jnp.ones((2, 1)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_of_16_bits_leave_log_dets_true(dtype):
+    whiten = rn.Whiten(3, param_dtype=dtype)
+    whiten.set_covariance(jnp.array([[4.0, 1, 0], [1, 0.5, 0], [0, 0, 2]]))
+    for layer in (rn.HouseholderRotation(3, param_dtype=dtype, rngs=rngs()), whiten):
+        check_bijector(layer.bijector(), jax.random.normal(jax.random.key(1), (6, 3)))
+    standardize = rn.Standardize(3, param_dtype=dtype)
+    assert standardize.mean.dtype == standardize.log_scale.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("covariance", "said"),
+    [
+        (-np.eye(2), "no negative variance; got -1"),
+        (np.full((2, 2), np.nan), "finite and symmetric"),
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), "finite and symmetric"),
+        (np.eye(3), r"shape \(2, 2\); got \(3, 3\)"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(covariance, said):
+    with pytest.raises(ValueError, match=f"`covariance` must .*{said}"):
+        rn.Whiten(2).set_covariance(covariance)
+
+
+def test_parameters_of_another_layer_are_refused_whole():
+    layer = rn.TailTransform(2)
+    with pytest.raises(ValueError, match=r"`params` .* \[\(2,\)"):
+        layer.set_tails(rn.TailTransform(3).tail_params())
+    assert not layer.location[...].any()

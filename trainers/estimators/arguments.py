@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.math.params import FAMILIES
 from trainers.estimators.settings import budget_of
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, shown
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
 from trainers.tables.schema import Schema
@@ -94,6 +94,26 @@ def refuse_words(X: Any):
                     f"`X` must hold numbers; column {j} (from 0) holds words, as {word!r}."
                     " Convert it, leave it out, or give a DataFrame."
                 )
+
+
+def schema_of_context(frame: Frame, num_rows: int) -> Schema:
+    """What the columns of a context for so many rows are.
+
+    Raises:
+      InputError: another number of rows, and columns of which none varies.
+    """
+    if len(frame) != num_rows:
+        raise InputError(
+            f"`context` must have one row for each of {num_rows} rows of X; got"
+            f" {len(frame)}."
+        )
+    schema = Schema.of(frame, given=True)
+    if not schema.kept:
+        told = [f"{c.name} ({c.why})" for c in schema.columns]
+        raise InputError(
+            f"`context` must have a column that varies; got {shown(told)}. Leave it out."
+        )
+    return schema
 
 
 def warn_of(schema: Schema, kinds: Any):

@@ -28,6 +28,7 @@ from trainers.estimators.arguments import (
     json_params,
     refuse_words,
     say,
+    schema_of_context,
     warn_of,
 )
 from trainers.estimators.repeats import checked_weights, merged
@@ -177,17 +178,14 @@ class FlowDensity(
         frame = self._frame(X, reset=True)
         weights = checked_weights(sample_weight, len(frame))
         given_frame = None if context is None else frame_of(context, name="context")
-        if given_frame is not None and len(given_frame) != len(frame):
-            raise InputError(
-                f"`context` must have one row for each of {len(frame)} rows of X; got"
-                f" {len(given_frame)}."
-            )
-        if given_frame is None:
+        if given_frame is not None:
+            given = schema_of_context(given_frame, len(frame))
+        else:
+            given = None
             index, weights = merged(frame, weights)
             frame = frame.take(index)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
-        given = None if context is None else Schema.of(given_frame, given=True)
         warn_of(schema, self.kinds)
         if self.verbose:
             Console(stderr=True).print(schema.table())
@@ -218,7 +216,8 @@ class FlowDensity(
     def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
         """log p of each row of X in nats, [n]; −inf where a value has no mass."""
         check_is_fitted(self)
-        return self.table_.log_prob(self._frame(X), context)
+        check_arguments(self)
+        return self.table_.log_prob(self._frame(X), context, self.num_draws)
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
         """Mean log p of the rows of X, in nats; scikit-learn's KDE sums."""

@@ -70,11 +70,15 @@ class Chosen:
         """One line."""
         best = self.best
         others = [
-            f"{c.name} {c.log_prob:.4f}" for c in self.candidates if c is not best
+            f"{c.name} {c.log_prob:.4f}"
+            for c in self.candidates
+            if c is not best and (c.name == START or c.result.best_step)
         ]
         over = f", over {', '.join(others)}" if others else ""
         log_prob = f"{best.log_prob:.4f} of encoded rows"
-        return f"Chosen by the rows held out: {best.name}, {log_prob}{over}."
+        alone = best.name == START and self.runs and not others
+        none = "; no step of training was ahead of it" if alone else ""
+        return f"Chosen by the rows held out: {best.name}, {log_prob}{over}{none}."
 
 
 def train_rungs(

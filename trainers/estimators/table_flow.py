@@ -45,8 +45,15 @@ class TableFlow:
     given: Schema | None = None
     num_draws: int = NUM_DRAWS
 
-    def log_prob(self, table: Any, context: Any = None) -> np.ndarray:
+    def log_prob(
+        self, table: Any, context: Any = None, num_draws: int | None = None
+    ) -> np.ndarray:
         """log p of every row, float64, [n]; −inf where a value has no mass.
+
+        Args:
+          table: rows.
+          context: one for all, or one for each, of a conditional density.
+          num_draws: of the noise of discrete columns; None for those of the fit.
 
         Raises:
           InputError: other columns than those of the fit, missing values, a context that is
@@ -56,7 +63,9 @@ class TableFlow:
         given = self._given(context, len(frame))
         draws = [
             self._by_rows(_log_prob, rows, given) + log_det
-            for rows, log_det in self.schema.encodings(frame, self.num_draws)
+            for rows, log_det in self.schema.encodings(
+                frame, num_draws or self.num_draws
+            )
         ]
         if len(draws) == 1:
             return draws[0]

@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
@@ -75,3 +76,18 @@ def test_fitting_records_what_happened(density):
 @pytest.mark.slow
 def test_it_is_a_scikit_learn_estimator():
     check_estimator(FlowDensity(**SMALL, random_state=0))
+
+
+def test_points_of_the_noise_may_be_changed_after_the_fit():
+    x = np.c_[np.arange(100) % 4, X[:100, :1]]
+    model = FlowDensity(**SMALL).fit(x)
+    few, many = model.score_samples(x), model.set_params(num_draws=64).score_samples(x)
+    assert 0 < np.abs(few - many).max() < 0.2
+    with pytest.raises(ValueError, match="`num_draws` must be a whole number"):
+        model.set_params(num_draws=0).score_samples(x)
+
+
+def test_a_context_that_does_not_vary_is_named():
+    x = X[:50]
+    with pytest.raises(ValueError, match=r"`context` .* varies; got c0 \(always 1\)"):
+        FlowDensity(**SMALL).fit(x, context=pd.DataFrame({"c0": np.ones(50)}))
