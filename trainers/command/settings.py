@@ -188,13 +188,14 @@ class FitFile(Reading, Job):
         for name in ("valid_fraction", "test_fraction"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ValueError(
-                    f"`{name}` must lie between 0 and 0.5; got {getattr(self, name)}."
+                    f"`{name}` must lie above 0 and below 0.5; got {getattr(self, name)}."
                 )
         if self.seed is not None:
             train = dataclasses.replace(self.train, seed=self.seed)
             object.__setattr__(self, "train", train)
-        if self.train.seed < 0:
-            raise ValueError(f"`seed` must be 0 or more; got {self.train.seed}.")
+        for name, value in (("seed", self.train.seed), ("profile", self.profile)):
+            if value < 0:
+                raise ValueError(f"`{name}` must be 0 or more; got {value}.")
 
     def asked(self) -> dict[str, Any]:
         """The settings of flow and training that are not left to the table."""

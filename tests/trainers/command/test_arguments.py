@@ -41,7 +41,11 @@ from trainers.command.settings import FitFile
             "--seed must be at most 4294967295; got 4294967296",
         ),
         (f"fit x --train.seed {10**30}", "must be at most 4294967295; got 1000"),
-        ("fit x --valid-fraction .7", "--valid-fraction must lie between 0 and 0.5"),
+        (
+            "fit x --valid-fraction .5",
+            "--valid-fraction must lie above 0 and below 0.5",
+        ),
+        ("fit x --profile -1", "--profile must be 0 or more; got -1"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --sep", "--sep must be followed by a value"),
         ("sample r f -n x", "must be a whole number; got 'x'"),
