@@ -83,10 +83,13 @@ def limit_scales(log_scales: Array, limit: Array) -> Array:
 
 def check_options(num_components: int, family: str, anchor_weight: float) -> None:
     """Raises ValueError for arguments that make no mixture."""
-    if not is_count(num_components) or num_components < 1:
+    if not is_count(num_components):
         raise ValueError(
-            "`num_components` must be a whole number of at least 1; got"
-            f" {num_components!r}. Try 8."
+            f"`num_components` must be a whole number; got {num_components!r}. Try 8."
+        )
+    if num_components < 1:
+        raise ValueError(
+            f"`num_components` must be at least 1; got {num_components}. Try 8."
         )
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {FAMILIES}; got {family!r}.")
