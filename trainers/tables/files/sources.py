@@ -134,6 +134,11 @@ def find(path: Any) -> Source:
         )
     if path.is_dir():
         raise InputError(f"`path` must be a file, got the folder {name}.")
+    if not in_bucket(path) and not path.is_file():  # it would be waited for
+        raise InputError(
+            f"`path` must be a file that can be read again; got {name}, a pipe or a device."
+            f" Use - for the path, and < {path}."
+        )
     if not in_bucket(path) and not os.access(path, os.R_OK):
         raise InputError(f"`path` must be a file that you may read, got {name}.")
     suffixes = [s.lower() for s in path.suffixes]

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import sys
 
 import numpy as np
@@ -107,3 +108,9 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch, name):
         read_frame(tmp_path / name)
     np.save(tmp_path / "x.npy", np.ones((2, 2)))
     assert len(read_frame(tmp_path / "x.npy")) == 2
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"t\.csv', a pipe or a device\. Use - "):
+        read_frame(tmp_path / "t.csv")
