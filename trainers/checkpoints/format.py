@@ -285,9 +285,11 @@ def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 def _without_closed_loops():
     """Silences the reads that Orbax leaves in flight when one of them fails.
 
-    Each finds its event loop closed and prints a traceback after the error that counts.
+    Each finds its event loop closed, or its error not asked for, and prints a traceback after
+    the error that counts.
     """
-    shown = sys.unraisablehook
+    shown, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    level = logger.level
 
     def hook(unraisable):
         if "Event loop is closed" not in str(unraisable.exc_value):
@@ -297,8 +299,10 @@ def _without_closed_loops():
     try:
         yield
     except BaseException:
+        logger.setLevel(logging.CRITICAL)
         gc.collect()
         time.sleep(_IN_FLIGHT)
         raise
     finally:
         sys.unraisablehook = shown
+        logger.setLevel(level)

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files import cells
 from trainers.tables.files.outputs import check_output
-from trainers.tables.files.sources import find
+from trainers.tables.files.sources import STANDARD, find
 from trainers.tables.frame import Column, Frame
 from trainers.tables.reading import read_frame
 from trainers.tables.schema import Schema
@@ -25,6 +26,7 @@ from trainers.tables.writing import PartWriter
 
 _ROWS = 65_536  # of a part
 _DEFAULT = 1_000  # rows
+_LEAST_BYTES = 0.25  # of a row, packed as well as may be
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -42,6 +44,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     given_file = settings.given_values and "=" not in settings.given_values
     inputs = (pathlib.Path(settings.given_values),) if given_file else ()
     check_output(settings.file, inputs=inputs)
+    _check_space(settings.file, asked or 0)
     if settings.cache:
         use_cache()
     opened = Run.open(settings.run)
@@ -85,6 +88,19 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     absent = [name for name in opened.columns if name not in written]
     if absent:
         printer.line(f"left out, since the model does not hold them: {shown(absent)}")
+
+
+def _check_space(path: str | pathlib.Path, num_rows: int) -> None:
+    """Refuses rows that the disk cannot hold, however short they are written."""
+    if str(path) == STANDARD:
+        return
+    free = shutil.disk_usage(pathlib.Path(path).parent).free
+    if num_rows * _LEAST_BYTES > free:
+        raise InputError(
+            f"`num_rows` must fit on the disk of {printable(path)}, which has"
+            f" {free / 1e9:.0f} GB left; got {num_rows:,}. Draw fewer, or to standard"
+            " output."
+        )
 
 
 def _whole(frame: Frame, contexts: Frame | None, first: int, opened: Run) -> Frame:

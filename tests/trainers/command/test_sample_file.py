@@ -91,6 +91,7 @@ def test_mistakes_are_found_before_any_work(mixed, tmp_path):
     cases = [
         (("x.xlsx",), "must end in one of"),
         (("x.csv", "-n", -1), "--num-rows must be 0 or more"),
+        (("x.csv", "-n", 10**15), "--num-rows must fit on the disk of"),
         (("x.csv", "--given-values", "a=1"), "the fit was without --given"),
     ]
     for (name, *options), words in cases:
