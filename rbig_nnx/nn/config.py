@@ -129,7 +129,9 @@ def _layer_to_config(layer: Any) -> dict[str, Any]:
     if not isinstance(layer, _OWN):
         return {"type": name, **_checked(layer.config(), name)}
     # What is fixed in a layer may be wider than its parameters.
-    dtype = min((a.dtype for a in jax.tree.leaves(layer)), key=lambda d: d.itemsize)
+    dtypes = {a.dtype for a in jax.tree.leaves(layer)}
+    floats = (d for d in dtypes if jnp.issubdtype(d, jnp.floating))
+    dtype = min(floats, key=lambda d: d.itemsize)
     # The usual one is not told: checkpoints of earlier releases do not tell it either.
     told = {} if dtype == jnp.float32 else {"param_dtype": dtype.name}
     return {"type": name, **layer.config(), **told}
