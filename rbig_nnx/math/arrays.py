@@ -99,6 +99,21 @@ def host_floats(x: Any, name: str, *, entry: str = "column") -> np.ndarray:
     raise _not_numbers(x, np.ones(x.shape, bool), name, entry)
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype, or float32 for one of 16 bits, in which no map is exact."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def coarse_columns(
+    rows: np.ndarray, dtype: Any, spread: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which columns the dtype rounds by more than a part of their spread, and each's error."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite
+        error = np.max(np.abs(rows.astype(dtype) - rows), axis=0)
+        (coarse,) = np.nonzero((error > _LOST * spread) & np.isfinite(error))
+    return coarse, error
+
+
 def dtype_of(tree: Any) -> Any:
     """The widest dtype of a tree's floating arrays, at least float32."""
     leaves = (leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype"))
@@ -162,11 +177,9 @@ def _warn_if_lost(rows: np.ndarray, dtype: Any, name: str, spreads: Callable) ->
     ):
         return
     rows = rows[:: -(-len(rows) // _ROWS)]
-    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite
-        spread = np.ptp(rows, axis=0)
-        error = np.max(np.abs(rows.astype(dtype) - rows), axis=0)
-        lost = error > _LOST * np.maximum(spread, spreads())
-    (lost,) = np.nonzero(lost & np.isfinite(error))
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = np.maximum(np.ptp(rows, axis=0), spreads())
+    lost, error = coarse_columns(rows, dtype, spread)
     if len(lost):
         warnings.warn(
             f"`{name}` is rounded to {np.dtype(dtype).name}, by {error[lost[0]]:.1g} in"

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rbig_nnx.math.arrays import at_least_float32
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 _MASKED = 64  # up to which r products with zeros cost less than slicing them away
 
@@ -25,7 +27,7 @@ def matrix(vectors: Float[Array, "r d"]) -> Float[Array, "d d"]:
     Returns:
       The orthogonal matrix, [d, d], det Q = (−1)^r; in float32 of shorter vectors.
     """
-    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+    vectors = vectors.astype(at_least_float32(vectors.dtype))
     squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
     nonzero = squares > 0
     scale = jnp.where(nonzero, jax.lax.rsqrt(jnp.where(nonzero, squares, 1)), 0)

@@ -9,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
-from rbig_nnx.nn.base.layer import Frozen, Layer, exact_dtype
+from rbig_nnx.math.arrays import at_least_float32
+from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _BOUND = 1e18  # standard deviations
 
@@ -58,7 +59,7 @@ class Standardize(Layer):
     ):
         del rngs
         self.num_features = num_features
-        zeros = np.zeros(num_features, exact_dtype(param_dtype))
+        zeros = np.zeros(num_features, at_least_float32(param_dtype))
         self.mean, self.log_scale = Frozen(jnp.array(zeros)), Frozen(jnp.array(zeros))
 
     def bijector(self, context: Array | None = None) -> distrax.Bijector:
@@ -109,7 +110,7 @@ class Whiten(Layer):
     ):
         del rngs
         self.num_features = num_features
-        dtype = exact_dtype(param_dtype)
+        dtype = at_least_float32(param_dtype)
         identity = np.eye(num_features, dtype=dtype)
         self.matrix, self.inverse = (
             Frozen(jnp.array(identity)),
@@ -153,11 +154,6 @@ def _check_covariance(covariance: Any, num_features: int) -> None:
         raise ValueError(
             "`covariance` must be finite and symmetric; got another matrix."
         )
-    least = np.linalg.eigvalsh(c)[0]
-    if least < -1e-4 * largest:
-        raise ValueError(
-            f"`covariance` must have no negative variance; got {least:.3g} along an axis."
-        )
 
 
 def principal_axes(covariance: Float[Array, "d d"]) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +161,14 @@ def principal_axes(covariance: Float[Array, "d d"]) -> tuple[np.ndarray, np.ndar
 
     Axes of less than a millionth of the largest variance count as so wide: their numbers
     are rounding of the others'. Of rows that are all alike, as wide as 1.
+
+    Raises:
+      ValueError: for an axis of negative variance, but for rounding.
     """
     variances, axes = np.linalg.eigh(np.asarray(covariance, np.float64))
+    if variances[0] < -1e-4 * np.abs(variances).max():
+        raise ValueError(
+            "`covariance` must have no negative variance; got"
+            f" {variances[0]:.3g} along an axis."
+        )
     return np.maximum(variances, 1e-6 * variances[-1] or 1.0), axes

@@ -14,11 +14,12 @@ from rbig_nnx.bijectors import (
     RadialGaussianization,
     TailGaussianization,
 )
+from rbig_nnx.math.arrays import at_least_float32
 from rbig_nnx.math.clusters import ANCHOR_WEIGHT, ClusterParams
 from rbig_nnx.math.params import check_options, limit_scales
 from rbig_nnx.math.tails.columns import TailParams
 from rbig_nnx.math.tails.radius import RadialParams
-from rbig_nnx.nn.base.layer import Frozen, Layer, exact_dtype
+from rbig_nnx.nn.base.layer import Frozen, Layer
 from rbig_nnx.nn.marginal import no_scale_limit
 
 
@@ -65,7 +66,7 @@ class TailTransform(Layer):
         del rngs
         self.num_features = num_features
         zeros = np.zeros(num_features, param_dtype)
-        fixed = np.zeros(num_features, exact_dtype(param_dtype))
+        fixed = np.zeros(num_features, at_least_float32(param_dtype))
         self.centre = Frozen(jnp.array(fixed))
         self.log_spread = Frozen(jnp.array(fixed))
         self.location = nnx.Param(jnp.array(zeros))

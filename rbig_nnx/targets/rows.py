@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from rbig_nnx.fit.checks import check_rows, check_weights
 from rbig_nnx.fit.sample import everywhere
-from rbig_nnx.math.arrays import float_array
+from rbig_nnx.math.arrays import at_least_float32, float_array
 from rbig_nnx.nn.flow import GaussianizationFlow, check_context
 from rbig_nnx.nn.stack import ScannedBlocks
 from rbig_nnx.nn.transforms import ClusterTransform
@@ -145,7 +145,7 @@ def _checked(target: Target, max_rows: int) -> FlowRows:
         raise ValueError(
             f"`x` must be [rows, {d}], the flow's number of features; got {x.shape}."
         )
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(at_least_float32(x.dtype))
     context = check_context(flow, target.context)
     if context is not None and context.shape[:-1] != x.shape[:-1]:
         raise ValueError(

@@ -66,16 +66,19 @@ def check_arguments(estimator: Any) -> None:
     Raises:
       InputError: names the argument, what it must be and what came.
     """
-    usual = inspect.signature(type(estimator)).parameters
-    for name, value in estimator.get_params(deep=False).items():
-        if name not in _RULES or (value is None and usual[name].default is None):
-            continue
-        rule, holds = _RULES[name]
-        if not holds(value):
-            or_none = " or None" if usual[name].default is None else ""
-            raise InputError(f"`{name}` must be {rule}{or_none}; got {value!r}.")
+    for name in _RULES:
+        check_argument(estimator, name)
     if any(budget_of(estimator.budget)) and estimator.num_steps is not None:
         raise InputError("`budget` must be None where `num_steps` is given.")
+
+
+def check_argument(estimator: Any, name: str) -> None:
+    """The same of one of those that have a rule."""
+    value, (rule, holds) = getattr(estimator, name), _RULES[name]
+    usual = inspect.signature(type(estimator)).parameters[name].default
+    if not holds(value) and not (value is None and usual is None):
+        or_none = " or None" if usual is None else ""
+        raise InputError(f"`{name}` must be {rule}{or_none}; got {value!r}.")
 
 
 def is_dataframe(X: Any) -> bool:

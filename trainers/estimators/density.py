@@ -23,6 +23,7 @@ from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
 from trainers.estimators import fitting
 from trainers.estimators.arguments import (
+    check_argument,
     check_arguments,
     is_dataframe,
     json_params,
@@ -216,7 +217,7 @@ class FlowDensity(
     def score_samples(self, X: Any, context: Any = None) -> np.ndarray:
         """log p of each row of X in nats, [n]; −inf where a value has no mass."""
         check_is_fitted(self)
-        check_arguments(self)
+        check_argument(self, "num_draws")
         return self.table_.log_prob(self._frame(X), context, self.num_draws)
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
@@ -289,7 +290,7 @@ class FlowDensity(
                 f" Use {about['estimator']}.load(path)."
             )
         fitted = dict(about["fitted"]) if about else {}
-        self = cls(**(about["params"] if about else {}))
+        self = cls(**(about["params"] if about else {"num_draws": table.num_draws}))
         self.table_, self._n_features_out = table, table.schema.width
         self.n_features_in_ = fitted.pop("n_features_in_", len(table.schema.columns))
         names = fitted.pop("feature_names_in_", None)

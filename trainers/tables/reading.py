@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rbig_nnx.math.arrays import coarse_columns
 from trainers.tables.checks import InputError, as_float32
+from trainers.tables.columns import refuse_missing
 from trainers.tables.files.opening import open_table, without_rows
 from trainers.tables.files.sources import Source, TableFile
-from trainers.tables.frame import Column, Frame
-
-_LOST = 1e-3  # of a column's spread: a rounding error that is no longer small
+from trainers.tables.frame import Frame
 
 
 class Numbers(NamedTuple):
@@ -113,27 +113,21 @@ def read_table(path: str | pathlib.Path | Source, **options: Any) -> Numbers:
       >>> folder.cleanup()
     """
     frame = read_frame(path, **options)
+    refuse_missing(frame, name=str(path))
     values = np.empty((len(frame), len(frame.columns)), np.float32)
     for j, column in enumerate(frame.columns):
-        values[:, j] = _float32(column, f"{column.name} of {path}")
+        values[:, j] = _float32(column.values, f"{column.name} of {path}")
     return Numbers(values, frame.names)
 
 
-def _float32(column: Column, name: str) -> np.ndarray:
-    values = column.values
-    if column.missing.any() and values.dtype.kind in "fiub":
-        raise InputError(
-            f"`{name}` must have no holes; got {np.sum(column.missing)} of {len(column)}"
-            " rows without a value. Drop or impute them."
-        )
-    rounded = as_float32(values, name)
-    exact = values.astype(np.float64)
-    error = np.abs(rounded - exact).max()
-    if error > _LOST * np.ptp(exact) and error > 0:
+def _float32(values: np.ndarray, name: str) -> np.ndarray:
+    rounded, exact = as_float32(values, name), values.astype(np.float64)
+    spread = np.ptp(exact)
+    if spread and len(coarse_columns(exact[:, None], np.float32, spread)[0]):
         raise InputError(
             f"`{name}` must keep its digits in float32; got values near {exact[0]:.12g}"
-            f" that vary by {np.ptp(exact):.3g}. Subtract an offset, or use FlowDensity,"
-            " which does."
+            f" that vary by {spread:.3g}. Subtract an offset, or use FlowDensity, which"
+            " does."
         )
     return rounded
 

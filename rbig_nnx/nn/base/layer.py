@@ -27,11 +27,6 @@ class Frozen(nnx.Variable):
     """
 
 
-def exact_dtype(param_dtype: Any) -> Any:
-    """Of what is fixed and stands in log dets: 16 bits would bend the map that they are of."""
-    return jnp.promote_types(param_dtype, jnp.float32)
-
-
 def check_width(name: str, x: Any, num_features: int) -> None:
     """Raises ValueError for an array without so many features on its last axis."""
     shape = jnp.shape(x)

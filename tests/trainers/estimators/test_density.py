@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -91,3 +92,8 @@ def test_a_context_that_does_not_vary_is_named():
     x = X[:50]
     with pytest.raises(ValueError, match=r"`context` .* varies; got c0 \(always 1\)"):
         FlowDensity(**SMALL).fit(x, context=pd.DataFrame({"c0": np.ones(50)}))
+
+
+def test_a_density_in_a_folder_of_the_command_keeps_its_points(density, tmp_path):
+    dataclasses.replace(density.table_, num_draws=3).save(tmp_path / "run")
+    assert FlowDensity.load(tmp_path / "run").num_draws == 3

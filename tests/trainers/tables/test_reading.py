@@ -56,7 +56,7 @@ def test_decimals_and_dictionaries_are_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n1,\n2,3\n4,5\n", "1 of 3 rows without a value"),
+        ("a,b\n1,\n2,3\n4,5\n", r"1 in b \(of 3 rows\)"),
         ("a,b\n1,x\n2,y\n", "real numbers"),
         ("a\n1700000000\n1700000007\n1700000011\n", "Subtract an offset"),
         ("a\n1e300\n1\n", "finite in float32"),
@@ -67,6 +67,12 @@ def test_what_float32_cannot_hold_is_named(tmp_path, text, said):
     with pytest.raises(InputError, match=said) as error:
         read_table(tmp_path / "t.csv")
     assert "t.csv" in str(error.value)
+
+
+def test_a_constant_that_float32_rounds_is_a_constant(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n0.1,1\n0.1,2\n")
+    found = read_table(tmp_path / "t.csv").values[:, 0]
+    np.testing.assert_array_equal(found, np.float32([0.1, 0.1]))
 
 
 def test_options_are_those_of_read_frame(tmp_path):
