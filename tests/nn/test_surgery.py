@@ -178,11 +178,24 @@ def test_double_precision():
     assert_same_density(flow, wide, X.astype(np.float64), atol=1e-6)
 
 
+def types_of(flow):
+    """The dtypes by layer and name of the variable: what is fixed is wider."""
+    named = {
+        (type(layer).__name__, path[-1]): variable.dtype.name
+        for layer in flow.layers
+        for path, variable in nnx.to_flat_state(nnx.state(layer))
+    }
+    assert named["Standardize", "mean"] == "float32"
+    return named
+
+
 @pytest.mark.slow
 def test_sixteen_bits():
     flow = build(param_dtype=jnp.bfloat16)
     wide = widened(flow, hidden=(6,), context_features=2, num_blocks=2)
-    assert {a.dtype.name for a in jax.tree.leaves(wide.layers)} == {"bfloat16"}
+    trained = nnx.state(wide.layers, nnx.Param)
+    assert {a.dtype.name for a in jax.tree.leaves(trained)} == {"bfloat16"}
+    assert types_of(wide) == types_of(flow)
     assert_same_density(flow, wide)
     with pytest.raises(ValueError, match=r"float32 or float64; got .*bfloat16.*astype"):
         widened(flow, num_components=3)
