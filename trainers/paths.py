@@ -99,6 +99,17 @@ def move(path: Path, to: Path) -> None:
         path.rename(to)
 
 
+def refusal(folder: Path) -> str | None:
+    """Why nothing can be written in a folder of a bucket; None where a probe could be."""
+    probe = folder / ".rbig-nnx"
+    try:
+        probe.write_text("")
+        remove(probe)
+    except Exception as error:  # each kind of bucket has its own
+        return str(error)
+    return None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file, whole or not at all: until then the earlier one is there."""
     if in_bucket(path):
@@ -122,8 +133,10 @@ def local_folder(path: Path) -> Iterator[pathlib.Path]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all that is in a folder."""
+    """Bytes of a file, or of all that is in a folder."""
     if isinstance(path, pathlib.Path):
+        if path.is_file():
+            return path.stat().st_size
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return _files(path).du(str(path))
 

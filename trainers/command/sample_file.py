@@ -3,13 +3,13 @@
 import dataclasses
 import pathlib
 import re
-import shutil
 from typing import Any
 
 import numpy as np
 
 from trainers.command.output import Printer
 from trainers.command.steps.runs import Run
+from trainers.paths import placed
 from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables import dates
@@ -17,7 +17,7 @@ from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files import cells
-from trainers.tables.files.outputs import check_output
+from trainers.tables.files.outputs import check_output, free_bytes
 from trainers.tables.files.sources import STANDARD, find
 from trainers.tables.frame import Column, Frame
 from trainers.tables.reading import read_frame
@@ -84,7 +84,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             writer.write(whole)
             first += len(frame)
             progress.advance(first)
-    printer.line(f"{num_rows:,} rows: {settings.file}")
+    printer.line(f"{num_rows:,} rows: {placed(settings.file)}")
     absent = [name for name in opened.columns if name not in written]
     if absent:
         printer.line(f"left out, since the model does not hold them: {shown(absent)}")
@@ -94,7 +94,7 @@ def _check_space(path: str | pathlib.Path, num_rows: int) -> None:
     """Refuses rows that the disk cannot hold, however short they are written."""
     if str(path) == STANDARD:
         return
-    free = shutil.disk_usage(pathlib.Path(path).parent).free
+    free = free_bytes(path)
     if num_rows * _LEAST_BYTES > free:
         raise InputError(
             f"`num_rows` must fit on the disk of {printable(path)}, which has"

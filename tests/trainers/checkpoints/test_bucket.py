@@ -3,11 +3,7 @@
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 import time
 from unittest import mock
 
@@ -27,47 +23,6 @@ from trainers import CheckpointError, fit, load_flow, paths, restore, save
 from trainers.checkpoints.variables import arrays_of
 
 CONFIG = dataclasses.replace(QUICK, checkpoint_every=2)
-ROOT = pathlib.Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def server():
-    """The address of an emulator with a bucket named "test-bucket"."""
-    for package in ("gcp_storage_emulator", "gcsfs"):
-        pytest.importorskip(package)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = f"start -H 127.0.0.1 --port {port} --default-bucket test-bucket -M"
-    emulator = subprocess.Popen(
-        [sys.executable, "-m", "gcp_storage_emulator", *options.split()],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{port}"
-    environment = {
-        "STORAGE_EMULATOR_HOST": address,
-        "TENSORSTORE_GCS_HTTP_URL": address,
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask Google
-    }
-    with mock.patch.dict(os.environ, environment):
-        while emulator.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address
-    emulator.terminate()
-    emulator.wait()
-
-
-@pytest.fixture
-def bucket(server, request, tmp_path, monkeypatch):
-    """A folder in the bucket; the current one of this machine stays empty."""
-    monkeypatch.chdir(tmp_path)
-    yield epath.Path(f"gs://test-bucket/{request.node.name.replace('[', '-')}")
-    assert not list(tmp_path.iterdir())
-    assert not pathlib.Path("/gs").exists()
 
 
 def weights(model):
@@ -160,9 +115,24 @@ def test_the_command_keeps_its_run_in_a_bucket(bucket, tmp_path_factory):
     fit_file = ("fit", file, "--workdir", bucket, *OPTIONS, "--quiet")
     first, again = command(*fit_file), command(*fit_file)
     assert (first.code, again.code) == (0, 0), first.err + again.err
-    for job in (("report", bucket), ("info", bucket), ("score", bucket, file)):
+    scores, drawn = bucket / "tables/scores.npy", bucket / "tables/drawn.csv.gz"
+    for job in (
+        ("report", bucket),
+        ("info", bucket),
+        ("score", bucket, file, "--out", scores),
+        ("sample", bucket, drawn, "-n", 20),
+        ("score", bucket, drawn),
+    ):
         ended = command(*job)
         assert ended.code == 0, ended.err
+    with scores.open("rb") as written:
+        assert np.isfinite(np.load(written)).any()
+    itself = command("score", bucket, drawn, "--out", drawn)
+    assert itself.code == 2
+    assert "--out to write must be another file" in itself.err
+    nowhere = command("score", bucket, file, "--out", "gs://no-bucket/scores.csv")
+    assert nowhere.code == 2
+    assert "--out must be in a bucket that you may write to" in nowhere.err
     names = {p.name for p in bucket.iterdir()}
     assert {"report.json", "flow", "start", "checkpoints", "metrics.jsonl"} <= names
 

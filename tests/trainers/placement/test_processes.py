@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
+from tests.slow import slow
 from tests.trainers.layouts import (
     MODELS,
     QUICK,
@@ -27,6 +28,7 @@ from tests.trainers.layouts import (
 )
 from trainers import fit, load_flow, restore, save
 from trainers.checkpoints.variables import arrays_of
+from trainers.paths import in_bucket
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -100,18 +102,26 @@ def test_the_example_for_a_pod_runs_on_two_processes(tmp_path):
     assert one == other
 
 
-def test_two_processes_save_what_one_reads_and_goes_on_from(tmp_path):
-    save(tmp_path / "model", flow(num_blocks=3), step=3)
-    for result in results(start("save", tmp_path), tmp_path):
+@pytest.fixture(params=["disk", slow("bucket")])
+def place(request):
+    """Where both processes write: a folder of this machine, or of a bucket."""
+    fixture = {"disk": "tmp_path", "bucket": "bucket"}[request.param]
+    return request.getfixturevalue(fixture)
+
+
+def test_two_processes_save_what_one_reads_and_goes_on_from(place):
+    save(place / "model", flow(num_blocks=3), step=3)
+    for result in results(start("save", place), place):
         # Process 0's model, also where one process reads alone.
         assert result["layers"] == 2 * [len(flow().layers)]
         assert all(result["same"])
-        assert "`path` must be on a disk that all processes share" in result["refused"]
+        shared = "`path` must be on a disk that all processes share"
+        assert in_bucket(place) or shared in result["refused"]
         assert result["stopped"]
-    assert [p.name for p in (tmp_path / "model").iterdir()] == ["3"]
-    assert len(load_flow(tmp_path / "model").layers) == len(flow().layers)
+    assert [p.name for p in (place / "model").iterdir()] == ["3"]
+    assert len(load_flow(place / "model").layers) == len(flow().layers)
     tiny = MODELS["tiny"]()
-    held = arrays_of(restore(tmp_path / "held", nnx.eval_shape(MODELS["tiny"])))
+    held = arrays_of(restore(place / "held", nnx.eval_shape(MODELS["tiny"])))
     for name, array in arrays_of(tiny).items():
         np.testing.assert_allclose(held[name], array, rtol=1e-6)
     options = {"config": QUICK, "mesh": mesh_of(8)}
@@ -120,7 +130,7 @@ def test_two_processes_save_what_one_reads_and_goes_on_from(tmp_path):
         tiny,
         X,
         VALID,
-        workdir=tmp_path / "run",
+        workdir=place / "run",
         callback=lambda step, model: steps.append(step),
         **options,
     )
@@ -140,10 +150,10 @@ def test_a_process_that_dies_ends_the_other(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_and_go_on(tmp_path):
-    for result in results(start("resume", tmp_path), tmp_path):
+def test_two_processes_stop_and_go_on(place):
+    for result in results(start("resume", place), place):
         assert all(result["same"])
-        here = restore(tmp_path / "run", MODELS["tiny"]())  # in one process
+        here = restore(place / "run", MODELS["tiny"]())  # in one process
         np.testing.assert_allclose(here.log_prob(VALID), result["log_prob"], rtol=1e-6)
 
 

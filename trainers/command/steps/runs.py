@@ -17,8 +17,9 @@ from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
 from trainers.command.steps import declared
 from trainers.estimators.table_flow import FLOW, TableFlow
-from trainers.paths import Path, placed, remove, write_whole
+from trainers.paths import Path, in_bucket, placed, refusal, write_whole
 from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.files.outputs import is_same
 from trainers.tables.frame import Frame
 
 REPORT = "report.json"
@@ -43,8 +44,12 @@ def check_workdir(path: Path):
     """Raises unless the folder is there, or can be made, and can be written to."""
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir must be a folder; {path} is a file.")
-    if not isinstance(path, pathlib.Path):
-        _check_bucket(path)
+    if in_bucket(path):
+        if reason := refusal(path):
+            raise InputError(
+                f"--workdir must be in a bucket that you may write to; got {path}:"
+                f" {reason}."
+            )
         return
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:
@@ -54,17 +59,6 @@ def check_workdir(path: Path):
         raise InputError(
             f"--workdir must be a folder that you may write to; got {path}:"
             f" {error.strerror}."
-        ) from None
-
-
-def _check_bucket(path: Path):
-    probe = path / ".rbig-nnx"
-    try:
-        probe.write_text("")
-        remove(probe)
-    except Exception as error:  # each kind of bucket has its own
-        raise InputError(
-            f"--workdir must be in a bucket that you may write to; got {path}: {error}."
         ) from None
 
 
@@ -166,8 +160,7 @@ class Run:
         """Raises InputError if `out` is the very file that was fitted."""
         report = read_report(self.path)
         fitted = report.get("path") or report["file"]
-        out = pathlib.Path(out)
-        if out.exists() and os.path.exists(fitted) and out.samefile(fitted):
+        if is_same(out, fitted):
             raise InputError(
                 f"{option} must be another file than the one that was fitted; got {out}."
             )

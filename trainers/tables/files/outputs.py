@@ -5,9 +5,11 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from trainers import paths
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable
 from trainers.tables.files.sources import COMPRESSIONS, STANDARD
@@ -20,16 +22,17 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
     """Raises where a table cannot be written; called before any work.
 
     Args:
-      path: the file to be written; "-" is standard output.
+      path: the file to be written, also in a bucket; "-" is standard output.
       inputs: the files that are read, none of which is written over.
 
     Raises:
       InputError: for another suffix, a folder that is not there or not writable, a folder
-        in place of a file, or one of the inputs.
+        in place of a file, one of the inputs, or an address of no bucket.
+      ImportError: without what writes to such a bucket.
     """
     if str(path) == STANDARD:
         return
-    path = pathlib.Path(path)
+    path = _placed(path)
     name = repr(printable(path))
     suffix, compression = kind_of(path)
     if suffix not in (*TEXT, *_BINARY) or (compression and suffix not in TEXT):
@@ -39,7 +42,13 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
         )
     if suffix not in (".npy", ".npz"):
         import_pyarrow()
-    if not path.parent.is_dir():
+    is_here = not paths.in_bucket(path)
+    if not is_here and (reason := paths.refusal(path.parent)):
+        raise InputError(
+            f"`path` must be in a bucket that you may write to, got {name}:"
+            f" {printable(reason)}."
+        )
+    if is_here and not path.parent.is_dir():
         raise InputError(
             f"`path` must be in an existing folder, got {name}. Make the folder"
             f" {printable(path.parent)!r} first."
@@ -48,19 +57,38 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
         raise InputError(
             f"`path` to write must be a file, got {name}, which is not one."
         )
-    target = path if path.exists() else path.parent
-    if not os.access(target, os.W_OK) or not os.access(path.parent, os.W_OK):
+    places = (path if path.exists() else path.parent, path.parent)
+    if is_here and not all(os.access(place, os.W_OK) for place in places):
         raise InputError(f"`path` must be where you may write, got {name}.")
     for other in inputs:
-        if path.exists() and _is_same(path, other):
+        if is_same(path, other):
             raise InputError(
                 f"`path` to write must be another file than the one that is read, got"
                 f" {name}."
             )
 
 
-def _is_same(path: pathlib.Path, other: str | os.PathLike) -> bool:
+def _placed(path: str | os.PathLike) -> paths.Path:
+    try:
+        return paths.placed(path)
+    except ValueError as error:
+        raise InputError(f"`path`: {error}") from None
+
+
+def free_bytes(path: str | os.PathLike) -> int:
+    """What a table may have: bytes left on the disk that it is written to first."""
+    place = _placed(path)
+    folder = tempfile.gettempdir() if paths.in_bucket(place) else place.parent
+    return shutil.disk_usage(folder).free
+
+
+def is_same(path: str | os.PathLike, other: str | os.PathLike) -> bool:
     """Whether they are one file, by links or any spelling, or as standard input."""
+    path = _placed(path)
+    if not path.exists():
+        return False
+    if paths.in_bucket(path):
+        return str(path) == str(_placed(other))
     try:
         read = (
             os.fstat(sys.stdin.fileno()) if str(other) == STANDARD else os.stat(other)
@@ -90,7 +118,15 @@ def replacing(path: str | pathlib.Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = pathlib.Path(path).resolve()  # not the link but the file behind it
+    path = _placed(path)
+    if paths.in_bucket(path):  # whose objects are written in one go
+        with tempfile.TemporaryFile() as file:
+            yield file
+            with _told(path), path.open("wb") as there:
+                file.seek(0)
+                shutil.copyfileobj(file, there)
+        return
+    path = path.resolve()  # not the link but the file behind it
     beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         with _told(path):
@@ -106,7 +142,7 @@ def replacing(path: str | pathlib.Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _told(path: pathlib.Path) -> Iterator[None]:
+def _told(path: paths.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trainers.paths import size_of
 from trainers.tables import dates
 from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_whole
 from trainers.tables.checks import InputError, printable, shown
@@ -130,7 +131,7 @@ class TextFile:
 
     def about_rows(self) -> int:
         """A guess from the size of the file."""
-        size = self.source.path.stat().st_size
+        size = size_of(self.source.path)
         if self.source.compression:
             size *= 3  # numbers in text, about
         return round(size / max(self.dialect.bytes_a_row, 1.0))
