@@ -119,7 +119,7 @@ def test_the_pages_and_the_figure_are_made_of_the_json_alone(tmp_path, monkeypat
     table = (tmp_path / "density.md").read_text()
     assert "| spline | **3.00 ± 0.00** | +1.50 ± 0.00 |" in table
     assert f"| {WARM} | 8 | 20 | 4 | never |" in table
-    assert "| +0.00 ± 0.50 | **1.50** | **1.50** |" in table
+    assert "| +0.000 ± 0.500 | **1.50** | **1.50** |" in table
     assert "Shared." in table
 
 

@@ -115,7 +115,7 @@ def _few_rows(found: Sequence[Group]) -> str:
         means = _marked([summary.log_prob(group.of(m)) for m in models], error=False)
         truths = [r["truth"] for r in ours.values() if r["truth"] is not None]
         truth = f"{statistics.fmean(truths):.2f}" if truths else ""
-        difference = _shown(summary.over(ours, mixture), sign="+")
+        difference = _shown(summary.over(ours, mixture), sign="+", digits=3)
         lines.append([_title(group), difference, *means, truth])
     head = ["table", "ours over mixture", "ours", "mixture", "Gaussian", "kernels"]
     return _table([*head, "truth"], list(zip(*lines, strict=True)))
@@ -142,13 +142,15 @@ def _marked(means: Sequence[Mean | None], *, error: bool = True) -> list[str]:
     ]
 
 
-def _shown(mean: Mean | None, *, error: bool = True, sign: str = "") -> str:
+def _shown(
+    mean: Mean | None, *, error: bool = True, sign: str = "", digits: int = 2
+) -> str:
     if mean is None:
         return ""
-    value = f"{mean.value:{sign}.2f}"
-    return (
-        value if math.isnan(mean.error) or not error else f"{value} ± {mean.error:.2f}"
-    )
+    value = f"{mean.value:{sign}.{digits}f}"
+    if math.isnan(mean.error) or not error:
+        return value
+    return f"{value} ± {mean.error:.{digits}f}"
 
 
 def _second(seconds: float | None) -> str:
