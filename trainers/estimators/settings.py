@@ -171,9 +171,11 @@ def settings_for(
     every = chosen.setdefault("eval_every", every)
     weak = num_rows >= _MANY_ROWS and steps >= _LONG
     decays = (_WEAK, *size.decays) if weak else size.decays
+    # Steps that were asked for are all taken.
+    patience = 0 if "num_steps" in asked else max(round(_PATIENCE * steps / every), 2)
     own = {
         "weight_decay": decays[0],
-        "patience": max(round(_PATIENCE * steps / every), 2),
+        "patience": patience,
         "ema_decay": min(max(1 - 10 / steps, 0.9), 0.999),
     } | chosen
     flow = {

@@ -42,6 +42,12 @@ def test_more_rows_get_more_steps_and_longer_averages():
     assert settings[0].num_steps < settings[-1].num_steps
 
 
+def test_steps_that_are_asked_for_are_all_taken():
+    assert settings_for(300, 2, asked={"num_steps": 200}).train.patience == 0
+    both = {"num_steps": 200, "patience": 3}
+    assert settings_for(300, 2, asked=both).train.patience == 3
+
+
 def test_clusters_are_fewer_than_the_rows():
     with pytest.raises(ValueError, match="`clusters` must be fewer than the 9 rows"):
         settings_for(9, 2, asked={"clusters": 9})
