@@ -163,7 +163,14 @@ def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
 
 
 def _be_quiet():
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.WARNING)  # Orbax tells of every file
+    logger.addFilter(_is_not_raised_again)
+
+
+def _is_not_raised_again(record: logging.LogRecord) -> bool:
+    """Whether a message is more than the traceback of a thread whose error Orbax raises."""
+    return "_SignalingThread" not in record.getMessage()
 
 
 def steps_in(folder: Path) -> list[int]:
