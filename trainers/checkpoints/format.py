@@ -169,8 +169,8 @@ def _be_quiet():
 
 
 def _is_not_raised_again(record: logging.LogRecord) -> bool:
-    """Whether a message is more than the traceback of a thread whose error Orbax raises."""
-    return "_SignalingThread" not in record.getMessage()
+    """Whether a message is more than the traceback of an error that Orbax raises as well."""
+    return record.exc_info is None or "orbax" not in record.pathname
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -84,11 +84,9 @@ def save(
     about = about_model(model) | {"about": dict(about or {})}
     on_disk.write_single(place / str(number), step, arrays, about)
     if in_bucket(place):  # which may take what it does not give back
-        meta = on_disk.read_meta(place, number)  # of process 0's arrays
-        written = (place, number, meta, meta["arrays"])
-        together(
-            lambda: on_disk.read_arrays(*written, like=arrays), error=CheckpointError
-        )
+        meta = on_disk.read_meta(place, number)
+        what = (place, number, meta, meta["arrays"])  # those of process 0
+        together(lambda: on_disk.read_arrays(*what, like=arrays), error=CheckpointError)
     together(lambda: _replace_others(place, number, step), alone=True)
 
 

@@ -1,5 +1,6 @@
 """What a run leaves in its folder, so that the same line goes on where it was."""
 
+import contextlib
 import copy
 import os
 import warnings
@@ -65,7 +66,9 @@ class RunCheckpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._manager is not None:
+        if self._manager is None:
+            return
+        with self._told() if kind is None else contextlib.suppress(OSError, ValueError):
             self._manager.close()
 
     def check_alone(self) -> None:
@@ -126,10 +129,25 @@ class RunCheckpoints:
         if self._manager is None:
             self._manager = on_disk.open_manager(self._folder, keep=self._keep)
         about = {"run": copy.deepcopy(about) | {"identity": self._identity}}
-        on_disk.write_step(
-            self._manager, step, on_disk.flat(tree), self._identity["model"] | about
-        )
+        with self._told():
+            on_disk.write_step(
+                self._manager, step, on_disk.flat(tree), self._identity["model"] | about
+            )
         self.latest_step = step
+
+    @contextlib.contextmanager
+    def _told(self):
+        """Says where a step could not be written: this one, or the one before."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except (OSError, ValueError) as error:  # TensorStore's are of the second kind
+            why = str(error).splitlines()[0][:200]
+            raise CheckpointError(
+                f"no step can be written to {self._folder}: {why} Those that are there"
+                " are whole; with room or rights the same line goes on after them."
+            ) from error
 
     def _check_identity(self, meta, step):
         if "run" not in meta:

@@ -1,10 +1,16 @@
 """Folders of steps that somebody renamed: a step is what it says itself."""
 
+import contextlib
+import os
+import resource
+import subprocess
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers import CheckpointError, restore, save
 from trainers.checkpoints.run import RunCheckpoints
 
@@ -41,6 +47,54 @@ def test_a_renamed_step_does_not_load_as_that_step(folder):
             restore(folder, Model(), step=step)
         assert "Step 15 is whole: pass `step=15`." in str(e.value)
     assert restore(folder, Model(), step=15).mean[0] == 15
+
+
+@contextlib.contextmanager
+def no_room():
+    """Files end after a few bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_step_that_cannot_be_written_is_one_error_and_costs_no_other(folder, caplog):
+    told = rf"no step can be written to {folder}: .*File too large"
+    with (
+        pytest.raises(CheckpointError, match=told),
+        checkpoints(folder.parent) as run,
+        no_room(),
+    ):
+        run.write(20, tree(20), {"history": []})
+    assert not [record for record in caplog.records if record.exc_info]
+    assert restore(folder, Model()).mean[0] == 15
+    with checkpoints(folder.parent) as run:
+        run.write(20, tree(20), {"history": []})
+    assert restore(folder, Model()).mean[0] == 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_goes_on_with_room(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk")
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(mixed_lines()))
+    line = ("fit", file, "--workdir", disk, *QUICK, "--train.checkpoint-every", 1)
+    try:
+        full = command(*line)
+        assert full.code == 2, full.err
+        assert "Traceback" not in full.err
+        assert str(disk) in full.err
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        assert command(*line).code == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_exchanged_steps_do_not_load_as_each_other(folder):
