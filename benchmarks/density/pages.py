@@ -118,7 +118,9 @@ def _few_rows(found: Sequence[Group]) -> str:
         difference = _shown(summary.over(ours, mixture), sign="+", digits=3)
         lines.append([_title(group), difference, *means, truth])
     head = ["table", "ours over mixture", "ours", "mixture", "Gaussian", "kernels"]
-    return _table([*head, "truth"], list(zip(*lines, strict=True)))
+    columns = zip([*head, "truth"], zip(*lines, strict=True), strict=True)
+    filled = [(name, column) for name, column in columns if any(column)]
+    return _table(*zip(*filled, strict=True))
 
 
 def _title(group: Group) -> str:

@@ -28,9 +28,9 @@ def quick() -> list[Fit]:
 
 def rows() -> list[Fit]:
     """Two or three hours: `FlowDensity` beside a mixture on every table, from 100 rows on."""
-    options = {"num_test": 5_000, "most_components": 32, "clock": "cpu"}
     models = GAUSSIAN, MIXTURE, DEFAULTS
-    return _by_seed(_each(SOURCES, _SIZES, models, seeds=5, **options))
+    many = {"seeds": 5, "num_test": 5_000, "clock": "cpu"}
+    return _by_seed(_each(SOURCES, _SIZES, models, **many))
 
 
 def full() -> list[Fit]:

@@ -5,53 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
-import scipy.stats
 from flax import nnx
 
 import rbig_nnx as rn
-from rbig_nnx.math.params import MixtureParams, exact_identity, parts_of, split
+from rbig_nnx.math.params import MixtureParams, parts_of
+from tests.nn.flows import C, X, assert_same_density, build, diagonal, moved, widened
 from tests.nn.users import Doubled, network
 from tests.slow import slow
-
-_RANDOM = np.random.default_rng(0)
-X = _RANDOM.normal(size=(40, 2)).astype(np.float32) ** 3
-C = _RANDOM.normal(size=(40, 4)).astype(np.float32)
-
-
-def moved(flow, scale=0.1):
-    """The flow as after a training: every parameter elsewhere."""
-    graphdef, params, rest = nnx.split(flow, nnx.Param, ...)
-    leaves, treedef = jax.tree.flatten(params)
-    random = np.random.default_rng(1)
-    leaves = [a + (scale * random.normal(size=a.shape)).astype(a.dtype) for a in leaves]
-    return nnx.merge(graphdef, treedef.unflatten(leaves), rest, copy=True)
-
-
-def build(num_blocks=1, **change):
-    arguments = {"num_components": 2, "hidden": (4,)} | change
-    return moved(rn.coupling_flow(2, num_blocks, **arguments, rngs=nnx.Rngs(0)))
-
-
-def diagonal(num_features=2, **change):
-    flow = rn.diagonal_flow(
-        num_features, 1, num_components=2, **change, rngs=nnx.Rngs(0)
-    )
-    return moved(flow)
-
-
-def assert_same_density(flow, wide, x=X, atol=1e-5):
-    """Also where a context has more columns than before."""
-    ours, theirs = (
-        C[:, :c] if c else None for c in (f.context_features for f in (flow, wide))
-    )
-    before = np.asarray(flow.log_prob(x, ours))
-    np.testing.assert_allclose(wide.log_prob(x, theirs), before, rtol=1e-5, atol=atol)
-
-
-def widened(flow, **change):
-    return rn.widen(flow, **change, rngs=nnx.Rngs(1))
-
 
 CASES = {
     "marginal": (diagonal, {"num_components": 5, "num_blocks": 2}),
@@ -116,7 +76,7 @@ def test_everything_at_once(change):
 
 @pytest.mark.slow
 def test_a_fitted_flow_of_several_features():
-    x = _RANDOM.normal(size=(300, 3)).astype(np.float32) ** 3
+    x = np.random.default_rng(2).normal(size=(300, 3)).astype(np.float32) ** 3
     flow = rn.diagonal_flow(
         3, 1, num_components=3, tails=True, whiten=True, rngs=nnx.Rngs(0)
     )
@@ -180,13 +140,11 @@ def test_double_precision():
 
 def types_of(flow):
     """The dtypes by layer and name of the variable: what is fixed is wider."""
-    named = {
+    return {
         (type(layer).__name__, path[-1]): variable.dtype.name
         for layer in flow.layers
         for path, variable in nnx.to_flat_state(nnx.state(layer))
     }
-    assert named["Standardize", "mean"] == "float32"
-    return named
 
 
 @pytest.mark.slow
@@ -196,6 +154,7 @@ def test_sixteen_bits():
     trained = nnx.state(wide.layers, nnx.Param)
     assert {a.dtype.name for a in jax.tree.leaves(trained)} == {"bfloat16"}
     assert types_of(wide) == types_of(flow)
+    assert types_of(flow)["Standardize", "mean"] == "float32"
     assert_same_density(flow, wide)
     with pytest.raises(ValueError, match=r"float32 or float64; got .*bfloat16.*astype"):
         widened(flow, num_components=3)
@@ -234,21 +193,6 @@ def test_what_was_added_has_a_gradient():
     assert np.any(out[2].bias[...] != 0)
 
 
-def test_stacked_blocks_and_lists_convert():
-    listed = build(3)
-    stacked = rn.stack_blocks(listed)
-    assert isinstance(stacked.layers[1], rn.ScannedBlocks)
-    assert stacked.layers[1].num_blocks == 3
-    assert_same_density(listed, stacked)
-    back = rn.unstack_blocks(stacked)
-    assert rn.to_config(back) == rn.to_config(listed)
-    jax.tree.map(np.testing.assert_array_equal, nnx.state(back), nnx.state(listed))
-    again = rn.stack_blocks(stacked)
-    jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state(stacked))
-    one = rn.stack_blocks(diagonal())
-    assert one.layers[1].num_blocks == 1
-
-
 @pytest.mark.parametrize("axes", ["Auto", slow("Explicit")])
 def test_layers_on_several_devices_are_brought_together(axes):
     axis_types = (getattr(jax.sharding.AxisType, axes),)
@@ -277,14 +221,6 @@ def test_shapes_can_be_asked_for():
         [(a.shape, a.dtype) for a in jax.tree.leaves(f)] for f in (abstract, wide)
     ]
     assert shapes[0] == shapes[1]
-
-
-def test_blocks_that_differ_are_stacked_apart():
-    layers = [*diagonal().layers, *diagonal(num_reflections=3).layers[1:]]
-    stacked = rn.stack_blocks(rn.GaussianizationFlow(layers))
-    assert [getattr(la, "num_blocks", 0) for la in stacked.layers] == [0, 1, 1]
-    with pytest.raises(ValueError, match="must have blocks to stack"):
-        rn.stack_blocks(rn.GaussianizationFlow([rn.Standardize(2)]))
 
 
 class Shifted(rn.GaussianizationFlow):
@@ -345,22 +281,6 @@ def test_what_cannot_be_widened_is_told():
         widened(last, num_blocks=2)
 
 
-def test_members_of_an_ensemble_are_converted_one_by_one():
-    make = nnx.vmap(lambda rngs: rn.diagonal_flow(2, 2, num_components=1, rngs=rngs))
-    ensemble = make(nnx.Rngs(0).split(3))
-    for convert in (rn.stack_blocks, rn.unstack_blocks, widened):
-        with pytest.raises(
-            ValueError, match=r"ensemble of shape \(3,\)\. Convert each"
-        ):
-            convert(ensemble)
-
-    members = [jax.tree.map(lambda a, i=i: a[i], ensemble) for i in range(3)]
-    wide = [widened(member, num_components=2, num_blocks=3) for member in members]
-    together = jax.tree.map(lambda *a: jnp.stack(a), *wide)
-    found = nnx.vmap(lambda flow: flow.log_prob(X))(together)
-    np.testing.assert_allclose(found[1], members[1].log_prob(X), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.slow
 def test_networks_of_ones_own_keep_what_they_read():
     layer = rn.MixtureCDFCoupling(
@@ -377,31 +297,3 @@ def test_networks_of_ones_own_keep_what_they_read():
         ):
             widened(flow, **{name: value})
     assert_same_density(flow, widened(flow, num_components=3))
-
-
-def test_parts_of_components_by_hand():
-    params = MixtureParams(
-        *jnp.array([[[0.0, 1.0]], [[2.0, -1.0]], [[0.0, jnp.log(3.0)]]])
-    )
-    source, place = parts_of(params.logits, 5)
-    np.testing.assert_array_equal(source, [[0, 1, 1, 0, 1]])
-    np.testing.assert_array_equal(place, [[-1, -1, 0, 1, 1]])
-    more = split(params, source, 0.1 * place)
-    np.testing.assert_allclose(more.means, [[1.9, -1.3, -1.0, 2.1, -0.7]], rtol=1e-6)
-    weights = jax.nn.softmax(more.logits)[0]
-    both = jax.nn.softmax(params.logits)[0]
-    np.testing.assert_allclose(weights[0] + weights[3], both[0], rtol=1e-6)
-    np.testing.assert_allclose(weights[1] + weights[2] + weights[4], both[1], rtol=1e-6)
-    variances = jnp.exp(2 * more.log_scales[0])
-    np.testing.assert_allclose(variances[0] + 0.01, 1, rtol=1e-6)
-    np.testing.assert_allclose(variances[1] + 0.06, 9, rtol=1e-6)  # 2/3 of 0.3 squared
-
-
-@pytest.mark.parametrize("num_components", [1, 2, 9])
-def test_the_exact_identity_is_a_standard_normal(num_components):
-    logits, means, log_scales = exact_identity(num_components)
-    x = np.linspace(-5, 5, 21)[:, None]
-    parts = scipy.stats.norm.logpdf(x, means, np.exp(log_scales))
-    found = scipy.special.logsumexp(parts + jax.nn.log_softmax(logits), axis=-1)
-    np.testing.assert_allclose(found, scipy.stats.norm.logpdf(x[:, 0]), atol=2e-6)
-    assert len(set(means.tolist())) == num_components

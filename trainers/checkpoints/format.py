@@ -264,7 +264,7 @@ def restored(folder: Path, targets: Any, place: Path) -> Any:
     # Not by a Checkpointer, which waits for all processes: one of them may read alone.
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        with _without_closed_loops(), contextlib.closing(handler):
+        with without_closed_loops(), contextlib.closing(handler):
             return handler.restore(epath.Path(folder), args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
         text = str(error) or type(error).__name__
@@ -289,8 +289,8 @@ def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _without_closed_loops():
-    """Silences the reads that Orbax leaves in flight when one of them fails.
+def without_closed_loops():
+    """Silences what Orbax leaves in flight when a read or a write of several fails.
 
     Each finds its event loop closed, or its error not asked for, and prints a traceback after
     the error that counts.

@@ -68,7 +68,8 @@ class RunCheckpoints:
     ) -> None:
         if self._manager is None:
             return
-        with self._told() if kind is None else contextlib.suppress(OSError, ValueError):
+        # An error that is on its way counts more than what it left unwritten.
+        with contextlib.suppress(*([CheckpointError] if kind else [])), self._told():
             self._manager.close()
 
     def check_alone(self) -> None:
@@ -139,13 +140,14 @@ class RunCheckpoints:
     def _told(self):
         """Says where a step could not be written: this one, or the one before."""
         try:
-            yield
+            with on_disk.without_closed_loops():
+                yield
         except CheckpointError:
             raise
         except (OSError, ValueError) as error:  # TensorStore's are of the second kind
-            why = str(error).splitlines()[0][:200]
+            why = str(error).splitlines()[0][:200].rstrip(".")
             raise CheckpointError(
-                f"no step can be written to {self._folder}: {why} Those that are there"
+                f"no step can be written to {self._folder}: {why}. Those that are there"
                 " are whole; with room or rights the same line goes on after them."
             ) from error
 

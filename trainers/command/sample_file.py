@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files import cells
-from trainers.tables.files.outputs import check_output, free_bytes
+from trainers.tables.files.outputs import check_output, folder_of
 from trainers.tables.files.sources import STANDARD, find
 from trainers.tables.frame import Column, Frame
 from trainers.tables.reading import read_frame
@@ -94,10 +95,11 @@ def _check_space(path: str | pathlib.Path, num_rows: int) -> None:
     """Refuses rows that the disk cannot hold, however short they are written."""
     if str(path) == STANDARD:
         return
-    free = free_bytes(path)
+    folder = folder_of(path)
+    free = shutil.disk_usage(folder).free
     if num_rows * _LEAST_BYTES > free:
         raise InputError(
-            f"`num_rows` must fit on the disk of {printable(path)}, which has"
+            f"`num_rows` must fit on the disk of {printable(folder)}, which has"
             f" {free / 1e9:.0f} GB left; got {num_rows:,}. Draw fewer, or to standard"
             " output."
         )

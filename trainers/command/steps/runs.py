@@ -162,7 +162,8 @@ class Run:
         fitted = report.get("path") or report["file"]
         if is_same(out, fitted):
             raise InputError(
-                f"{option} must be another file than the one that was fitted; got {out}."
+                f"{option} must be another file than the one that was fitted; got"
+                f" {placed(out)}."
             )
 
     def date_formats(self, names: Sequence[str]) -> dict[str, str]:

@@ -42,13 +42,13 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
         )
     if suffix not in (".npy", ".npz"):
         import_pyarrow()
-    is_here = not paths.in_bucket(path)
-    if not is_here and (reason := paths.refusal(path.parent)):
-        raise InputError(
-            f"`path` must be in a bucket that you may write to, got {name}:"
-            f" {printable(reason)}."
-        )
-    if is_here and not path.parent.is_dir():
+    if paths.in_bucket(path):
+        if reason := paths.refusal(path.parent):
+            raise InputError(
+                f"`path` must be in a bucket that you may write to, got {name}:"
+                f" {printable(reason)}."
+            )
+    elif not path.parent.is_dir():
         raise InputError(
             f"`path` must be in an existing folder, got {name}. Make the folder"
             f" {printable(path.parent)!r} first."
@@ -58,7 +58,7 @@ def check_output(path: str | pathlib.Path, *, inputs: Sequence[Any] = ()) -> Non
             f"`path` to write must be a file, got {name}, which is not one."
         )
     places = (path if path.exists() else path.parent, path.parent)
-    if is_here and not all(os.access(place, os.W_OK) for place in places):
+    if not all(paths.in_bucket(p) or os.access(p, os.W_OK) for p in places):
         raise InputError(f"`path` must be where you may write, got {name}.")
     for other in inputs:
         if is_same(path, other):
@@ -75,11 +75,14 @@ def _placed(path: str | os.PathLike) -> paths.Path:
         raise InputError(f"`path`: {error}") from None
 
 
-def free_bytes(path: str | os.PathLike) -> int:
-    """What a table may have: bytes left on the disk that it is written to first."""
+def folder_of(path: str | os.PathLike) -> pathlib.Path:
+    """The folder of this machine that a table is written in, before it goes to a bucket."""
     place = _placed(path)
-    folder = tempfile.gettempdir() if paths.in_bucket(place) else place.parent
-    return shutil.disk_usage(folder).free
+    return (
+        place.parent
+        if isinstance(place, pathlib.Path)
+        else pathlib.Path(tempfile.gettempdir())
+    )
 
 
 def is_same(path: str | os.PathLike, other: str | os.PathLike) -> bool:
