@@ -326,7 +326,13 @@ class Trainer:
         if num_rows < config.batch_size:
             devices = sharding.num_parts(mesh, strategy.data_axis)
             parts = math.lcm(devices * config.accumulate, config.strata)
-            size = num_rows // parts * parts or num_rows
+            if num_rows < parts:
+                raise ValueError(
+                    f"`x_train` must have a row for each of the {parts} parts of a batch"
+                    f" (devices of the mesh, `accumulate`, `strata`); got {num_rows}. Use"
+                    " fewer devices or parts."
+                )
+            size = num_rows // parts * parts
             if size < num_rows:
                 progress.say(f"batches of {size} rows, which divide into {parts} parts")
         sharding.check_batch(

@@ -165,11 +165,16 @@ def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
 def _be_quiet():
     logger = logging.getLogger("absl")
     logger.setLevel(logging.WARNING)  # Orbax tells of every file
-    logger.addFilter(_is_not_raised_again)
+    logger.addFilter(_is_news)
 
 
-def _is_not_raised_again(record: logging.LogRecord) -> bool:
-    """Whether a message is more than the traceback of an error that Orbax raises as well."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message is more than the traceback of an error that Orbax raises as well.
+
+    Nor is it news that a bucket has its arrays one by one, as we want them there.
+    """
+    if "Skipping merge of OCDBT" in record.getMessage():
+        return False
     return record.exc_info is None or "orbax" not in record.pathname
 
 

@@ -25,7 +25,7 @@ from trainers.estimators.fitting import compile_ahead, start, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
 from trainers.estimators.table_flow import TableFlow
-from trainers.paths import Path, local_folder, move, placed
+from trainers.paths import Path, local_folder, located, move, placed
 from trainers.placement.compilation import use_cache
 from trainers.placement.lock import alone_in
 from trainers.rows.encoded import PARTS
@@ -216,7 +216,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     given = table.given.about() if table.given else []
     report = {
         "file": str(path),
-        "path": str(path.absolute()),
+        "path": str(located(path)),
         "digest": identity["file"],
         "columns": [column.name for column in table.schema.kept],
         "given": [column["column"] for column in given],

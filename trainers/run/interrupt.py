@@ -4,6 +4,7 @@ JAX is imported where it is used: a command watches from its first moment.
 """
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 received: list[int] = []  # numbers of the signals since a command began
+_asked = itertools.count(1)  # by all runs of this process
 
 
 def exit_code() -> int:
@@ -67,13 +69,14 @@ class Interrupt:
     ) -> None:
         self._put_back()
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop after `step`; the same answer in every process."""
+    def requested(self) -> bool:
+        """Whether to stop; the same answer in every process, which all ask equally often."""
         import jax
         from jax.experimental import multihost_utils
 
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            # JAX waits for the very number after the largest: none may be left out.
+            return multihost_utils.reached_preemption_sync_point(next(_asked))
         return self._received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

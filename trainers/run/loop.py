@@ -139,7 +139,7 @@ class Loop:
                 if self._is_evaluation_due():
                     scores, metrics = self._scores(checkpoints, writer)
                     self._evaluate(scores, metrics, progress, writer, callback)
-                interrupted = interrupt and interrupt.requested(self._step)
+                interrupted = interrupt and interrupt.requested()
                 if checkpoints:
                     now = self._stop_reason or interrupted
                     self._save(checkpoints, now=now, writer=writer)

@@ -16,7 +16,7 @@ from flax import nnx
 from tests.slow import slow
 from tests.trainers.checkpoints.test_kill import finish, start
 from tests.trainers.command.conftest import QUICK as OPTIONS
-from tests.trainers.command.conftest import command, mixed_lines
+from tests.trainers.command.conftest import SETTINGS, command, mixed_lines
 from tests.trainers.layouts import QUICK, VALID, X, assert_same_run, flow, mesh_of
 from tests.trainers.tiny import Tiny
 from trainers import CheckpointError, fit, load_flow, paths, restore, save
@@ -130,6 +130,8 @@ def test_the_command_keeps_its_run_in_a_bucket(bucket, tmp_path_factory):
     itself = command("score", bucket, drawn, "--out", drawn)
     assert itself.code == 2
     assert "--out to write must be another file" in itself.err
+    measured = command("information", drawn, *SETTINGS, "--workdir", bucket / "again")
+    assert measured.code == 0, measured.err
     nowhere = command("score", bucket, file, "--out", "gs://no-bucket/scores.csv")
     assert nowhere.code == 2
     assert "--out must be in a bucket that you may write to" in nowhere.err

@@ -93,7 +93,7 @@ def stop_and_go_on(index: int, out: Path) -> dict:
 
 def stop_by_signal(index: int, out: Path) -> dict:
     """Stops in both processes when one of them gets SIGTERM."""
-    config = dataclasses.replace(QUICK, num_steps=4_000, steps_per_dispatch=1)
+    config = dataclasses.replace(QUICK, num_steps=4_000)
 
     def signal_one(step, model):
         del model

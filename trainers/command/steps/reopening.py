@@ -1,6 +1,5 @@
 """The table of a finished fit, read and split again as it was."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from trainers.command.output import Printer
 from trainers.command.settings import FitFile
 from trainers.command.steps import runs
 from trainers.command.steps.entrance import Table, open_table
-from trainers.paths import Path
+from trainers.paths import Path, placed
 from trainers.tables.checks import InputError, printable
 from trainers.tables.files.sources import find
 
@@ -34,7 +33,7 @@ def reopened(folder: Path, *, instead: str) -> Reopened:
       InputError: a folder without a finished fit, or whose file is gone or has changed.
     """
     report = runs.read_report(folder)
-    path = pathlib.Path(report.get("path", ""))
+    path = placed(report.get("path", ""))
     if not path.is_file() or file_digest(path) != report.get("digest"):
         raise InputError(
             f"RUN must have its file as it was, to judge on its test rows; {path} is gone"

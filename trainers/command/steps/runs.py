@@ -17,7 +17,7 @@ from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
 from trainers.command.steps import declared
 from trainers.estimators.table_flow import FLOW, TableFlow
-from trainers.paths import Path, in_bucket, placed, refusal, write_whole
+from trainers.paths import Path, in_bucket, located, placed, refusal, write_whole
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.outputs import is_same
 from trainers.tables.frame import Frame
@@ -34,7 +34,7 @@ def default_workdir(settings: FitFile, file: pathlib.Path) -> pathlib.Path:
     if str(file) == "-":
         stem, place = "stdin", "-"
     else:
-        stem, place = file.name.partition(".")[0], str(file.absolute())
+        stem, place = file.name.partition(".")[0], str(located(file))
     stem = re.sub(r"[^\w.-]+", "_", stem) or "table"
     code = digest(settings.result_settings() | {"file": place})[:8]
     return pathlib.Path("runs") / f"{stem}-{code}"
