@@ -328,9 +328,9 @@ class Trainer:
             parts = math.lcm(devices * config.accumulate, config.strata)
             if num_rows < parts:
                 raise ValueError(
-                    f"`x_train` must have a row for each of the {parts} parts of a batch"
-                    f" (devices of the mesh, `accumulate`, `strata`); got {num_rows}. Use"
-                    " fewer devices or parts."
+                    f"`x_train` must have at least {parts} rows, so that a batch can divide"
+                    f" over the {devices} devices of the mesh, `accumulate` and `strata`;"
+                    f" got {num_rows}. Use fewer of them."
                 )
             size = num_rows // parts * parts
             if size < num_rows:
