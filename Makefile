@@ -4,7 +4,7 @@
 # make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)
 # make bench-check   their ratios against the committed ones, at small sizes
 # make bench-density      densities side by side at equal seconds and steps (hours; it goes
-#                         on where it stopped); ARGS="--form quick" half an hour,
+#                         on where it stopped); ARGS="--form quick" an hour and a half,
 #                         ARGS="--form rows" small tables, ARGS=--draw the docs
 # make bench-gpu-wheels   fetch what the next one needs besides jax, into .accelerator
 # make bench-gpu          the benchmark of an accelerator; needs jax with CUDA, no network

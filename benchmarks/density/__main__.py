@@ -23,7 +23,7 @@ FIGURE = ROOT / "docs/figures/density.png"
 class Density:
     """Densities side by side. Every fit that is done is kept: a second call goes on."""
 
-    # races and few rows in hours; races in half an hour; or few rows
+    # races and few rows in hours; races in an hour and a half; few rows
     form: Literal["full", "quick", "rows"] = "full"
     draw: bool = False  # fit nothing: pages and figure of docs/ from the results' JSON
     tables: tuple[str, ...] = ()  # to fit; empty for all
