@@ -23,7 +23,7 @@ from benchmarks.tables.data import Splits
 from benchmarks.tables.held_out import BANDWIDTHS, KERNEL_ROWS, kernel_density
 from trainers import FlowDensity
 from trainers.command.steps.baselines import Mixture
-from trainers.estimators.fitting import EncodedTable, split
+from trainers.estimators.encoded import EncodedTable, split
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import Budget, settings_for
 from trainers.placement import compilation
@@ -146,7 +146,8 @@ def _fitted(fit: Fit, sample: Sample, began: float) -> dict[str, Any]:
         return _flow(fit, sample, began)
     if fit.model == DEFAULTS:
         density = FlowDensity(random_state=fit.seed).fit(sample.rows)
-        return {"log_prob": density.score(sample.test)}
+        layers = [type(layer).__name__ for layer in density.flow_.layers]
+        return {"log_prob": density.score(sample.test), "layers": layers}
     if fit.model == KERNELS:
         parts = Splits(*(part.rows for part in _parts(fit, sample)))
         return {"log_prob": kernel_density(parts)}

@@ -15,8 +15,9 @@ from flax import nnx
 import rbig_nnx as rn
 from benchmarks.models.entrants import NUM_BINS
 from benchmarks.models.programs import OURS
-from trainers.estimators.fitting import EncodedTable, start
+from trainers.estimators.encoded import EncodedTable
 from trainers.estimators.settings import Architecture
+from trainers.estimators.starts import start
 
 Build = Callable[[EncodedTable, Architecture, int], rn.GaussianizationFlow]
 

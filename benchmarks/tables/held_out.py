@@ -26,7 +26,7 @@ from benchmarks.report import Row
 from benchmarks.tables.data import Splits, splits
 from trainers import TrainConfig, fit
 from trainers.command.steps.baselines import Mixture
-from trainers.estimators.fitting import EncodedTable
+from trainers.estimators.encoded import EncodedTable
 from trainers.placement import compilation
 
 _TEST_ROWS = 20_000

@@ -67,7 +67,8 @@ def fit_clusters(place: Place, num_components: int) -> tuple[str, list[ClusterPa
     fits = []
     for block in place.blocks:
         x, weights = _rows(block.x, block.rows.fit, _ROWS, rng)
-        fits.append(_as_regressions(_fit(x, weights, choice), num_components))
+        labels = _labels(x, weights, choice.num_components)
+        fits.append(_as_regressions(_fit(x, weights, labels, choice), num_components))
     return f"{choice.num_components} clusters", fits
 
 
@@ -100,10 +101,14 @@ def _choose(
     best, most, error = _Choice(1, 0.0, 1e-4), -np.inf, 0.0
     for size in sizes:
         before = most
+        labels = [_labels(*fold[:2], size) for fold in folds]
         for shared, ridge in _PRIORS:
             choice = _Choice(size, shared, ridge)
             found = np.concatenate(
-                [_log_density(fold[2], _fit(*fold[:2], choice)) for fold in folds]
+                [
+                    _log_density(fold[2], _fit(*fold[:2], own, choice))
+                    for fold, own in zip(folds, labels, strict=True)
+                ]
             )
             gain, noise = gain_and_error(found - plain, weights)
             if gain > most:
@@ -113,18 +118,24 @@ def _choose(
     return best, float(most), float(error)
 
 
-def _fit(x: np.ndarray, weights: np.ndarray, choice: _Choice) -> _Gaussians:
-    """Expectation maximisation from k-means."""
-    if choice.num_components == 1:
-        shares = np.ones((len(x), 1))
-    else:
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
+def _labels(x: np.ndarray, weights: np.ndarray, num_components: int) -> np.ndarray:
+    """Each row's cluster by k-means, [n]."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-        means = KMeans(choice.num_components, n_init=_STARTS, random_state=0)
-        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-            labels = means.fit(x, sample_weight=weights).labels_  # fewer distinct rows
-        shares = np.eye(choice.num_components)[labels]
+    means = KMeans(num_components, n_init=_STARTS, random_state=0)
+    # Threads wait for each other by spinning, which on a busy machine takes seconds.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows
+        return means.fit(x, sample_weight=weights).labels_
+
+
+def _fit(
+    x: np.ndarray, weights: np.ndarray, labels: np.ndarray, choice: _Choice
+) -> _Gaussians:
+    """Expectation maximisation from clusters of the rows."""
+    shares = np.eye(choice.num_components)[labels]
     found, last = _maximise(x, weights, shares, choice), -np.inf
     for _ in range(_ROUNDS):
         joint = _log_joint(x, found)

@@ -30,6 +30,7 @@ def coupling_flow(
     context_features: int = 0,
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
+    marginals: bool = False,
     whiten: bool = False,
     radial: bool = False,
     clusters: int = 0,
@@ -58,6 +59,8 @@ def coupling_flow(
       context_features: width of the context that conditions the density; 0 for none.
       anchor_weight: weight of the fixed N(0, 1) component in every mixture.
       tails: put a `TailTransform` before the blocks, for columns with heavy tails.
+      marginals: put a `MixtureCDFMarginal` before the blocks, behind `TailTransform` if that is
+        asked for, for columns that are not Gaussian by themselves, as skewed ones.
       whiten: put a `Whiten` layer before the blocks, for columns that are linearly
         dependent: rotations alone cannot undo other mixtures of sources.
       radial: put a `RadialTransform` before the blocks, behind `Whiten` if that is asked for,
@@ -114,14 +117,13 @@ def coupling_flow(
             **mixtures,
         )
 
+    def marginal() -> MixtureCDFMarginal:
+        return MixtureCDFMarginal(num_features, **mixtures)
+
     def block() -> Iterator[nnx.Module]:
         mask = masks.half(num_features)
         if num_features == 1:
-            yield (
-                coupling(mask)
-                if context_features
-                else MixtureCDFMarginal(num_features, **mixtures)
-            )
+            yield coupling(mask) if context_features else marginal()
             # A fixed map between blocks: two couplings in a row would be one block.
             if context_features:
                 yield rotation()
@@ -143,6 +145,7 @@ def coupling_flow(
         num_features,
         param_dtype,
         tails=tails,
+        marginal=marginal if marginals else None,
         whiten=whiten,
         radial=radial,
         clusters=clusters,
@@ -165,6 +168,7 @@ def diagonal_flow(
     num_reflections: int | None = None,
     anchor_weight: float = ANCHOR_WEIGHT,
     tails: bool = False,
+    marginals: bool = False,
     whiten: bool = False,
     radial: bool = False,
     clusters: int = 0,
@@ -189,6 +193,16 @@ def diagonal_flow(
     """
     _check_sizes(num_features, num_blocks)
 
+    def marginal() -> MixtureCDFMarginal:
+        return MixtureCDFMarginal(
+            num_features,
+            num_components=num_components,
+            family=family,
+            anchor_weight=anchor_weight,
+            param_dtype=param_dtype,
+            bias_metadata=bias_metadata,
+        )
+
     def block() -> Iterator[nnx.Module]:
         if num_features > 1:
             yield HouseholderRotation(
@@ -198,19 +212,13 @@ def diagonal_flow(
                 vectors_metadata=vectors_metadata,
                 rngs=rngs,
             )
-        yield MixtureCDFMarginal(
-            num_features,
-            num_components=num_components,
-            family=family,
-            anchor_weight=anchor_weight,
-            param_dtype=param_dtype,
-            bias_metadata=bias_metadata,
-        )
+        yield marginal()
 
     first = _next_to_the_data(
         num_features,
         param_dtype,
         tails=tails,
+        marginal=marginal if marginals else None,
         whiten=whiten,
         radial=radial,
         clusters=clusters,
@@ -223,6 +231,7 @@ def _next_to_the_data(
     param_dtype: Any,
     *,
     tails: bool,
+    marginal: Callable[[], MixtureCDFMarginal] | None,
     whiten: bool,
     radial: bool,
     clusters: int,
@@ -232,15 +241,18 @@ def _next_to_the_data(
             "`clusters` must be a whole number of components, 0 for none; got"
             f" {clusters!r}."
         )
-    asked = {TailTransform: tails, Whiten: whiten, RadialTransform: radial}
-    kinds = [Standardize, *(kind for kind, wanted in asked.items() if wanted)]
-    layers = [kind(num_features, param_dtype=param_dtype) for kind in kinds]
+    sizes = {"num_features": num_features, "param_dtype": param_dtype}
+    layers: list[nnx.Module] = [Standardize(**sizes)]
+    if tails:
+        layers.append(TailTransform(**sizes))
+    if marginal is not None:
+        layers.append(marginal())
+    if whiten:
+        layers.append(Whiten(**sizes))
+    if radial:
+        layers.append(RadialTransform(**sizes))
     if clusters:
-        layers.append(
-            ClusterTransform(
-                num_features, num_components=clusters, param_dtype=param_dtype
-            )
-        )
+        layers.append(ClusterTransform(num_components=clusters, **sizes))
     return layers
 
 

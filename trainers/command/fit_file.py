@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import pathlib
 import sys
 import time
@@ -21,9 +22,10 @@ from trainers.command.settings import FitFile, options_of
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
-from trainers.estimators.fitting import compile_ahead, start, train_flow
+from trainers.estimators.fitting import compile_ahead, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
+from trainers.estimators.starts import start
 from trainers.estimators.table_flow import TableFlow
 from trainers.paths import Path, local_folder, located, move, placed
 from trainers.placement.compilation import use_cache
@@ -114,6 +116,10 @@ _DECISIONS = {  # of layers, what was decided with and without them, and the opt
         "heavy tails taken off {} (--tails False)",
         "heavy tails are left to the mixtures (--tails True)",
     ),
+    "MixtureCDFMarginal": (
+        "columns mapped by themselves, {} (--marginals False)",
+        "columns by themselves not mapped (--marginals True)",
+    ),
     "RadialTransform": (
         "shared scale taken out, {} (--radial False)",
         "shared scale none (--radial True)",
@@ -125,12 +131,19 @@ _DECISIONS = {  # of layers, what was decided with and without them, and the opt
 }
 
 
-def _decided(about: WarmStartReport) -> str:
+def _decided(about: WarmStartReport, width: int) -> str:
     """Which layers stand before the blocks, and the options that override it."""
-    actions = {layer.name: layer.action for layer in about.layers}
+    first = itertools.takewhile(
+        lambda la: la.name != "HouseholderRotation", about.layers
+    )
+    actions = {layer.name: layer.action for layer in first}
+    # One column has nothing else to take off, and no rotation before its blocks.
+    names = _DECISIONS if width > 1 else ("TailTransform",)
     return "; ".join(
-        taken.format(actions[name]) if name in actions else left
-        for name, (taken, left) in _DECISIONS.items()
+        _DECISIONS[name][0].format(actions[name])
+        if name in actions
+        else _DECISIONS[name][1]
+        for name in names
     )
 
 
@@ -172,7 +185,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
             f" (train rows that its fits leave out), {about.seconds:.1f} s;"
-            f" {_decided(about)}"
+            f" {_decided(about, train.width)}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")

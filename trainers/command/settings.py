@@ -78,7 +78,7 @@ _MOST = {"num_draws": 10_000, "num_blocks": 1_000, "num_components": 1_000}
 _MOST |= {"hidden": 100_000}
 _FLOW = (
     *("num_blocks", "num_components", "hidden", "rotation"),
-    *("tails", "whiten", "radial", "clusters"),
+    *("tails", "marginals", "whiten", "radial", "clusters"),
 )
 
 
@@ -164,6 +164,8 @@ class FitFile(Reading, Job):
     rotation: Literal["auto", "nongaussian", "pca", "random", "ica"] = "auto"
     # take heavy tails off the columns first (default: where the start gains by it)
     tails: Annotated[bool | None, arg(help_behavior_hint="")] = None
+    # then map each column by a mixture of its own (default: where the start gains by it)
+    marginals: Annotated[bool | None, arg(help_behavior_hint="")] = None
     # take out linear dependence first (default: where there are no clusters)
     whiten: Annotated[bool | None, arg(help_behavior_hint="")] = None
     # then a random scale that all columns share (default: where the start gains by it)

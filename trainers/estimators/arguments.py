@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
 
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.math.params import FAMILIES
 from trainers.estimators.settings import budget_of
 from trainers.tables.checks import InputError, shown
+from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
 from trainers.tables.schema import Schema
@@ -51,7 +53,7 @@ _RULES = {  # what an argument must be, in words and as a function
     ),
     **dict.fromkeys(("jitter", "weight_decay"), _AMOUNT),
     **dict.fromkeys(("ema_decay", "validation_fraction"), _SHARE),
-    **dict.fromkeys(("tails", "whiten", "radial"), _SWITCH),
+    **dict.fromkeys(("tails", "marginals", "whiten", "radial"), _SWITCH),
     "family": (f"one of {FAMILIES}", lambda x: isinstance(x, str) and x in FAMILIES),
     "rotation": (
         f"one of {_ROTATIONS}",
@@ -158,3 +160,22 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
 def say(line: str) -> None:
     """One line on standard error, as long as it is."""
     Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(line)
+
+
+def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
+    """Rows as an estimator takes them, past scikit-learn's checks; `reset` in a fit."""
+    least = 2 if reset else 1
+    if is_dataframe(X):
+        frame = frame_of(X)
+        if len(frame) < least:
+            raise InputError(
+                f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
+            )
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return frame
+    if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
+        refuse_words(X)
+    if np.ma.isMaskedArray(X):  # scikit-learn would take what is masked
+        X = np.ma.filled(X.astype(float), np.nan)
+    checks = {"reset": reset, "dtype": "numeric", "ensure_min_samples": least}
+    return frame_of(validate_data(estimator, X, **checks))

@@ -1,5 +1,6 @@
 """The scikit-learn face: a density estimator with `fit` and `score_samples`."""
 
+import dataclasses
 import functools
 import os
 import time
@@ -16,35 +17,40 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
-from trainers.estimators import fitting
 from trainers.estimators.arguments import (
     check_argument,
     check_arguments,
-    is_dataframe,
+    checked_frame,
     json_params,
-    refuse_words,
     say,
     schema_of_context,
     warn_of,
 )
+from trainers.estimators.encoded import EncodedTable, split
+from trainers.estimators.fitting import compile_ahead
 from trainers.estimators.repeats import checked_weights, merged
 from trainers.estimators.rungs import Chosen, steps_within, train_rungs
-from trainers.estimators.settings import DECIDED, budget_of, settings_for
+from trainers.estimators.settings import (
+    DECIDED,
+    Architecture,
+    budget_of,
+    settings_for,
+)
+from trainers.estimators.starts import start
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of
-from trainers.tables.frame import Frame
 from trainers.tables.schema import Schema
 
 _SETTINGS = (  # arguments that are settings of the flow or of the training
-    *("num_blocks", "num_components", "hidden", "family", "rotation"),
-    *("tails", "whiten", "radial", "clusters", "num_steps", "weight_decay"),
-    *("batch_size", "learning_rate", "jitter", "patience", "eval_every", "ema_decay"),
+    *(field.name for field in dataclasses.fields(Architecture)),
+    *("num_steps", "weight_decay", "batch_size", "learning_rate", "jitter"),
+    *("patience", "eval_every", "ema_decay"),
 )
 
 
@@ -66,6 +72,7 @@ class FlowDensity(
       rotation: of the warm start; "auto" chooses between "pca" and "nongaussian" for each
         block, "random" and "ica" start lower.
       tails: take heavy tails off the columns first; None: where held-out rows gain.
+      marginals: then map each column by a mixture of its own; None: where held-out rows gain.
       whiten: take out linear dependence first; None: where there are no clusters.
       radial: then a random scale that all columns share; None: where held-out rows gain.
       clusters: of a Gaussian mixture to take off before the blocks, 0 for none; None: likewise.
@@ -119,6 +126,7 @@ class FlowDensity(
         family: str = "gaussian",
         rotation: str = "auto",
         tails: bool | None = None,
+        marginals: bool | None = None,
         whiten: bool | None = None,
         radial: bool | None = None,
         clusters: int | None = None,
@@ -144,6 +152,7 @@ class FlowDensity(
         self.family = family
         self.rotation = rotation
         self.tails = tails
+        self.marginals = marginals
         self.whiten = whiten
         self.radial = radial
         self.clusters = clusters
@@ -176,7 +185,7 @@ class FlowDensity(
         """
         del y
         check_arguments(self)
-        frame = self._frame(X, reset=True)
+        frame = checked_frame(self, X, reset=True)
         weights = checked_weights(sample_weight, len(frame))
         given_frame = None if context is None else frame_of(context, name="context")
         if given_frame is not None:
@@ -190,10 +199,10 @@ class FlowDensity(
         warn_of(schema, self.kinds)
         if self.verbose:
             Console(stderr=True).print(schema.table())
-        encoded = fitting.EncodedTable.of(
+        encoded = EncodedTable.of(
             frame, schema, context=given_frame, given=given, weights=weights, seed=seed
         )
-        train, valid = fitting.split(encoded, self.validation_fraction, seed)
+        train, valid = split(encoded, self.validation_fraction, seed)
         chosen = self._train(train, valid, seed)
         self.candidates_ = {c.name: c.log_prob for c in chosen.candidates}
         result = chosen.best.result
@@ -218,7 +227,7 @@ class FlowDensity(
         """log p of each row of X in nats, [n]; −inf where a value has no mass."""
         check_is_fitted(self)
         check_argument(self, "num_draws")
-        return self.table_.log_prob(self._frame(X), context, self.num_draws)
+        return self.table_.log_prob(checked_frame(self, X), context, self.num_draws)
 
     def score(self, X: Any, y: Any = None, context: Any = None) -> float:
         """Mean log p of the rows of X, in nats; scikit-learn's KDE sums."""
@@ -242,7 +251,7 @@ class FlowDensity(
     def transform(self, X: Any) -> np.ndarray:
         """Maps rows to the latent space, where they are standard normal, [n, width]."""
         check_is_fitted(self)
-        z = self.table_.latent(self._frame(X))
+        z = self.table_.latent(checked_frame(self, X))
         single = getattr(X, "dtype", None) == np.float32
         return z if single else z.astype(np.float64)
 
@@ -308,7 +317,7 @@ class FlowDensity(
         return {}
 
     def _train(
-        self, train: fitting.EncodedTable, valid: fitting.EncodedTable | None, seed: int
+        self, train: EncodedTable, valid: EncodedTable | None, seed: int
     ) -> Chosen:
         """The start and the runs from it."""
         began, budget = time.perf_counter(), budget_of(self.budget)
@@ -316,8 +325,8 @@ class FlowDensity(
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
         decide = functools.partial(settings_for, *train.rows.shape, asked=asked)
         settings = decide(budget=budget)
-        fitting.compile_ahead(train, valid, settings, mesh=self.mesh)
-        flow, self.report_ = fitting.start(train, settings.architecture, seed=seed)
+        compile_ahead(train, valid, settings, mesh=self.mesh)
+        flow, self.report_ = start(train, settings.architecture, seed=seed)
         options = {"mesh": self.mesh, "progress": bool(self.verbose)}
         if budget.seconds is not None:
             left = budget.seconds - (time.perf_counter() - began)
@@ -331,20 +340,3 @@ class FlowDensity(
         if self.verbose:
             say(chosen.told())
         return chosen
-
-    def _frame(self, X: Any, *, reset: bool = False) -> Frame:
-        least = 2 if reset else 1
-        if is_dataframe(X):
-            frame = frame_of(X)
-            if len(frame) < least:
-                raise InputError(
-                    f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
-                )
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return frame
-        if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
-            refuse_words(X)
-        if np.ma.isMaskedArray(X):  # scikit-learn would take what is masked
-            X = np.ma.filled(X.astype(float), np.nan)
-        checks = {"reset": reset, "dtype": "numeric", "ensure_min_samples": least}
-        return frame_of(validate_data(self, X, **checks))

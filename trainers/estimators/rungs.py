@@ -18,7 +18,8 @@ import numpy as np
 import rbig_nnx
 from trainers.checkpoints.run import set_aside
 from trainers.config import TrainConfig
-from trainers.estimators.fitting import EncodedTable, train_flow
+from trainers.estimators.encoded import EncodedTable
+from trainers.estimators.fitting import train_flow
 from trainers.estimators.settings import EVALUATIONS, WORTH, Settings
 from trainers.paths import located
 from trainers.run.loop import FitResult

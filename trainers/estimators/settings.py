@@ -56,6 +56,7 @@ class Architecture:
       rotation: of the warm start.
       tails: whether heavy tails are taken off before the blocks; None for what held-out
         rows of the start prefer.
+      marginals: whether each column has a mixture of its own there; None as for tails.
       whiten: whether linear dependence is; None for where there are no clusters.
       radial: whether a random scale that all features share is, behind whitening; None as
         for tails.
@@ -69,6 +70,7 @@ class Architecture:
     family: str = "gaussian"
     rotation: str = "auto"
     tails: bool | None = None
+    marginals: bool | None = None
     whiten: bool | None = None
     radial: bool | None = None
     clusters: int | None = None

@@ -12,8 +12,8 @@ from trainers.command import cli
 
 SETTINGS = (  # of a flow that is fitted in a moment
     *("--num-blocks", "1", "--num-components", "2", "--hidden", "8"),
-    *("--rotation", "pca", "--tails", "False", "--radial", "False"),
-    *("--clusters", "0"),
+    *("--rotation", "pca", "--tails", "False", "--marginals", "False"),
+    *("--radial", "False", "--clusters", "0"),
     *("--train.num-steps", "20", "--train.eval-every", "10"),
 )
 QUICK = (*SETTINGS, "--no-html")  # whose pictures take some seconds

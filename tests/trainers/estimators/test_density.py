@@ -17,6 +17,7 @@ SMALL = {
     "num_steps": 2,
     "rotation": "pca",
     "tails": False,
+    "marginals": False,
     "radial": False,
     "clusters": 0,
 }

@@ -9,9 +9,10 @@ import pytest
 from trainers import FitResult
 from trainers.checkpoints.variables import arrays_of
 from trainers.estimators import rungs
-from trainers.estimators.fitting import EncodedTable, split, start
+from trainers.estimators.encoded import EncodedTable, split
 from trainers.estimators.rungs import START, steps_within, train_rungs
 from trainers.estimators.settings import settings_for
+from trainers.estimators.starts import start
 from trainers.placement import compilation
 
 SMALL = {"num_blocks": 1, "num_components": 2, "hidden": (4,), "rotation": "pca"}

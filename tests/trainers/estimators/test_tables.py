@@ -20,6 +20,7 @@ SMALL = {
     "num_steps": 50,
     "rotation": "pca",
     "tails": False,
+    "marginals": False,
     "radial": False,
     "clusters": 0,
     "random_state": 0,

@@ -12,7 +12,13 @@ from trainers.pages.strange import strangest
 from trainers.pages.subject import Subject
 
 SMALL = {"num_steps": 20, "num_blocks": 1, "num_components": 2, "hidden": (8,)}
-SMALL |= {"rotation": "pca", "tails": False, "radial": False, "clusters": 0}
+SMALL |= {
+    "rotation": "pca",
+    "tails": False,
+    "marginals": False,
+    "radial": False,
+    "clusters": 0,
+}
 VOID = {"meta", "link", "br", "path", "use"}
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from trainers.estimators.fitting import EncodedTable
+from trainers.estimators.encoded import EncodedTable
 from trainers.estimators.table_flow import NUM_DRAWS
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.base import LOG_SQRT_2PI

@@ -12,7 +12,7 @@ from trainers.command.output import Printer
 from trainers.command.settings import FitFile
 from trainers.command.steps.holes import no_cell, with_missing, without_holes
 from trainers.command.steps.large import LargeFile, is_large
-from trainers.estimators.fitting import EncodedTable
+from trainers.estimators.encoded import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables import dates
 from trainers.tables.checks import InputError, shown

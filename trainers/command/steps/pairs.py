@@ -14,7 +14,7 @@ import numpy as np
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table
 from trainers.command.steps.verdict import mean_and_error
-from trainers.estimators.fitting import EncodedTable
+from trainers.estimators.encoded import EncodedTable
 from trainers.tables.kinds import Levels
 from trainers.tables.schema import Schema
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from trainers.command.steps.baselines import Mixture
-from trainers.estimators.fitting import EncodedTable
+from trainers.estimators.encoded import EncodedTable
 from trainers.tables.door import frame_of
 from trainers.tables.schema import Schema
 

@@ -1,15 +1,11 @@
 import numpy as np
 import pytest
 
-from trainers.estimators import fitting
-from trainers.estimators.fitting import (
-    EncodedTable,
-    compile_ahead,
-    split,
-    start,
-    train_flow,
-)
+from trainers.estimators import starts
+from trainers.estimators.encoded import EncodedTable, split
+from trainers.estimators.fitting import compile_ahead, train_flow
 from trainers.estimators.settings import Architecture, settings_for
+from trainers.estimators.starts import start
 from trainers.placement import compilation
 
 
@@ -61,16 +57,19 @@ def test_a_shared_scale_is_taken_out_where_the_start_gains(tables, elliptical):
 def test_a_map_of_the_radius_is_tried_where_alone_it_is_ahead(tables, elliptical):
     def rival(table, least, **options):
         asked = Architecture(**options)
-        found = fitting._heavy(table, asked, fitting._without(asked), least, seed=0)
-        return found and [name for name in ("tails", "radial") if getattr(found, name)]
+        found = starts._other(table, asked, starts._without(asked), least, seed=0)
+        names = "tails", "marginals", "radial"
+        return found and [name for name in names if getattr(found, name)]
 
-    assert rival(elliptical, -5.0) == ["radial"]
-    assert rival(elliptical, -5.0, tails=False) == ["radial"]
-    assert rival(elliptical, 0.0) == ["tails"]
-    assert rival(elliptical, 0.0, tails=False) is None
-    assert rival(elliptical, -5.0, radial=False) == ["tails"]
-    assert rival(elliptical, -5.0, clusters=2) == ["tails"]
-    assert rival(tables["heavy"], -2.8) == ["tails"]
+    columns, own = ["tails", "marginals"], {"tails": False, "marginals": False}
+    assert rival(elliptical, -5.0) == rival(elliptical, -5.0, **own) == ["radial"]
+    assert rival(elliptical, 0.0) == columns
+    assert rival(elliptical, 0.0, **own) is None
+    assert rival(elliptical, 0.0, tails=False) == ["marginals"]
+    assert rival(elliptical, 0.0, marginals=False) == ["tails"]
+    assert rival(elliptical, -5.0, radial=False) == columns
+    assert rival(elliptical, -5.0, clusters=2) == columns
+    assert rival(tables["heavy"], -2.8) == columns
     assert rival(tables["one"], -2.8) == ["tails"]
 
 
@@ -82,20 +81,37 @@ def clustered():
     return encoded((means[rng.integers(4, size=400)] + rng.normal(size=(400, 3)) / 4).T)
 
 
-def test_clusters_are_tried_where_alone_they_are_ahead(tables, clustered):
-    def rival(table, least, **options):
-        asked = Architecture(**options)
-        found = fitting._clustered(table, asked, fitting._without(asked), least, seed=0)
-        return found and found.clusters
+def test_clusters_alone_decide_whether_blocks_are_fitted_behind_them(clustered):
+    asked = Architecture(
+        num_blocks=1, tails=False, marginals=False, radial=False, clusters=16
+    )
 
-    assert rival(clustered, -5.0) == 16
-    assert rival(clustered, 0.0) is None
-    assert rival(clustered, -5.0, clusters=0) is None
-    assert rival(tables["normal"], -2.5) is None
-    assert rival(tables["one"], -9.0) is None
-    few = clustered.at(slice(45))
-    assert fitting.most_clusters(few, Architecture()) == 4
-    assert fitting.most_clusters(clustered.at(slice(15)), Architecture()) == 0
+    def begin(architecture, **options):
+        flow = starts.build_flow(clustered, architecture, seed=0)
+        return starts._start(flow, clustered, "pca", seed=0, **options)
+
+    def seen(least):
+        names = []
+        found = starts._unless_behind(
+            begin, asked, least, callback=lambda layer: names.append(layer.name)
+        )
+        return found is not None, names
+
+    is_found, names = seen(-5.0)
+    assert is_found
+    assert names[1] == "ClusterTransform"
+    assert len(names) > 2
+    assert seen(0.0) == (False, ["Standardize"])
+
+
+def test_how_many_clusters_are_tried(tables, clustered):
+    def most(table, **options):
+        return starts.most_clusters(table, Architecture(**options))
+
+    assert most(clustered) == 16
+    assert most(clustered.at(slice(45))) == 4
+    assert most(clustered.at(slice(15))) == most(tables["one"]) == 0
+    assert most(clustered, clusters=0) == most(clustered, radial=True) == 0
 
 
 @pytest.mark.slow
@@ -107,19 +123,39 @@ def test_clusters_are_taken_apart_where_the_start_gains(tables, clustered):
 
 
 def test_what_is_asked_for_is_built(tables):
-    found = layers(tables["heavy"], tails=False, whiten=False, radial=False, clusters=0)
+    found = layers(
+        tables["heavy"],
+        tails=False,
+        marginals=False,
+        whiten=False,
+        radial=False,
+        clusters=0,
+    )
     assert found[:2] == ["Standardize", "HouseholderRotation"]
-    found = layers(tables["normal"], tails=True, radial=True, clusters=0)
-    wanted = ["Standardize", "TailTransform", "Whiten", "RadialTransform"]
+    found = layers(
+        tables["normal"], tails=True, marginals=True, radial=True, clusters=0
+    )
+    wanted = ["Standardize", "TailTransform", "MixtureCDFMarginal", "Whiten"]
     assert found[:4] == wanted
-    found = layers(tables["normal"], tails=False, radial=False, clusters=2)
+    found = layers(
+        tables["normal"], tails=False, marginals=False, radial=False, clusters=2
+    )
     assert found[:2] == ["Standardize", "ClusterTransform"]
-    found = layers(tables["normal"], tails=False, radial=False, whiten=True, clusters=2)
+    found = layers(
+        tables["normal"],
+        tails=False,
+        marginals=False,
+        radial=False,
+        whiten=True,
+        clusters=2,
+    )
     assert found[:3] == ["Standardize", "Whiten", "ClusterTransform"]
 
 
 def test_one_column_has_nothing_to_whiten(tables):
-    assert "Whiten" not in layers(tables["one"], tails=False, radial=False)
+    assert "Whiten" not in layers(
+        tables["one"], tails=False, marginals=False, radial=False
+    )
 
 
 @pytest.mark.slow
@@ -127,7 +163,7 @@ def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     compilation.forget()
     train, valid = split(tables["normal"], 0.1, 0)
     asked = {"num_steps": 2, "hidden": (4,), "num_components": 2}
-    asked |= {"tails": False, "radial": False, "clusters": 0}
+    asked |= {"tails": False, "marginals": False, "radial": False, "clusters": 0}
     settings = settings_for(*train.rows.shape, asked=asked)
     compile_ahead(train, valid, settings)
     flow, _ = start(train, settings.architecture, seed=1)
