@@ -33,6 +33,23 @@ def test_blocks_that_differ_are_stacked_apart():
         rn.stack_blocks(rn.GaussianizationFlow([rn.Standardize(2)]))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "whiten"),
+    [(rn.coupling_flow, True), (rn.coupling_flow, False), (rn.diagonal_flow, True)],
+)
+def test_a_map_of_each_column_before_the_blocks_is_none_of_them(recipe, whiten):
+    flow = recipe(
+        2, 2, num_components=1, marginals=True, whiten=whiten, rngs=nnx.Rngs(0)
+    )
+    first = ["Standardize", "MixtureCDFMarginal", *["Whiten"] * whiten]
+    for each, num_blocks in ((flow, 2), (rn.widen(flow, num_blocks=3), 3)):
+        stacked = rn.stack_blocks(each)
+        names = [type(layer).__name__ for layer in stacked.layers]
+        assert names == [*first, "ScannedBlocks"]
+        assert stacked.layers[-1].num_blocks == num_blocks
+        assert_same_density(flow, each)
+
+
 def test_members_of_an_ensemble_are_converted_one_by_one():
     make = nnx.vmap(lambda rngs: rn.diagonal_flow(2, 2, num_components=1, rngs=rngs))
     ensemble = make(nnx.Rngs(0).split(3))

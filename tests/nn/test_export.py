@@ -79,6 +79,7 @@ def test_one_artefact_serves_batches_of_every_size(method, num_features, num_con
 KINDS = {
     "context": (3, 1, {"context_features": 2}),
     "tails, whitened": (3, 1, {"tails": True, "whiten": True}),
+    "each column first": (3, 1, {"tails": True, "marginals": True}),
     "clusters": (3, 1, {"clusters": 3}),
     "one feature": (1, 1, {}),
     "many features": (32, 1, {}),

@@ -52,6 +52,7 @@ def test_a_wider_flow_is_the_same_density(case):
         slow({"context_features": 2}),
         slow({"scan_blocks": True}),
         slow({"activation": jax.nn.tanh, "tails": True, "whiten": True}),
+        slow({"marginals": True, "whiten": True}),
         slow({"hidden": (4, 3)}),
         slow({"anchor_weight": 0.0}),
     ],

@@ -1,5 +1,3 @@
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,11 +77,16 @@ def test_a_negative_index_is_read_as_its_absolute_value():
 
 
 @pytest.mark.parametrize("build", [rn.coupling_flow, rn.diagonal_flow])
-def test_the_recipes_place_it_between_standardiser_and_blocks(build):
-    flow = build(2, 1, tails=True, rngs=nnx.Rngs(0))
-    names = [type(layer).__name__ for layer in flow.layers[:3]]
-    assert names == ["Standardize", "TailTransform", "HouseholderRotation"]
-    assert inspect.signature(build).parameters["tails"].default is False
+def test_the_recipes_place_maps_of_the_columns_before_the_blocks(build):
+    def names(**options):
+        flow = build(2, 1, **options, rngs=nnx.Rngs(0))
+        return [type(layer).__name__ for layer in flow.layers]
+
+    assert names(tails=True) == ["Standardize", "TailTransform", *names()[1:]]
+    first = ["Standardize", "MixtureCDFMarginal", "Whiten"]
+    assert names(marginals=True, whiten=True) == [*first, *names()[1:]]
+    first.insert(1, "TailTransform")
+    assert names(tails=True, marginals=True, whiten=True) == [*first, *names()[1:]]
 
 
 def test_the_configuration_builds_it_again():

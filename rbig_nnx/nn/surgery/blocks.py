@@ -122,8 +122,20 @@ def stacked_blocks(layers: Sequence[Any]) -> list[Any]:
 def head_and_blocks(layers: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
     """What lies next to the data, and the blocks: rotation, then mixtures, or first these."""
     own = HouseholderRotation | Mixtures
-    head = list(itertools.takewhile(lambda layer: not isinstance(layer, own), layers))
+
+    def is_other(layer: Any) -> bool:
+        return not isinstance(layer, own)
+
+    head = list(itertools.takewhile(is_other, layers))
     rest = list(layers[len(head) :])
+    # A map of each column before couplings, or before a layer of no block, is no block.
+    if isinstance(next(iter(rest), None), MixtureCDFMarginal) and (
+        any(isinstance(layer, MixtureCDFCoupling) for layer in rest)
+        or any(map(is_other, rest[1:2]))
+    ):
+        head += rest[:1]
+        head += itertools.takewhile(is_other, rest[1:])
+        rest = list(layers[len(head) :])
     mixes = [isinstance(layer, Mixtures) for layer in rest]
     blocks: list[list[Any]] = []
     for i, layer in enumerate(rest):
