@@ -168,10 +168,11 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     if found is None:
         _set_aside(workdir)
         progress.phase("warm start")
-        compile_ahead(rows, choosing, chosen, monitor=options["monitor"])
-        flow, about = start(
-            train, chosen.architecture, seed=seed, callback=progress.layer
+        expect = functools.partial(
+            compile_ahead, rows, choosing, chosen, monitor=options["monitor"]
         )
+        kept = {"seed": seed, "expect": expect, "callback": progress.layer}
+        flow, about = start(train, chosen.architecture, **kept)
         layers = [dataclasses.asdict(layer) for layer in about.layers]
         for layer in layers:
             del layer["flow"]  # there is one

@@ -325,8 +325,12 @@ class FlowDensity(
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
         decide = functools.partial(settings_for, *train.rows.shape, asked=asked)
         settings = decide(budget=budget)
-        compile_ahead(train, valid, settings, mesh=self.mesh)
-        flow, self.report_ = start(train, settings.architecture, seed=seed)
+        expect = functools.partial(
+            compile_ahead, train, valid, settings, mesh=self.mesh
+        )
+        flow, self.report_ = start(
+            train, settings.architecture, seed=seed, expect=expect
+        )
         options = {"mesh": self.mesh, "progress": bool(self.verbose)}
         if budget.seconds is not None:
             left = budget.seconds - (time.perf_counter() - began)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +9,8 @@ import jax
 import rbig_nnx
 from trainers.config import TrainConfig
 from trainers.estimators.encoded import EncodedTable
-from trainers.estimators.settings import FEW_ROWS, Settings
-from trainers.estimators.starts import build_flow, most_clusters
+from trainers.estimators.settings import Architecture, Settings
+from trainers.estimators.starts import build_flow
 from trainers.run.loop import FitResult
 from trainers.trainer import Trainer, fit
 
@@ -20,20 +19,16 @@ def compile_ahead(
     train: EncodedTable,
     valid: EncodedTable | None,
     settings: Settings,
+    architecture: Architecture,
     *,
     monitor: Mapping[str, EncodedTable] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> None:
-    """Begins to compile what `train_flow` will run, beside the warm start.
+    """Begins to compile what `train_flow` will run on this architecture, beside the start.
 
-    Clusters are expected in few rows, no other layer that is left open; where the start is
-    found to need other ones, in vain.
+    Where the start is found to need other layers, in vain.
     """
-    architecture = settings.architecture
-    clusters = architecture.clusters
-    if train.num_rows < FEW_ROWS:
-        clusters = clusters or most_clusters(train, architecture)
-    flow = build_flow(train, replace(architecture, clusters=clusters), seed=0)
+    flow = build_flow(train, architecture, seed=0)
     trainer = Trainer(config=settings.train, mesh=mesh)
     trainer.compile(flow, **_data_sets(train, valid, monitor))
 

@@ -2,20 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
 import rbig_nnx
-from rbig_nnx import MixtureCDFMarginal, RadialTransform, TailTransform, Whiten
+from rbig_nnx import (
+    MixtureCDFMarginal,
+    RadialTransform,
+    Standardize,
+    TailTransform,
+    Whiten,
+)
 from trainers.estimators.encoded import EncodedTable
 from trainers.estimators.settings import FEW_ROWS, Architecture
 
 Started = tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
 _GAIN = 0.005  # nats for which a layer is put before the blocks
+_CLEAR = 0.1  # nats a column for which maps of the columns are expected there
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
 _CLUSTERED_ROWS = 5_000  # from which training gets further without one
 # Nats a column by which it leads: of few rows not by chance, of more so that training does not
@@ -25,20 +32,26 @@ _CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
 
 
 def start(
-    train: EncodedTable, architecture: Architecture, *, seed: int, **options: Any
+    train: EncodedTable,
+    architecture: Architecture,
+    *,
+    seed: int,
+    expect: Callable[[Architecture], None] | None = None,
+    **options: Any,
 ) -> Started:
     """A flow of these rows, warm-started.
 
     Where the architecture leaves it open, starts with and without maps of each column, a
     `TailTransform` and a `MixtureCDFMarginal`, and with and without a `ClusterTransform`, are
-    compared on the rows that their fits leave out; of many rows, starts from a sample. A
-    `RadialTransform` is tried instead of the former where alone it is ahead of them and of the
-    start without them.
+    compared on the rows that their fits leave out; of many rows, starts from a sample. Maps
+    that gain nothing before whitening alone are not tried. A `RadialTransform` takes their
+    place where alone it is ahead of them and of the start without them.
 
     Args:
       train: rows to fit.
       architecture: of the flow.
       seed: of the parameters and of the warm start.
+      expect: called with the layers that are likely, before they are tried.
       options: of `rbig_nnx.warm_start`.
     """
 
@@ -47,28 +60,32 @@ def start(
         return _start(flow, train, architecture.rotation, seed=seed, **options)
 
     plain = best = _without(architecture)
+    few = {"max_rows": _TRIAL_ROWS} if train.num_rows > _TRIAL_ROWS else {}
     clusters = most_clusters(train, architecture)
+    alone = _alone(train, architecture, seed=seed, **few)
+    if expect is not None:
+        expect(_likely(train, plain, clusters, alone))
+    if not (alone.maps or alone.radius or clusters):
+        return begin(plain, **options)
     lead = train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
-    opened = (architecture.tails, architecture.marginals, architecture.radial)
-    if None in opened or clusters:
-        few = {"max_rows": _TRIAL_ROWS} if train.num_rows > _TRIAL_ROWS else {}
-        trial = begin(best, **options | few)
-        least = trial[1].log_prob + _GAIN
-        layers = _other(train, architecture, best, least, seed=seed, **few)
-        if layers is not None:
-            other = begin(layers, **options | few)
-            if other[1].log_prob > least:
-                trial, best = other, layers
-        # With clusters, maps of the columns may be worth more, or nothing.
-        for base in dict.fromkeys((best, plain)) if clusters else ():
-            layers = replace(base, clusters=clusters, radial=False)
-            least = trial[1].log_prob + (0 if best.clusters else lead)
-            other = _unless_behind(begin, layers, least, **options | few)
-            if other is not None and other[1].log_prob > least:
-                trial, best = other, layers
-        if not few:
-            return trial
-    return begin(best, **options)
+    trial = begin(plain, **options | few)
+    least = trial[1].log_prob + _GAIN
+    rival = alone.maps if alone.gain > 0 else {}
+    if alone.radius is not None and alone.radius > max(alone.columns, least):
+        rival = {"radial": True}
+    if rival:
+        layers = replace(plain, **rival)
+        other = begin(layers, **options | few)
+        if other[1].log_prob > least:
+            trial, best = other, layers
+    # With clusters, maps of the columns may be worth more, or nothing.
+    for base in dict.fromkeys((best, plain)) if clusters else ():
+        layers = replace(base, clusters=clusters, radial=False)
+        least = trial[1].log_prob + (0 if best.clusters else lead)
+        other = _unless_behind(begin, layers, least, **options | few)
+        if other is not None and other[1].log_prob > least:
+            trial, best = other, layers
+    return begin(best, **options) if few else trial
 
 
 def _without(architecture: Architecture) -> Architecture:
@@ -92,37 +109,55 @@ def most_clusters(train: EncodedTable, architecture: Architecture) -> int:
     return 1 << number.bit_length() - 1 if number > 1 else 0
 
 
-def _other(
-    train: EncodedTable,
-    architecture: Architecture,
-    best: Architecture,
-    least: float,
-    **options: Any,
-) -> Architecture | None:
-    """What to try for columns that are not Gaussian, of what is left open, if anything is.
+class _Alone(NamedTuple):
+    """What layers have without any block, nats, on the rows that their fits leave out.
 
-    Layers without any block are compared on the rows that their fits leave out, a moment's
-    work beside a start: maps of the columns with and without that of their tails, and one of
-    the radius, which has to have more than `least` as well.
+    Attributes:
+      maps: of each column, by setting: those that are left open, that of the tails only
+        where it is worth it beside the mixtures.
+      columns: with them, before whitening.
+      gain: over whitening.
+      radius: with a map of the radius behind whitening; None where that is not open.
     """
-    white = [] if architecture.whiten is False or architecture.clusters else [Whiten]
 
-    def alone(*kinds: Any) -> float:
-        return _alone(train, *kinds, *white, **options)
+    maps: dict[str, bool]
+    columns: float
+    gain: float
+    radius: float | None
 
-    maps = {"tails": TailTransform, "marginals": MixtureCDFMarginal}
-    if train.width < 2:
-        del maps["marginals"]  # which the blocks are
-    maps = {k: v for k, v in maps.items() if getattr(architecture, k) is None}
-    score = alone(*maps.values()) if maps and train.width > 1 else -np.inf
-    if len(maps) == 2 and (other := alone(MixtureCDFMarginal)) >= score:
-        score = other
-        del maps["tails"]
-    if architecture.radial is None and white and train.width > 1:
-        found = _alone(train, Whiten, RadialTransform, **options)
-        if found > max(score, least):
-            return replace(best, radial=True)
-    return replace(best, **dict.fromkeys(maps, True)) if maps else None
+
+def _alone(train: EncodedTable, architecture: Architecture, **options: Any) -> _Alone:
+    """A moment's work beside a start."""
+    several = train.width > 1
+    white = several and architecture.whiten is not False and not architecture.clusters
+    kinds = {"tails": TailTransform, "marginals": MixtureCDFMarginal}
+    if not several:
+        del kinds["marginals"]  # which the blocks are
+    maps = [name for name in kinds if getattr(architecture, name) is None]
+
+    def score(*layers: Any) -> float:
+        layers = [kind(train.width) for kind in (Standardize, *layers)]
+        flow = rbig_nnx.GaussianizationFlow(layers)
+        return _start(flow, train, "pca", **options)[1].log_prob
+
+    last, plain, columns, radius = [Whiten] * white, 0.0, -np.inf, None
+    if maps:
+        plain = score(*last)
+        columns = score(*(kinds[name] for name in maps), *last)
+        if len(maps) == 2 and (other := score(MixtureCDFMarginal, *last)) >= columns:
+            maps, columns = ["marginals"], other
+    if white and architecture.radial is None:
+        radius = score(Whiten, RadialTransform)
+    return _Alone(dict.fromkeys(maps, True), columns, columns - plain, radius)
+
+
+def _likely(
+    train: EncodedTable, plain: Architecture, clusters: int, alone: _Alone
+) -> Architecture:
+    """Which layers a start will have: maps that gain much alone, and clusters of few rows."""
+    if alone.gain > _CLEAR * train.width:
+        plain = replace(plain, **alone.maps)
+    return replace(plain, clusters=clusters) if train.num_rows < FEW_ROWS else plain
 
 
 class _BehindError(Exception):
@@ -149,13 +184,6 @@ def _unless_behind(
         return begin(layers, callback=look, **options)
     except _BehindError:
         return None
-
-
-def _alone(train: EncodedTable, *kinds: Any, seed: int, **options: Any) -> float:
-    """What layers have without any block, on the rows that their fits leave out."""
-    layers = [kind(train.width) for kind in (rbig_nnx.Standardize, *kinds)]
-    flow = rbig_nnx.GaussianizationFlow(layers)
-    return _start(flow, train, "pca", seed=seed, **options)[1].log_prob
 
 
 def _start(

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -54,23 +56,44 @@ def test_a_shared_scale_is_taken_out_where_the_start_gains(tables, elliptical):
     assert "RadialTransform" not in layers(tables["normal"])
 
 
-def test_a_map_of_the_radius_is_tried_where_alone_it_is_ahead(tables, elliptical):
-    def rival(table, least, **options):
-        asked = Architecture(**options)
-        found = starts._other(table, asked, starts._without(asked), least, seed=0)
-        names = "tails", "marginals", "radial"
-        return found and [name for name in names if getattr(found, name)]
+def test_layers_are_compared_alone(tables, elliptical):
+    def alone(table, **options):
+        return starts._alone(table, Architecture(**options), seed=0)
 
-    columns, own = ["tails", "marginals"], {"tails": False, "marginals": False}
-    assert rival(elliptical, -5.0) == rival(elliptical, -5.0, **own) == ["radial"]
-    assert rival(elliptical, 0.0) == columns
-    assert rival(elliptical, 0.0, **own) is None
-    assert rival(elliptical, 0.0, tails=False) == ["marginals"]
-    assert rival(elliptical, 0.0, marginals=False) == ["tails"]
-    assert rival(elliptical, -5.0, radial=False) == columns
-    assert rival(elliptical, -5.0, clusters=2) == columns
-    assert rival(tables["heavy"], -2.8) == columns
-    assert rival(tables["one"], -2.8) == ["tails"]
+    both = {"tails": True, "marginals": True}
+    found = alone(elliptical)
+    assert found.radius > found.columns > found.columns - found.gain
+    assert alone(elliptical, radial=False)._replace(radius=found.radius) == found
+    assert alone(elliptical, whiten=False).radius is None
+    assert alone(elliptical, clusters=2).radius is None
+    assert alone(elliptical, tails=False).maps == {"marginals": True}
+    assert alone(elliptical, tails=False, marginals=True).maps == {}
+    found = alone(tables["heavy"])
+    assert found.maps == both
+    assert found.gain > 0.5
+    assert alone(tables["normal"]).gain < 0.01
+    assert alone(tables["one"]).maps == {"tails": True}
+
+
+def test_likely_layers_are_told_before_they_are_tried(tables, clustered):
+    def told(table, **options):
+        class Told(Exception):
+            pass
+
+        found = []
+
+        def expect(architecture):
+            found.append(architecture)
+            raise Told
+
+        with pytest.raises(Told):
+            start(table, Architecture(**options), seed=0, expect=expect)
+        return found[0]
+
+    found = told(tables["heavy"], clusters=0)
+    assert (found.tails, found.marginals, found.clusters) == (True, True, 0)
+    found = told(clustered, tails=False, marginals=False, radial=False)
+    assert (found.tails, found.marginals, found.clusters) == (False, False, 16)
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +188,8 @@ def test_what_is_compiled_ahead_is_what_runs(tables, monkeypatch):
     asked = {"num_steps": 2, "hidden": (4,), "num_components": 2}
     asked |= {"tails": False, "marginals": False, "radial": False, "clusters": 0}
     settings = settings_for(*train.rows.shape, asked=asked)
-    compile_ahead(train, valid, settings)
-    flow, _ = start(train, settings.architecture, seed=1)
+    expect = functools.partial(compile_ahead, train, valid, settings)
+    flow, _ = start(train, settings.architecture, seed=1, expect=expect)
     monkeypatch.setattr(compilation, "Compiled", None)  # nothing more is compiled
     result = train_flow(flow, train, valid, settings.train)
     assert result.stop_reason == "completed"
