@@ -65,7 +65,7 @@ def start(
     alone = _alone(train, architecture, seed=seed, **few)
     if expect is not None:
         expect(_likely(train, plain, clusters, alone))
-    if not (alone.maps or alone.radius or clusters):
+    if not (alone.maps or alone.radius is not None or clusters):
         return begin(plain, **options)
     lead = train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
     trial = begin(plain, **options | few)
