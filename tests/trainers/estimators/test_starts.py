@@ -41,6 +41,14 @@ def test_heavy_tails_are_taken_off_where_the_start_gains(tables):
     assert "TailTransform" not in layers(tables["normal"])
 
 
+@pytest.mark.slow
+def test_columns_are_mapped_first_where_the_start_gains(tables):
+    a, b = np.random.default_rng(1).normal(size=(2, 600))
+    skewed = encoded([np.exp(a), np.exp(0.8 * a + 0.6 * b)])
+    assert "MixtureCDFMarginal" in layers(skewed, clusters=0)
+    assert "MixtureCDFMarginal" not in layers(tables["normal"], clusters=0)
+
+
 @pytest.fixture(scope="module")
 def elliptical():
     """Rows of four features that share one random scale."""

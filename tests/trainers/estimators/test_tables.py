@@ -273,7 +273,7 @@ def test_a_sentinel_is_warned_of_by_column():
     ],
 )
 def test_arguments_are_checked_before_any_work(arguments, message, monkeypatch):
-    monkeypatch.delattr(FlowDensity, "_frame")
+    monkeypatch.delattr("trainers.estimators.density.checked_frame")
     with pytest.raises(ValueError, match=message):
         FlowDensity(**SMALL | arguments).fit(np.zeros((9, 2)))
 
