@@ -21,13 +21,13 @@ from trainers.estimators.settings import FEW_ROWS, Architecture
 
 Started = tuple[rbig_nnx.GaussianizationFlow, rbig_nnx.WarmStartReport]
 _TRIAL_ROWS = 8_192  # from which starts are compared, at most
-_GAIN = 0.005  # nats for which a layer is put before the blocks
+_GAIN = 0.005  # nats for which a map of the radius is put before the blocks
+# Nats a column by which other layers lead: not by chance; and clusters of more rows so that
+# training does not make up for it.
+_LEAD, _LATE_LEAD = 0.01, 0.1
 _CLEAR = 0.1  # nats a column for which maps of the columns are expected there
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
 _CLUSTERED_ROWS = 5_000  # from which training gets further without one
-# Nats a column by which it leads: of few rows not by chance, of more so that training does not
-# make up for it.
-_FEW_LEAD, _LEAD = 0.01, 0.1
 _CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
 
 
@@ -67,21 +67,23 @@ def start(
         expect(_likely(train, plain, clusters, alone))
     if not (alone.maps or alone.radius is not None or clusters):
         return begin(plain, **options)
-    lead = train.width * (_FEW_LEAD if train.num_rows < FEW_ROWS else _LEAD)
+    lead = train.width * _LEAD
     trial = begin(plain, **options | few)
     least = trial[1].log_prob + _GAIN
-    rival = alone.maps if alone.gain > 0 else {}
     if alone.radius is not None and alone.radius > max(alone.columns, least):
         rival = {"radial": True}
+    else:
+        least = trial[1].log_prob + lead
+        rival = alone.maps if alone.gain > 0 else {}
     if rival:
         layers = replace(plain, **rival)
         other = begin(layers, **options | few)
         if other[1].log_prob > least:
             trial, best = other, layers
-    # With clusters, maps of the columns may be worth more, or nothing.
-    for base in dict.fromkeys((best, plain)) if clusters else ():
+    late = train.width * _LATE_LEAD if train.num_rows >= FEW_ROWS else lead
+    for base in dict.fromkeys((plain, best)) if clusters else ():
         layers = replace(base, clusters=clusters, radial=False)
-        least = trial[1].log_prob + (0 if best.clusters else lead)
+        least = trial[1].log_prob + (lead if best.clusters else late)
         other = _unless_behind(begin, layers, least, **options | few)
         if other is not None and other[1].log_prob > least:
             trial, best = other, layers
