@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.metadata
-import itertools
 import pathlib
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rbig_nnx import WarmStartReport, output_kernel_magnitudes
+from rbig_nnx import output_kernel_magnitudes
 from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
 from trainers.command.output import Printer
@@ -22,10 +21,10 @@ from trainers.command.settings import FitFile, options_of
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
+from trainers.estimators import starts
 from trainers.estimators.fitting import compile_ahead, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
-from trainers.estimators.starts import start
 from trainers.estimators.table_flow import TableFlow
 from trainers.paths import Path, local_folder, located, move, placed
 from trainers.placement.compilation import use_cache
@@ -111,42 +110,6 @@ def _page(workdir, report, model, table, printer, progress, *, rows):
         printer.line(f"No report.html: {error} Or give --no-html.")
 
 
-_DECISIONS = {  # of layers, what was decided with and without them, and the option
-    "TailTransform": (
-        "heavy tails taken off {} (--tails False)",
-        "heavy tails are left to the mixtures (--tails True)",
-    ),
-    "MixtureCDFMarginal": (
-        "columns mapped by themselves, {} (--marginals False)",
-        "columns by themselves not mapped (--marginals True)",
-    ),
-    "RadialTransform": (
-        "shared scale taken out, {} (--radial False)",
-        "shared scale none (--radial True)",
-    ),
-    "ClusterTransform": (
-        "clusters: {} (--clusters 0)",
-        "clusters: none (--clusters 16)",
-    ),
-}
-
-
-def _decided(about: WarmStartReport, width: int) -> str:
-    """Which layers stand before the blocks, and the options that override it."""
-    first = itertools.takewhile(
-        lambda la: la.name != "HouseholderRotation", about.layers
-    )
-    actions = {layer.name: layer.action for layer in first}
-    # One column has nothing else to take off, and no rotation before its blocks.
-    names = _DECISIONS if width > 1 else ("TailTransform",)
-    return "; ".join(
-        _DECISIONS[name][0].format(actions[name])
-        if name in actions
-        else _DECISIONS[name][1]
-        for name in names
-    )
-
-
 def _fit(table, path, settings, workdir, found, identity, progress, printer):
     """The part of `run` that takes its time."""
     began, budget = time.perf_counter(), budget_of(settings.budget)
@@ -162,7 +125,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         train.width,
         asked=settings.asked(),
     )
-    chosen = decide(budget=budget)
+    chosen, typed = decide(budget=budget), options_of(FitFile)
     options = {"monitor": {"test": watched}, "progress": progress}
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
@@ -172,11 +135,17 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             compile_ahead, rows, choosing, chosen, monitor=options["monitor"]
         )
         kept = {"seed": seed, "expect": expect, "callback": progress.layer}
-        flow, about = start(train, chosen.architecture, **kept)
+        starting = time.perf_counter()
+        flow, about = starts.start(train, chosen.architecture, **kept)
         layers = [dataclasses.asdict(layer) for layer in about.layers]
         for layer in layers:
             del layer["flow"]  # there is one
-        told = {"seconds": about.seconds, "log_prob": about.log_prob, "layers": layers}
+        told = {
+            "seconds": time.perf_counter() - starting,
+            "log_prob": about.log_prob,
+            "layers": layers,
+            "decided": starts.told(about, train.width, typed, "{} {}"),
+        }
         if budget.seconds is not None:
             left = budget.seconds - (time.perf_counter() - began)
             told["total_steps"] = steps_within(
@@ -185,8 +154,8 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         found = keep_start(workdir, flow, identity, about=told)
         printer.line(
             f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
-            f" (train rows that its fits leave out), {about.seconds:.1f} s;"
-            f" {_decided(about, train.width)}"
+            f" (train rows that its fits leave out), {told['seconds']:.1f} s;"
+            f" {told['decided']}"
         )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
@@ -195,7 +164,6 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     if "total_steps" in found.about:
         budget = budget._replace(steps=found.about["total_steps"])
     chosen = decide(budget=budget)
-    typed = options_of(FitFile)
     printer.line(chosen.told(typed, "{} {}"))
     if settings.profile:
         _profile(flow, train, chosen.train, settings.profile, workdir)
@@ -249,7 +217,9 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             {"name": c.name, "log_prob": verdict.finite(c.log_prob)}
             for c in done.candidates
         ],
-        "warm_start": {k: found.about[k] for k in ("log_prob", "layers")},
+        "warm_start": {
+            k: found.about.get(k) for k in ("log_prob", "layers", "decided")
+        },
         "history": _curves(result.history),
         "kernels": output_kernel_magnitudes(result.model),
         "command": settings.command(path),

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
+from trainers.estimators import starts
 from trainers.estimators.arguments import (
     check_argument,
     check_arguments,
@@ -41,7 +42,6 @@ from trainers.estimators.settings import (
     budget_of,
     settings_for,
 )
-from trainers.estimators.starts import start
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
 from trainers.tables.checks import InputError
 from trainers.tables.door import frame_of
@@ -328,7 +328,7 @@ class FlowDensity(
         expect = functools.partial(
             compile_ahead, train, valid, settings, mesh=self.mesh
         )
-        flow, self.report_ = start(
+        flow, self.report_ = starts.start(
             train, settings.architecture, seed=seed, expect=expect
         )
         options = {"mesh": self.mesh, "progress": bool(self.verbose)}
@@ -339,7 +339,10 @@ class FlowDensity(
             settings = decide(budget=budget)
         self.settings_ = settings
         if self.verbose:
-            say(settings.told({name: name for name in DECIDED}, "{}={}"))
+            names = {name: name for name in (*DECIDED, *_SETTINGS)}
+            told = starts.told(self.report_, train.width, names, "{}={}")
+            say(f"warm start: {told}")
+            say(settings.told(names, "{}={}"))
         chosen = train_rungs(flow, train, valid, settings, **options)
         if self.verbose:
             say(chosen.told())

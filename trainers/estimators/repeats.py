@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.tables.checks import InputError
+from trainers.tables.checks import InputError, printable
 from trainers.tables.frame import Frame
 
 
@@ -17,7 +17,12 @@ def checked_weights(weights: Any, num_rows: int) -> np.ndarray | None:
     """
     if weights is None:
         return None
-    weights = np.asarray(weights, np.float64)
+    try:
+        weights = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"`sample_weight` must be numbers, one for each row; got {printable(weights)}."
+        ) from None
     if weights.shape != (num_rows,):
         raise InputError(
             f"`sample_weight` must have one weight for each of {num_rows} rows; got shape"

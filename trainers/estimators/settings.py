@@ -112,6 +112,8 @@ class Settings:
         if others:
             where = "runs overfit and " if self.only_overfitted else ""
             words.append(f"(then {others}, while {where}held-out rows gain)")
+        if self.total_steps is not None:
+            words.append(f"({self.total_steps:,} steps of all runs)")
         return f"settings: {' '.join(words)}"
 
 

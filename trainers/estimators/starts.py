@@ -1,6 +1,7 @@
 """Warm starts of a table: which layers stand before the blocks, as held-out rows decide."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,14 @@ _CLEAR = 0.1  # nats a column for which maps of the columns are expected there
 _CLUSTERS, _ROWS_A_CLUSTER = 16, 10  # at most, and at least, of a `ClusterTransform`
 _CLUSTERED_ROWS = 5_000  # from which training gets further without one
 _CLUSTERED_COLUMNS = 64  # at most: it has K d² parameters
+
+_BEFORE = {  # of layers: what is said with and without them, and the setting
+    "TailTransform": ("heavy tails taken off {}", "heavy tails left", "tails"),
+    "MixtureCDFMarginal": ("own maps of {}", "no own maps of columns", "marginals"),
+    "Whiten": ("{}", "not whitened", "whiten"),
+    "RadialTransform": ("shared scale: {}", "no shared scale", "radial"),
+    "ClusterTransform": ("clusters: {}", "no clusters", "clusters"),
+}
 
 
 def start(
@@ -88,6 +97,33 @@ def start(
         if other is not None and other[1].log_prob > least:
             trial, best = other, layers
     return begin(best, **options) if few else trial
+
+
+def told(
+    report: rbig_nnx.WarmStartReport, width: int, names: Mapping[str, str], form: str
+) -> str:
+    """What stands before the blocks, each with what overrides it, in a line.
+
+    Args:
+      report: of the start.
+      width: encoded columns.
+      names: of the settings, as they are typed.
+      form: of one of them: "{}={}".
+    """
+    first = itertools.takewhile(
+        lambda layer: layer.name != "HouseholderRotation", report.layers
+    )
+    actions = {layer.name: layer.action for layer in first}
+    # One column has nothing else to take off, and no rotation before its blocks.
+    said = []
+    for layer in _BEFORE if width > 1 else ("TailTransform",):
+        taken, left, name = _BEFORE[layer]
+        other: Any = layer not in actions
+        if name == "clusters":
+            other = _CLUSTERS * other
+        words = taken.format(actions[layer]) if layer in actions else left
+        said.append(f"{words} ({form.format(names[name], other)})")
+    return "; ".join(said)
 
 
 def _without(architecture: Architecture) -> Architecture:

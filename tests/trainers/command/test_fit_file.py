@@ -99,7 +99,7 @@ def test_a_fit_that_was_stopped_goes_on_without_another_warm_start(
         context.setattr(fit_file, "train_rungs", stopped)
         assert command("fit", file, "--workdir", run, *QUICK).code == 130
     assert not (run / "report.json").exists()
-    monkeypatch.setattr(fit_file, "start", None)
+    monkeypatch.setattr(fit_file.starts, "start", None)
     ended = command("fit", file, "--workdir", run, *QUICK)
     assert ended.code == 0, ended.err
     assert "warm start of an earlier call" in ended.out

@@ -183,6 +183,21 @@ def test_what_is_asked_for_is_built(tables):
     assert found[:3] == ["Standardize", "Whiten", "ClusterTransform"]
 
 
+def test_what_was_decided_is_told_with_what_overrides_it(tables):
+    asked = {"tails": True, "marginals": False, "radial": False, "clusters": 2}
+    settings = {"num_blocks": 1, "num_components": 2, "hidden": (4,)}
+    found = Architecture(**settings, **asked, whiten=False)
+    names = {name: f"--{name}" for name in (*asked, "whiten")}
+    _, report = start(tables["heavy"], found, seed=0)
+    actions = {layer.name: layer.action for layer in report.layers}
+    assert starts.told(report, 2, names, "{} {}") == (
+        f"heavy tails taken off {actions['TailTransform']} (--tails False);"
+        " no own maps of columns (--marginals True); not whitened (--whiten True);"
+        " no shared scale (--radial True);"
+        f" clusters: {actions['ClusterTransform']} (--clusters 0)"
+    )
+
+
 def test_one_column_has_nothing_to_whiten(tables):
     assert "Whiten" not in layers(
         tables["one"], tails=False, marginals=False, radial=False
