@@ -1,5 +1,6 @@
 """Warm starts of a table: which layers stand before the blocks, as held-out rows decide."""
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -168,7 +169,12 @@ def _alone(train: EncodedTable, architecture: Architecture, **options: Any) -> _
     """A moment's work beside a start."""
     several = train.width > 1
     white = several and architecture.whiten is not False and not architecture.clusters
-    kinds = {"tails": TailTransform, "marginals": MixtureCDFMarginal}
+    marginal = functools.partial(
+        MixtureCDFMarginal,
+        num_components=architecture.num_components,
+        family=architecture.family,
+    )
+    kinds = {"tails": TailTransform, "marginals": marginal}
     if not several:
         del kinds["marginals"]  # which the blocks are
     maps = [name for name in kinds if getattr(architecture, name) is None]
@@ -182,7 +188,7 @@ def _alone(train: EncodedTable, architecture: Architecture, **options: Any) -> _
     if maps:
         plain = score(*last)
         columns = score(*(kinds[name] for name in maps), *last)
-        if len(maps) == 2 and (other := score(MixtureCDFMarginal, *last)) >= columns:
+        if len(maps) == 2 and (other := score(marginal, *last)) >= columns:
             maps, columns = ["marginals"], other
     if white and architecture.radial is None:
         radius = score(Whiten, RadialTransform)

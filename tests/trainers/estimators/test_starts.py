@@ -81,6 +81,10 @@ def test_layers_are_compared_alone(tables, elliptical):
     assert found.gain > 0.5
     assert alone(tables["normal"]).gain < 0.01
     assert alone(tables["one"]).maps == {"tails": True}
+    few = alone(
+        elliptical.at(slice(7)), num_components=1
+    )  # fewer than a marginal's usual
+    assert np.isfinite(few.columns)
 
 
 def test_likely_layers_are_told_before_they_are_tried(tables, clustered):
