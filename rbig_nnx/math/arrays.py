@@ -63,7 +63,8 @@ def float_array(
         raise ValueError(f"`{name}` must be real; got dtype {x.dtype}.")
     exact = host_floats(x, name, entry=entry)
     with np.errstate(over="ignore"):
-        rounded = jnp.asarray(exact)
+        # A copy, as `jnp.asarray` makes one by a program for each shape.
+        rounded = jax.device_put(np.array(exact))
     if spreads is not None and exact.ndim > 1 and rounded.dtype != exact.dtype:
         rows = exact.reshape(-1, exact.shape[-1])
         _warn_if_lost(rows, rounded.dtype, name, spreads)

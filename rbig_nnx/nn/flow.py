@@ -20,6 +20,7 @@ from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.base.layer import Layer, as_bijector, check_width
+from rbig_nnx.nn.base.rounds import in_rounds
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks
 from rbig_nnx.nn.standardize import Bounded, Standardize
@@ -131,14 +132,22 @@ class GaussianizationFlow(nnx.Module):
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
         x, context = self._check("x", x, context)
-        return as_bijector(self, context).forward_and_log_det(x)
+
+        def forward(x, context):
+            return as_bijector(self, context).forward_and_log_det(x)
+
+        return in_rounds(self, forward, x, context)
 
     def inverse_and_log_det(
         self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
         z, context = self._check("z", z, context)
-        return as_bijector(self, context).inverse_and_log_det(z)
+
+        def inverse(z, context):
+            return as_bijector(self, context).inverse_and_log_det(z)
+
+        return in_rounds(self, inverse, z, context)
 
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
@@ -160,8 +169,12 @@ class GaussianizationFlow(nnx.Module):
           ValueError: for a wrong width, what is no real number, a context missing or not
             wanted.
         """
-        z, log_det = self.forward_and_log_det(x, context)
-        return log_det + _log_normal(z)
+
+        def log_prob(x, context):
+            z, log_det = as_bijector(self, context).forward_and_log_det(x)
+            return log_det + _log_normal(z)
+
+        return in_rounds(self, log_prob, *self._check("x", x, context))
 
     def sample(
         self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None

@@ -1,0 +1,53 @@
+"""Calls outside of `jit` in few shapes: for each shape all that is called is compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from rbig_nnx.nn.base.changes import writes_nothing
+
+_ROUND = 64  # rows
+
+
+def in_rounds(
+    flow: nnx.Module, call: Callable[..., Any], x: Array, context: Array | None
+) -> Any:
+    """`call(x, context)`; outside of `jit` of a round number of rows.
+
+    There a new number of rows costs seconds of compilation and 17 MiB that stay. So the
+    last row is repeated up to a multiple of 64, of more than 1,024 rows by at most an
+    eighth of them, where every module is known to take a row by itself.
+
+    Args:
+      flow: what is called.
+      call: a function of rows and context, whose results have these rows.
+      x: points, [n, d]; of other shapes they are taken as they come.
+      context: [n, c], or None; others likewise.
+    """
+    rows = [x] if context is None else [x, context]
+    if x.ndim != 2 or any(isinstance(a, jax.core.Tracer) for a in rows):
+        return call(x, context)
+    n = len(x)
+    fill = -n % max(_ROUND, 2 ** n.bit_length() // 16)
+    if not fill or any(
+        a.shape[:-1] != (n,) or len(a.sharding.device_set) > 1 for a in rows
+    ):
+        return call(x, context)
+    leaves, structure = jax.tree.flatten(flow)
+    if any(isinstance(a, jax.core.Tracer) for a in leaves) or not _by_rows(structure):
+        return call(x, context)
+    # By NumPy: what JAX cuts or puts together is compiled for each shape too.
+    wide = [jax.device_put(np.pad(a, ((0, fill), (0, 0)), "edge")) for a in rows]
+    result = call(*wide, *[None] * (2 - len(wide)))
+    return jax.tree.map(lambda a: jax.device_put(np.asarray(a)[:n]), result)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_rows(structure: Any) -> bool:
+    """Whether all modules of a flow take each row by itself."""
+    return writes_nothing(jax.tree.unflatten(structure, [0.0] * structure.num_leaves))
