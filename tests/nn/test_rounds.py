@@ -80,3 +80,9 @@ def test_gradients_are_those_of_the_rows():
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, wanted
     )
     assert jax.grad(lambda x: flow.log_prob(x).sum())(x).shape == (5, 2)
+
+
+def test_rows_stay_on_their_device():
+    flow, x, _ = flow_and_rows(5)
+    last = jax.devices()[-1]
+    assert flow.log_prob(jax.device_put(jnp.asarray(x), last)).devices() == {last}

@@ -158,7 +158,14 @@ def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
     Arrays in one database write its manifest again and again, each time in place of the one
     that was read: a bucket that cannot tell which that was refuses.
     """
-    arrays = ocp.PyTreeCheckpointHandler(use_ocdbt=not in_bucket(path))
+    kinds = ocp.type_handlers
+    arrays = ocp.PyTreeCheckpointHandler(
+        use_ocdbt=not in_bucket(path),
+        # Without Orbax's description of each array beside its own: a fifth of a small step.
+        type_handler_registry=kinds.create_type_handler_registry(
+            (np.ndarray, kinds.NumpyHandler()), (jax.Array, kinds.ArrayHandler())
+        ),
+    )
     return {"arrays": arrays, "meta": ocp.JsonCheckpointHandler()}
 
 

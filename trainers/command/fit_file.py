@@ -181,7 +181,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         printer.result("Interrupted. The same line goes on from here.")
         return None
     result = done.best.result
-    began = time.perf_counter()
+    trained = time.perf_counter()
     log_prob, model, mixture = _judged(
         table, flow, result.model, (train, valid), settings, progress
     )
@@ -227,10 +227,16 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             "warm_start": found.about["seconds"],
             "compile": sum(run.compile_seconds for run in done.runs),
             "train": sum(run.train_seconds for run in done.runs),
-            "baselines_and_scores": time.perf_counter() - began,
+            "baselines_and_scores": time.perf_counter() - trained,
         },
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
+    if budget.seconds is not None:
+        printer.line(
+            f"Of --budget {settings.budget} this call took {trained - began:.0f} s for"
+            " start, compilation and training; baselines and scores took"
+            f" {report['seconds']['baselines_and_scores']:.0f} s more."
+        )
     report["unit"] = verdict.units(report["kinds"])
     report["verdict"] = verdict.sentences(report)
     runs.write_report(workdir, report)

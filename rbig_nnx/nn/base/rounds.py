@@ -41,10 +41,16 @@ def in_rounds(
     leaves, structure = jax.tree.flatten(flow)
     if any(isinstance(a, jax.core.Tracer) for a in leaves) or not _by_rows(structure):
         return call(x, context)
-    # By NumPy: what JAX cuts or puts together is compiled for each shape too.
-    wide = [jax.device_put(np.pad(a, ((0, fill), (0, 0)), "edge")) for a in rows]
+    wide = [
+        _replaced(a, lambda a: np.pad(a, ((0, fill), (0, 0)), "edge")) for a in rows
+    ]
     result = call(*wide, *[None] * (2 - len(wide)))
-    return jax.tree.map(lambda a: jax.device_put(np.asarray(a)[:n]), result)
+    return jax.tree.map(lambda a: _replaced(a, lambda a: a[:n]), result)
+
+
+def _replaced(a: Array, change: Callable[[np.ndarray], np.ndarray]) -> Array:
+    """By NumPy: what JAX cuts or puts together is compiled for each shape too."""
+    return jax.device_put(change(np.asarray(a)), a.sharding if a.committed else None)
 
 
 @functools.lru_cache(maxsize=64)

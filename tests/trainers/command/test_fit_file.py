@@ -126,6 +126,7 @@ def test_what_a_budget_allows_is_found_once(tmp_path, monkeypatch):
     assert report["chosen"]["--train.num-steps"] == 30
     assert report["settings"]["--budget"] == "1m"
     assert "--train.num-steps 30 " in ended.out
+    assert re.search(r"Of --budget 1m this call took \d+ s .* \d+ s more\.", ended.out)
 
 
 @pytest.mark.slow
