@@ -1,7 +1,7 @@
 """Models and runs in a bucket: a storage emulator on this machine stands for it."""
 
-import dataclasses
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
