@@ -83,11 +83,21 @@ def test_tails_of_a_start_on_a_gaussian(num_features, seed):
     check_tails(started_on_a_gaussian(num_features, 3_000, seed)[0])
 
 
-# On 3,000 rows, with nothing to stop by, 1,000 steps overfit: ratios up to 2.15 at 6.
+# With nothing to stop by, 1,000 steps overfit 3,000 rows: two of these beyond the bounds.
+OVERFITTED = pytest.mark.xfail(strict=True, reason="ratios of 1.55 at 10, 2.15 at 6")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_features", "seed", "num_rows", "num_steps"),
-    [(2, 1, 3_000, 300), *((d, seed, 12_000, 1_000) for d, seed in GAUSSIANS)],
+    [
+        (2, 1, 3_000, 300),
+        *((2, seed, 3_000, 1_000) for seed in (0, 1, 3)),
+        (4, 1, 3_000, 1_000),
+        pytest.param(2, 2, 3_000, 1_000, marks=OVERFITTED),
+        pytest.param(4, 0, 3_000, 1_000, marks=OVERFITTED),
+        *((d, seed, 12_000, 1_000) for d, seed in GAUSSIANS),
+    ],
 )
 def test_tails_of_a_flow_trained_on_a_gaussian(num_features, seed, num_rows, num_steps):
     warm, x = started_on_a_gaussian(num_features, num_rows, seed)

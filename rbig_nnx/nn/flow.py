@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
 from rbig_nnx.math.probit import LOG_SQRT_2PI
-from rbig_nnx.nn.base.layer import Layer, as_bijector, check_width
+from rbig_nnx.nn.base.layer import Layer, check_width
 from rbig_nnx.nn.base.rounds import in_rounds
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.stack import LayerStack, ScannedBlocks
@@ -132,22 +132,14 @@ class GaussianizationFlow(nnx.Module):
     ) -> tuple[Array, Array]:
         """Computes z = f(x) and log|det J(f)(x)|: data to latent, nats."""
         x, context = self._check("x", x, context)
-
-        def forward(x, context):
-            return as_bijector(self, context).forward_and_log_det(x)
-
-        return in_rounds(self, forward, x, context)
+        return in_rounds(self, lambda f, x: f.forward_and_log_det(x), x, context)
 
     def inverse_and_log_det(
         self, z: Numbers, context: Numbers | None = None
     ) -> tuple[Array, Array]:
         """Computes x = f^{-1}(z) and log|det J(f^{-1})(z)|: latent to data, nats."""
         z, context = self._check("z", z, context)
-
-        def inverse(z, context):
-            return as_bijector(self, context).inverse_and_log_det(z)
-
-        return in_rounds(self, inverse, z, context)
+        return in_rounds(self, lambda f, z: f.inverse_and_log_det(z), z, context)
 
     def log_prob(
         self, x: Numbers, context: Numbers | None = None
@@ -169,12 +161,7 @@ class GaussianizationFlow(nnx.Module):
           ValueError: for a wrong width, what is no real number, a context missing or not
             wanted.
         """
-
-        def log_prob(x, context):
-            z, log_det = as_bijector(self, context).forward_and_log_det(x)
-            return log_det + _log_normal(z)
-
-        return in_rounds(self, log_prob, *self._check("x", x, context))
+        return in_rounds(self, _log_prob, *self._check("x", x, context))
 
     def sample(
         self, key: Array, shape: int | tuple[int, ...], context: Numbers | None = None
@@ -221,6 +208,11 @@ class GaussianizationFlow(nnx.Module):
     def _check_context(self, context: Any) -> Array | None:
         spreads = functools.partial(_spreads, self.standardize_context)
         return check_context(self, context, spreads)
+
+
+def _log_prob(bijector: distrax.Bijector, x: Array) -> Array:
+    z, log_det = bijector.forward_and_log_det(x)
+    return log_det + _log_normal(z)
 
 
 def _log_normal(z: Array) -> Array:

@@ -7,11 +7,6 @@ from flax import nnx
 import rbig_nnx as rn
 from tests.nn.users import one_layer
 
-COMPILED = []  # names of events
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, seconds, **_: COMPILED.append(name) if "compile" in name else None
-)
-
 
 def flow_and_rows(num_rows=200, context_features=0):
     flow = rn.coupling_flow(
@@ -21,17 +16,28 @@ def flow_and_rows(num_rows=200, context_features=0):
     return flow, rows[:, :2], rows[:, 2:] if context_features else None
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("context_features", [0, 1])
-def test_another_number_of_rows_compiles_nothing_and_scores_alike(context_features):
+def test_another_number_of_rows_compiles_nothing_and_scores_alike(
+    context_features, shared, caplog
+):
     flow, x, context = flow_and_rows(64, context_features)
-    whole = np.asarray(flow.log_prob(x, context))
-    COMPILED.clear()
-    for n in range(1, 64, 7):
-        part = None if context is None else context[:n]
-        found = np.asarray(flow.log_prob(x[:n], part))
-        assert found.shape == (n,)
-        np.testing.assert_allclose(found, whole[:n], rtol=1e-5)
-    assert COMPILED == []
+    if shared and context_features:
+        context = context[0]
+
+    def scores(n):
+        of_each = context is not None and context.ndim == 2
+        return np.asarray(flow.log_prob(x[:n], context[:n] if of_each else context))
+
+    whole = scores(64)
+    with jax.log_compiles():
+        for n in range(1, 64, 7):
+            found = scores(n)
+            assert found.shape == (n,)
+            np.testing.assert_allclose(found, whole[:n], rtol=1e-5)
+        assert not caplog.records
+        jax.jit(lambda x: x + 1)(x)
+        assert caplog.records  # else nothing would be seen above
 
 
 def test_rows_are_rounded_up_by_an_eighth_at_most():

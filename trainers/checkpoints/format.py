@@ -161,7 +161,7 @@ def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
     kinds = ocp.type_handlers
     arrays = ocp.PyTreeCheckpointHandler(
         use_ocdbt=not in_bucket(path),
-        # Without Orbax's description of each array beside its own: a fifth of a small step.
+        # Without Orbax's description of each array beside its own: a quarter of a small step.
         type_handler_registry=kinds.create_type_handler_registry(
             (np.ndarray, kinds.NumpyHandler()), (jax.Array, kinds.ArrayHandler())
         ),

@@ -47,6 +47,7 @@ from trainers.command.settings import FitFile
         ),
         ("fit x --profile -1", "--profile must be 0 or more; got -1"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
+        ("fit x --radial yes", "--radial must be one of 'True', 'False', 'None'"),
         ("fit x --sep", "--sep must be followed by a value"),
         ("sample r f -n x", "must be a whole number; got 'x'"),
         (

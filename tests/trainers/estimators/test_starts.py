@@ -81,9 +81,8 @@ def test_layers_are_compared_alone(tables, elliptical):
     assert found.gain > 0.5
     assert alone(tables["normal"]).gain < 0.01
     assert alone(tables["one"]).maps == {"tails": True}
-    few = alone(
-        elliptical.at(slice(7)), num_components=1
-    )  # fewer than a marginal's usual
+    # Fewer rows than a marginal's usual components.
+    few = alone(elliptical.at(slice(7)), num_components=1)
     assert np.isfinite(few.columns)
 
 
