@@ -13,8 +13,6 @@ import os
 import time
 from typing import Any
 
-import numpy as np
-
 import rbig_nnx
 from trainers.checkpoints.run import set_aside
 from trainers.config import TrainConfig
@@ -27,7 +25,8 @@ from trainers.run.loop import FitResult
 RUNGS = "rungs"  # folder of the runs after the first
 START = "the warm start"  # the first candidate
 _FLAT = 1e-3  # nats that a run may lose towards its end without counting as overfitted
-_RESERVE = 0.05  # of the seconds, for what the trial does not show
+_TRIAL = 0.01  # of the seconds, in which steps are timed
+_RESERVE = 0.05  # of them, for what the trial does not show
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,11 +156,19 @@ def steps_within(
     """
     began = time.perf_counter()
     count = min(config.steps_per_dispatch, config.eval_every)
-    config = dataclasses.replace(config, num_steps=2 * count, eval_every=count)
-    result = train_flow(flow, train, valid, config, **options)
-    scoring, _, _ = result.history["seconds"]
-    between = np.diff(result.history["seconds"]).min() - scoring
-    a_step = max(between, 0.1 * scoring) / count
+
+    def timed(steps: int) -> tuple[float, float]:
+        """Seconds of one step and of one evaluation, without compilation."""
+        short = dataclasses.replace(config, num_steps=2 * steps, eval_every=steps)
+        taken = train_flow(flow, train, valid, short, **options).history["seconds"]
+        scoring, _, _ = taken
+        return max(taken[-1] - taken[-2] - scoring, 0.1 * scoring) / steps, scoring
+
+    a_step, scoring = timed(count)
+    # A moment may be twice as fast as the next minutes.
+    longer = int(_TRIAL * seconds / (2 * a_step)) // count
+    if longer > 1:
+        a_step, scoring = timed(longer * count)
     left = (1 - _RESERVE) * (seconds - (time.perf_counter() - began))
     return max(int((left - EVALUATIONS * scoring) / a_step), 2 * count)
 

@@ -37,7 +37,8 @@ _ROWS_A_COLUMN = 10  # fewer of few rows cannot tell what more than one block fi
 _ROWS_A_COMPONENT, _COMPONENTS = 25, 8
 _DISPATCH = TrainConfig().steps_per_dispatch
 _MOST_STEPS = 5_000  # of a run, without a budget
-_EPOCHS = 300  # of a run under a budget, at most
+# Of a run under a budget, at most: many rows go on gaining, fewer overfit before.
+_EPOCHS, _EPOCHS_OF_MANY, _MANY_FOR_EPOCHS = 300, 1_000, 50_000
 _PATIENCE = 0.25  # of a run without a gain end it: its averages turn once
 # Where there are so many rows and seconds, larger batches buy more than more steps.
 _MANY_ROWS, _MANY_SECONDS, _LARGE_BATCH = 200_000, 120.0, 2_048
@@ -165,7 +166,8 @@ def settings_for(
         most = max(_MOST_STEPS, least)
         steps = min(max(round(10 * math.sqrt(num_rows)), least), most)
     else:
-        most = max(_EPOCHS * num_rows // chosen["batch_size"], least)
+        epochs = _EPOCHS if num_rows < _MANY_FOR_EPOCHS else _EPOCHS_OF_MANY
+        most = max(epochs * num_rows // chosen["batch_size"], least)
         steps = most if total is None else min(total, most)
     steps = chosen.setdefault("num_steps", steps)
     # Where time is short nothing compiles anew: a dispatch has the length that was timed.

@@ -17,6 +17,7 @@ from trainers.pages.subject import Subject
 from trainers.pages.views import most_dependent, views
 from trainers.paths import Path, write_whole
 from trainers.tables.frame import Frame
+from trainers.tables.kinds.found import span
 
 NEEDED = ("jinja2", "matplotlib")  # of the extra `plot`
 _MARGINALS = 60  # columns
@@ -98,7 +99,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "options": _options}
+    environment.filters |= {"figure": _figure, "options": _options, "span": span}
     return environment.get_template("page.html.j2")
 
 
@@ -213,5 +214,6 @@ def _options(text: str) -> Any:
     """A sentence whose options are set as code, so that no line breaks within them."""
     from markupsafe import Markup, escape
 
-    found = re.sub(r"(?<!\w)--[a-z][\w.-]*\w", r"<code>\g<0></code>", escape(text))
+    plain = str(escape(text))  # markupsafe's own strings would be escaped once more
+    found = re.sub(r"(?<!\w)--[a-z][\w.-]*\w", r"<code>\g<0></code>", plain)
     return Markup(found)

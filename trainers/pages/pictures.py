@@ -16,6 +16,7 @@ from trainers.pages.views import View, dependence
 
 _CURVES = {"train": THIRD, "valid": DATA, "test": DRAWN}
 _DASHES = {"train": ":", "valid": "-", "test": "--"}
+_TITLE = 30  # letters over one column
 _POINTS = 1_000  # in each of its cells
 
 
@@ -101,7 +102,9 @@ def kernels(after: Sequence[float]) -> Picture:
 
 def marginal(view: View, title: str = "") -> Picture:
     """One column: shares of the data as bars, of what was drawn as a line."""
-    title = title or f"{view.name} ({view.schema.kind_name})"
+    if not title:
+        kind = f" ({view.schema.kind_name})"
+        title = f"{_short(view.name, _TITLE - len(kind))}{kind}"
     data, model = view.shares(view.data), view.shares(view.drawn)
 
     def draw(ax: Any):
@@ -113,7 +116,7 @@ def marginal(view: View, title: str = "") -> Picture:
             ax.stairs(data, view.edges, fill=True, color=DATA, alpha=0.4)
             ax.stairs(model, view.edges, color=DRAWN, linewidth=1.5)
         ax.set_ylim(0, 1.08 * max(data.max(), model.max(), 1e-9))
-        ax.set(yticks=[], title=_short(title, 36))
+        ax.set(yticks=[], title=_short(title, _TITLE))
         ax.spines.left.set_visible(False)
         _ticks(ax, view)
 

@@ -179,3 +179,17 @@ def test_what_fits_into_seconds_is_measured_by_the_first_steps(small, monkeypatc
     found = steps_within(100.0, *small[:-1], config)
     np.testing.assert_allclose(found, (95 - 40 * 0.5) * 20, rtol=0.01)
     assert steps_within(1.0, *small[:-1], config) == 40
+
+
+def test_of_a_long_time_more_steps_are_measured(small, monkeypatch):
+    def train_flow(flow, train, valid, config, **options):
+        ended = result([0.0, 0.0, 0.0])
+        a_step = 0.05 if config.num_steps == 40 else 0.1  # the first are fast
+        between = 0.5 + a_step * config.eval_every
+        ended.history["seconds"] = 0.5 + between * np.arange(3)
+        return ended
+
+    monkeypatch.setattr(rungs, "train_flow", train_flow)
+    config = dataclasses.replace(small[-1].train, eval_every=20)
+    found = steps_within(10_000.0, *small[:-1], config)
+    np.testing.assert_allclose(found, (9_500 - 40 * 0.5) / 0.1, rtol=0.01)

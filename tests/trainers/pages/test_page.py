@@ -8,6 +8,7 @@ import pytest
 import trainers
 from tests.trainers.command.conftest import SETTINGS, command, mixed_lines
 from trainers.command.steps.reopening import reopened
+from trainers.pages.page import _options
 from trainers.pages.strange import strangest
 from trainers.pages.subject import Subject
 
@@ -80,6 +81,12 @@ def test_fit_ends_with_a_page(shop):
     # two curves, start, kernels; three columns; three colours of them; two tests; pairs
     assert len(page.pictures) == 4 + 3 + 9 + 2 + 1
     assert any("color = red" in words for words in page.pictures)
+
+
+def test_options_are_set_as_code():
+    assert _options("Try --num-blocks 1 <b>.") == (
+        "Try <code>--num-blocks</code> 1 &lt;b&gt;."
+    )
 
 
 def test_report_writes_it_again_without_rows(shop):

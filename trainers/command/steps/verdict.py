@@ -12,6 +12,7 @@ from rich.table import Table
 
 GAUSSIAN, START, TRAINED = "Gaussian", "flow, warm start", "flow, trained"
 _SURE = 2  # standard errors from which a difference is told from chance
+_NAMED = 12  # columns, beyond which their number stands for them
 _FEW = 100  # test rows, below which more of them are recommended
 
 
@@ -119,12 +120,17 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
 
 
 def units(columns: Iterable[Mapping[str, Any]]) -> str:
-    """Of what log p is: density or mass, by column."""
+    """Of what log p is: density or mass, by column; of many their number."""
     by_unit: dict[str, list[str]] = {}
     for column in columns:
         if column["log_p"]:
             by_unit.setdefault(column["log_p"], []).append(column["column"])
-    parts = [f"{unit} of {', '.join(names)}" for unit, names in by_unit.items()]
+    parts = []
+    for unit, names in by_unit.items():
+        few = len(names) <= _NAMED
+        parts.append(
+            f"{unit} of {', '.join(names) if few else f'{len(names)} columns'}"
+        )
     return f"log p in nats per row: {'; '.join(parts)}."
 
 

@@ -60,11 +60,14 @@ def kinds_table(
         justify = "right" if name == "missing" else "left"
         result.add_column(name, justify=justify, overflow="fold")
     for c in about:
-        span = "" if c["low"] is None else f"{_shown(c['low'])} to {_shown(c['high'])}"
         missing = f"{c['missing']:,}" if c["missing"] else ""
-        result.add_row(c["column"], c["kind"], c["why"], span, missing)
+        result.add_row(c["column"], c["kind"], c["why"], span(c), missing)
     return result
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def span(about: Mapping[str, Any]) -> str:
+    """From the lowest to the highest value of a column, or ""."""
+    ends = about["low"], about["high"]
+    if ends[0] is None:
+        return ""
+    return " to ".join(f"{e:.6g}" if isinstance(e, float) else str(e) for e in ends)

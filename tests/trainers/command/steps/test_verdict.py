@@ -68,3 +68,5 @@ def test_units_by_column():
     assert verdict.units(columns) == (
         "log p in nats per row: a density per unit of a, b; a mass of q."
     )
+    columns = [{"column": str(i), "log_p": "a mass"} for i in range(13)]
+    assert verdict.units(columns) == "log p in nats per row: a mass of 13 columns."
