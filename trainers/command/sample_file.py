@@ -17,9 +17,9 @@ from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.columns import ColumnSchema
-from trainers.tables.files import cells
 from trainers.tables.files.outputs import check_output, folder_of
 from trainers.tables.files.sources import STANDARD, find
+from trainers.tables.files.texts import cells
 from trainers.tables.frame import Column, Frame
 from trainers.tables.reading import read_frame
 from trainers.tables.schema import Schema

@@ -15,8 +15,8 @@ import numpy as np
 from trainers.tables import dates
 from trainers.tables.arrow import arrow_of_frame, import_pyarrow
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.files import cells
 from trainers.tables.files.outputs import TEXT, check_output, kind_of, replacing
+from trainers.tables.files.texts import cells
 from trainers.tables.frame import Frame
 
 _EXACT = 2**53  # integers up to here are exact in float64

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.tables import InputError, frames_of, read_frame, write_frame
-from trainers.tables.files import cells
+from trainers.tables.files.texts import cells
 from trainers.tables.kinds.finding import declared
 from trainers.tables.schema import Schema
 

@@ -17,10 +17,10 @@ from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables import dates
 from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import without_states
-from trainers.tables.files import cells
 from trainers.tables.files.opening import open_table as open_file
 from trainers.tables.files.sources import Source, TableFile
-from trainers.tables.files.text import TextFile
+from trainers.tables.files.texts import cells
+from trainers.tables.files.texts.text import TextFile
 from trainers.tables.frame import Frame
 from trainers.tables.kinds import Levels, Spike
 from trainers.tables.reading import read_frame

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.files import cells
 from trainers.tables.files.sources import TableFile
-from trainers.tables.files.text import TextFile
+from trainers.tables.files.texts import cells
+from trainers.tables.files.texts.text import TextFile
 from trainers.tables.frame import Column, Frame
 
 _SHOWN = 12  # columns with missing values named in a message

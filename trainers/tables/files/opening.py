@@ -8,7 +8,7 @@ from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.arrays import ArrayFile
 from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import TableFile, find
-from trainers.tables.files.text import TextFile
+from trainers.tables.files.texts.text import TextFile
 
 
 def open_table(

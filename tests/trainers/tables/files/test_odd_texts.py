@@ -154,3 +154,47 @@ def test_integers_that_float64_rounds_are_told(tmp_path):
     np.testing.assert_array_equal(
         few["y"].values, [float(10**25 + i * 10**18) for i in range(30)]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"x"1e400"y"\n"1","2"\n3,4\n', "separator behind every quote .* line 1"),
+        ('"x.,"y"\n"1","2"\n3,4\n', "separator behind every quote .* line 1"),
+        (
+            'a,b\n1,2\n"3"4,5\n6,7\n',
+            r"separator behind every quote .* line 3, '\"3\"4,5'",
+        ),
+        ("\N{COPYRIGHT SIGN}1,2\n3'\n4\n5\n", "--header .* line 1 has 2 cells, not 1"),
+        ("1\n2x\n3,4\n5,6\n7.5,8\n", "--header .* line 1 has 1 cells, not 2"),
+        ("a,b\n1.5NA2\n-3e2,4.25\n0.1,7\n", "2 cells in every line.* line 2 has 1"),
+    ],
+)
+def test_a_damaged_line_near_the_top_is_no_report_and_no_units(tmp_path, text, words):
+    with pytest.raises(InputError, match=words):
+        read_frame(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "cell", ["w", "1'", "19NA9", "\N{MICRO SIGN}", ";1", "1\x14-1"]
+)
+def test_a_damaged_cell_above_few_numbers_stays(tmp_path, cell):
+    frame = read_frame(write(tmp_path, f"a\n{cell}\n2\n300\n"))
+    assert frame["a"].values.tolist() == [cell, "2", "300"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "units"), [("w", True), ("m/s", True), ("1'", False), ("+x", False)]
+)
+def test_units_of_one_column_need_rows_and_signs(tmp_path, cell, units):
+    rows = [str(i) for i in range(9)]
+    frame = read_frame(write(tmp_path, "\n".join(["a", cell, *rows])))
+    assert len(frame) == 9 + (not units)
+    assert any("holds units" in note for note in frame.notes) == units
+
+
+def test_a_sign_of_comments_in_quotes_is_none(tmp_path):
+    text = '"#","y"\n' + '"1","2"\n3,4\n' * 9
+    frame = read_frame(write(tmp_path, text))
+    assert frame.names == ("#", "y")
+    assert len(frame) == 18

@@ -130,6 +130,12 @@ def is_integer(cell: str) -> bool:
     return bool(_INTEGER.match(cell.strip()))
 
 
+def is_unit(cell: str) -> bool:
+    """Whether a word may be one: km, °C, (m/s); not a number that is damaged."""
+    word = cell.strip()
+    return word.isprintable() and not re.match(r"[\d+.,;:'\"\u2212-]", word)
+
+
 def decimal_of(cells: list[str], sep: str) -> str:
     """Point or comma, as the numbers among the cells have it; a point where none tells."""
     found = {p: sum(bool(_SURE[p].match(c)) for c in cells) for p in ".,"}

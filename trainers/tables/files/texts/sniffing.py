@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 
 from trainers.tables.checks import InputError, printable
-from trainers.tables.files import cells, header
-from trainers.tables.files.decoding import (
+from trainers.tables.files.texts import cells, header
+from trainers.tables.files.texts.decoding import (
     BLANKS,
     decoded,
     loose_blanks,
-    refuse_formats,
 )
+from trainers.tables.files.texts.refusing import Record, refuse_formats, refuse_split
 
 _SEPARATORS = (",", ";", "\t", "|")
 _SPOKEN = {
@@ -126,9 +126,9 @@ def sniff(
     records = split(body, sep, quote, escape=escape)
     width = collections.Counter(len(r.cells) for r in records).most_common(1)[0][0]
     if sep == "," and header_line is None:
-        header.refuse_split(records, name)
+        refuse_split(records, name)
     if comment is None and sign is None:
-        comment = _stray_comments(records, width)
+        comment = _stray_comments(records, width, body)
         records = [r for r in records if not (comment and r.first.startswith(comment))]
     if guessed and sep != ("\t" if tabs else ",") and width > 1:
         notes.append(f"separator {shown(sep)} (--sep)")
@@ -141,7 +141,7 @@ def sniff(
             notes.append("decimal comma (--decimal)")
     comments = [i + 1 for i, line in enumerate(lines[:first]) if line.strip()]
     top = header.find(
-        records, width, decimal, line=header_line, lines=lines, comments=comments,
+        records, width, decimal, name=name, line=header_line, lines=lines, comments=comments,
         quote=quote,
         cut=lambda line: split([_bare(line)], sep, quote, escape=escape)[0].cells,
     )  # fmt: skip
@@ -176,9 +176,7 @@ def shown(sep: str) -> str:
     return _SHOWN.get(sep, f"'{sep}'")
 
 
-def split(
-    lines: Sequence[str], sep: str, quote: str, *, escape: bool
-) -> list[header.Record]:
+def split(lines: Sequence[str], sep: str, quote: str, *, escape: bool) -> list[Record]:
     """The records of lines, without blank ones."""
     if sep == BLANKS:
         lines = [" ".join(line.split()) for line in lines]
@@ -195,13 +193,13 @@ def split(
     try:
         for found in reader:
             if (found and any(cell.strip() for cell in found)) or len(found) > 1:
-                records.append(header.Record(reader.line_num, tuple(found)))
+                records.append(Record(reader.line_num, tuple(found)))
     except csv.Error:  # a cell without end
         pass
-    return records or [header.Record(1, tuple(lines[:1]))]
+    return records or [Record(1, tuple(lines[:1]))]
 
 
-def _missing(records: Sequence[header.Record], top: header.Top) -> dict[str, list[str]]:
+def _missing(records: Sequence[Record], top: header.Top) -> dict[str, list[str]]:
     """Words that stand for no value, by column."""
     found: dict[str, list[str]] = {}
     for record in records:
@@ -258,10 +256,12 @@ def _comments(lines: Sequence[str]) -> tuple[int, str | None, str | None]:
     return first, sign, sign if below else None
 
 
-def _stray_comments(records: Sequence[header.Record], width: int) -> str | None:
+def _stray_comments(
+    records: Sequence[Record], width: int, lines: Sequence[str]
+) -> str | None:
     """The sign of comments among the rows: lines that would be rows of another width."""
     for sign in _SIGNS:
-        marked = [r for r in records if r.first.startswith(sign)]
+        marked = [r for r in records if lines[r.line - 1].lstrip().startswith(sign)]
         if marked and all(len(r.cells) != width for r in marked):
             return sign
     return None
@@ -306,7 +306,7 @@ def _is_one_column(lines: Sequence[str]) -> bool:
     """A name without a comma above numbers with a decimal comma."""
     rows = [line.strip(' "') for line in lines[1:]]
     numbers = [row for row in rows if cells.kind(row, ",") != "missing"]
-    whole = [row.partition(",")[0] for row in numbers]
+    whole = [row.partition(",")[0].strip() for row in numbers]
     counts = (
         whole == [str(int(whole[0]) + i) for i in range(len(whole))]
         if (numbers and cells.is_integer(whole[0]))
@@ -319,7 +319,7 @@ def _is_one_column(lines: Sequence[str]) -> bool:
     )
 
 
-def _score(records: Sequence[header.Record], sep: str) -> float:
+def _score(records: Sequence[Record], sep: str) -> float:
     """0 where few lines have as many cells as the others, or one."""
     counts = collections.Counter(len(r.cells) for r in records)
     width, most = max(counts.items(), key=lambda item: (item[1], item[0]))

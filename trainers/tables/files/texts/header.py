@@ -4,26 +4,16 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from trainers.tables.checks import InputError, shown
-from trainers.tables.files import cells
+from trainers.tables.files.texts import cells
+from trainers.tables.files.texts.refusing import Record, refuse_unclear
 
 # What pandas and R call a first column without a name, when they write it again.
 INDEX = ("Unnamed: 0", "rownames", "row.names")
+_FEW_ROWS = 5  # at most: a line of another kind may be a row that is damaged
 _MOSTLY = 0.6  # of a column's cells are numbers: it is one of numbers
-
-
-class Record(NamedTuple):
-    """A line, or several where a quoted cell goes on; `line` is the last one's number."""
-
-    line: int
-    cells: tuple[str, ...]
-
-    @property
-    def first(self) -> str:
-        """The first cell."""
-        return self.cells[0].strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +44,7 @@ def find(
     width: int,
     decimal: str,
     *,
+    name: str,
     line: int | None,
     lines: Sequence[str],
     comments: Sequence[int],
@@ -66,6 +57,7 @@ def find(
       records: of the text without comments.
       width: cells in most of them.
       decimal: point or comma.
+      name: what messages call the file.
       line: number of the line that names the columns, 0 for none; None to guess.
       lines: of the text, comments too.
       comments: numbers of the comments at the top.
@@ -83,7 +75,8 @@ def find(
         rows = [r for r in records if r.line > line and len(r.cells) == width]
         before = []
     elif line is None and (
-        why := _is_header(rows, decimal) or _is_quoted(rows, lines, quote)
+        why := _is_header(rows, decimal)
+        or (not before and _is_quoted(rows, lines, quote))
     ):
         named = rows.pop(0)
         notes += [why] * (why != "words")
@@ -100,10 +93,12 @@ def find(
         else:
             named = None
     if before:
+        if len(rows) <= _FEW_ROWS:
+            refuse_unclear(before, width, name)
         notes.append(f"{counted(before)} above the table left out (--header)")
     above = [r.line for r in records if not rows or r.line < rows[0].line]
     skip = max([0, *comments[-1:], *above[-1:], named.line if named else 0])
-    if named and not line and (units := _units(rows, decimal)):
+    if named and not line and (units := _units(rows, decimal, width)):
         skip, rows = units.line, rows[1:]
         notes.append(f"line {skip} holds units and is left out (--header {named.line})")
     given = _bare([" ".join(c.split()) for c in named.cells] if named else [""] * width)
@@ -136,34 +131,6 @@ def find(
         is_named=named is not None,
         notes=tuple(notes),
     )
-
-
-def refuse_split(records: Sequence[Record], name: str):
-    """Raises where numbers with a decimal comma stand, unquoted, between commas: 1,5,2,5."""
-    top, width = records[0], len(records[0].cells)
-    if width < 2 or {cells.kind(c) for c in top.cells} != {"word"}:
-        return
-    kinds = [[cells.kind(c) for c in r.cells] for r in records[1:]]
-    rows = [r for r, k in zip(records[1:], kinds, strict=True) if "missing" not in k]
-    counts = {len(r.cells) for r in rows}
-    dated = any(cells.kind(r.first) == "instant" for r in rows)
-    wider = sum(len(r.cells) > width for r in rows)
-    if wider < max(2, len(rows) / 5) or (counts == {width + 1} and not dated):
-        return  # a line too long, or names of rows, without a name
-    whole = all(
-        cells.is_integer(c) or (dated and cells.kind(c) == "instant")
-        for r in rows
-        for c in r.cells
-    )
-    if whole and width <= min(counts) and max(counts) <= 2 * width:
-        wide = max(rows, key=lambda r: len(r.cells))
-        raise InputError(
-            f"{name} must have as many cells as names; line {top.line} names {width}"
-            f" columns, and line {wide.line} has {len(wide.cells)} cells, as where"
-            " 1,5 stands for 1.5 between commas. Write it with semicolons between cells"
-            " (--sep ';' --decimal ,), with quotes around the numbers, or with decimal"
-            " points; --header none takes every number as a cell."
-        )
 
 
 def counted(lines: Sequence[Any]) -> str:
@@ -270,9 +237,9 @@ def _commented(line, given: tuple[str, ...], width: int, decimal: str):
     return Record(line, given) if width > 1 or len(given[0].split()) == 1 else None
 
 
-def _units(rows: Sequence[Record], decimal: str) -> Record | None:
-    """The first row, where it holds words in all columns of numbers."""
-    if len(rows) < 3:
+def _units(rows: Sequence[Record], decimal: str, width: int) -> Record | None:
+    """The first row, where it holds what may be units in all columns of numbers."""
+    if len(rows) < 3 or len(rows[0].cells) != width:
         return None
     words = 0
     for j, cell in enumerate(rows[0].cells):
@@ -280,10 +247,12 @@ def _units(rows: Sequence[Record], decimal: str) -> Record | None:
         if below.count("word") > 0.1 * len(below) or set(below) == {"missing"}:
             continue
         kind = cells.kind(cell, decimal)
-        if kind in ("number", "instant"):
+        if kind in ("number", "instant") or (
+            kind == "word" and not cells.is_unit(cell)
+        ):
             return None
         words += kind == "word"
-    return rows[0] if words else None
+    return rows[0] if words > (len(rows) <= _FEW_ROWS) else None
 
 
 def _with_last_sep(top: Record, width: int) -> bool:

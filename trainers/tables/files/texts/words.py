@@ -7,7 +7,7 @@ from typing import Any
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import printable, shown
-from trainers.tables.files import cells
+from trainers.tables.files.texts import cells
 
 _MOSTLY_NUMBERS = 0.9  # of the cells: the others are holes, if they are few words
 _MAX_HOLES = 5

@@ -8,8 +8,9 @@ from trainers.paths import size_of
 from trainers.tables import dates
 from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_whole
 from trainers.tables.checks import InputError, printable, shown
-from trainers.tables.files import cells, words
-from trainers.tables.files.decoding import (
+from trainers.tables.files.sources import Source
+from trainers.tables.files.texts import cells, words
+from trainers.tables.files.texts.decoding import (
     Lines,
     another_way,
     cells_at,
@@ -17,8 +18,7 @@ from trainers.tables.files.decoding import (
     single_byte,
     unreadable,
 )
-from trainers.tables.files.sniffing import BLANKS, Dialect, sniff
-from trainers.tables.files.sources import Source
+from trainers.tables.files.texts.sniffing import BLANKS, Dialect, sniff
 from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit

@@ -13,8 +13,6 @@ from trainers.tables.checks import InputError, printable
 
 BLANKS = "blanks"  # the separator that is any run of blanks
 _CHUNK_BYTES = 2**20
-_FEW_SIGNS = 10_000  # of a text that show its format
-_PAIRS = re.compile(r"[+-]?[\d.]+(?: +\d+:[+-]?[\d.eE+-]+){2,}")
 _LARGE_BLOCK_BYTES = 2**28  # pyarrow reads, where a row does not fit in its own
 
 
@@ -76,26 +74,6 @@ def single_byte(sample: bytes) -> str:
     except UnicodeDecodeError:
         return "latin-1"
     return "cp1252"
-
-
-def refuse_formats(text: str, name: str):
-    """Raises for texts that hold a table, though not in lines of cells."""
-    lines = [line for line in text[:_FEW_SIGNS].splitlines() if line.strip()]
-    pairs = [bool(_PAIRS.fullmatch(line.strip())) for line in lines[1:-1]]
-    if re.match(r"\s*<(!doctype|html|\?xml)", text, re.IGNORECASE):
-        found = "is a page of markup, no table. Save its table as .csv."
-    elif re.match(r"\s*(?:\[\s*)?\{\s*\"", text):
-        found = "holds JSON. Write it as .csv, with pandas.read_json(...).to_csv(...)."
-    elif re.search(r"^@data\s*$", text, re.IGNORECASE | re.MULTILINE):
-        found = "holds ARFF. Write it as .csv, with scipy.io.arff.loadarff."
-    elif pairs and all(pairs):
-        found = (
-            "holds pairs as 3:0.5, as LIBSVM writes them. Write them as .npy, with"
-            " sklearn.datasets.load_svmlight_file(...)[0].toarray()."
-        )
-    else:
-        return
-    raise InputError(f"{name} {found}")
 
 
 class Lines:
@@ -225,8 +203,8 @@ def looked_over(look: Any, stream: Callable[[], Any], name: str) -> Any:
     """The dialect with what only all of the text shows: blank lines, zeros, and quotes.
 
     Raises:
-      InputError: a cell in quotes that never ends, or ends where no other begins; zero
-        bytes.
+      InputError: a cell in quotes that never ends, ends where no other begins, or goes
+        on behind its end; zero bytes.
     """
     blanks = " " if look.sep == "\t" else " \t"
     marks = _marks(stream(), look, blanks, name)
@@ -297,14 +275,24 @@ def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
     cell = f"(?:{quote}{inner}{quote}{bare}|(?!{quote}){bare})"
     opens = re.compile(f"(?:{cell}{re.escape(sep)})*+{quote}{inner}$")
     closes = re.compile(f"({inner}){quote}(.*)$")
+    # Text behind a quote that has closed, "1"2: first what is seen at once.
+    within = re.compile(
+        f"[^{re.escape(sep)}{quote}]{quote}[^{re.escape(sep)}{quote}\\s]"
+    )
+    blank = "" if sep == " " else " *+"
+    strict = f"(?:{quote}{inner}{quote}{blank}|(?!{quote}){bare})"
+    whole = re.compile(f"(?:{strict}{re.escape(sep)})*+(?:{strict}|{quote}{inner})$")
     notes, first, seps, start = [], 0, 0, ""
     for number, line in enumerate(lines, 1):
         line = line.replace(f"\\{quote}", "") if look.escape else line
-        if not first and not (
-            line.count(quote) % 2 or line.rpartition(mark)[2].count(quote) % 2 == 0
-        ):
+        odd, text = line.count(quote) % 2, line.rstrip("\r\n")
+        if not first and (odd or within.search(line)) and not whole.match(text):
+            raise InputError(
+                f"{name} must have a separator behind every quote {quote} that closes; line"
+                f" {number:,}, {printable(text, 60)!r}, has not. Mend the line."
+            )
+        if not first and not (odd or line.rpartition(mark)[2].count(quote) % 2 == 0):
             continue  # as nearly all lines
-        text = line.rstrip("\r\n")
         if first:
             end = closes.match(text)
             seps += (end[1] if end else text).count(sep)
