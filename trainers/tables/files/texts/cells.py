@@ -26,6 +26,7 @@ MISSING = (
     ),
     *("#NA", "NaT", "null", "NULL", "Null", "None", "?", "-", "--", "."),
 )
+_MISSING = frozenset(MISSING)
 WORDS = "words"  # in place of a format of dates: the column is left as words
 OR = "|"  # between the words for true and false, in that place
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
@@ -101,7 +102,7 @@ _EITHER = {point: re.compile(rf"[+-]?\d{{1,3}}[{point}]\d{{3}}$") for point in "
 def kind(cell: str, decimal: str = ".") -> str:
     """Is it "missing", a "number", an "instant" (date, time, truth), or a "word"?"""
     cell = cell.strip()
-    if cell in MISSING:
+    if cell in _MISSING:
         return "missing"
     if len(cell) > _LONGEST_NUMBER:
         return "word"
@@ -114,6 +115,8 @@ def kind(cell: str, decimal: str = ".") -> str:
 
 def is_number(cell: str, decimal: str = ".") -> bool:
     """Whether it is a number, with or without groups of three digits."""
+    if decimal == "." and _NUMBER.match(cell):
+        return True  # as most
     for form, usual in (_MINUS, _FORTRAN):
         cell = re.sub(form, usual, cell)
     if _GROUPS[decimal].match(cell):
