@@ -144,7 +144,7 @@ def _started(x: np.ndarray, seed: int) -> rn.GaussianizationFlow:
     return max(flows, key=lambda flow: float(flow.log_prob(x[:tenth]).mean()))
 
 
-def _trained(x: np.ndarray, seed: int) -> trainers.TableFlow:
+def _trained(x: np.ndarray, seed: int) -> rn.information.Density:
     return trainers.FlowDensity(random_state=seed).fit(x).table_
 
 
