@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rbig_nnx.math.arrays import coarse_columns
-from trainers.tables.checks import InputError, as_float32
+from trainers.tables.checks import InputError, as_float32, printable
 from trainers.tables.columns import refuse_missing
 from trainers.tables.files.opening import open_table, without_rows
 from trainers.tables.files.sources import Source, TableFile
@@ -113,10 +113,10 @@ def read_table(path: str | pathlib.Path | Source, **options: Any) -> Numbers:
       >>> folder.cleanup()
     """
     frame = read_frame(path, **options)
-    refuse_missing(frame, name=str(path))
+    refuse_missing(frame, name=printable(path))
     values = np.empty((len(frame), len(frame.columns)), np.float32)
     for j, column in enumerate(frame.columns):
-        values[:, j] = _float32(column.values, f"{column.name} of {path}")
+        values[:, j] = _float32(column.values, printable(f"{column.name} of {path}"))
     return Numbers(values, frame.names)
 
 

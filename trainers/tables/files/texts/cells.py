@@ -129,8 +129,9 @@ def is_number(cell: str, decimal: str = ".") -> bool:
 
 
 def is_integer(cell: str) -> bool:
-    """Whether digits are all it has."""
-    return bool(_INTEGER.match(cell.strip()))
+    """Whether digits are all it has, and not thousands of them."""
+    cell = cell.strip()
+    return len(cell) <= _LONGEST_NUMBER and bool(_INTEGER.match(cell))
 
 
 def is_unit(cell: str) -> bool:
