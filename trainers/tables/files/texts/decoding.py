@@ -276,9 +276,8 @@ def _check_quotes(lines: Iterable[str], look: Any, name: str) -> list[str]:
     opens = re.compile(f"(?:{cell}{re.escape(sep)})*+{quote}{inner}$")
     closes = re.compile(f"({inner}){quote}(.*)$")
     # Text behind a quote that has closed, "1"2: first what is seen at once.
-    within = re.compile(
-        f"[^{re.escape(sep)}{quote}]{quote}[^{re.escape(sep)}{quote}\\s]"
-    )
+    other = f"[^{re.escape(sep)}{quote}"
+    within = re.compile(f"{quote}(?={other}\\s])(?<={other}]{quote})")
     blank = "" if sep == " " else " *+"
     strict = f"(?:{quote}{inner}{quote}{blank}|(?!{quote}){bare})"
     whole = re.compile(f"(?:{strict}{re.escape(sep)})*+(?:{strict}|{quote}{inner})$")
