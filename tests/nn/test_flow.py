@@ -126,7 +126,9 @@ def test_integers_are_taken_by_value():
     whole = big.astype(np.int64)
     for x, c in ((whole, whole[:, :1]), (whole.tolist(), whole[:, :1].tolist())):
         np.testing.assert_array_equal(flow.log_prob(x, c), right)
-        np.testing.assert_array_equal(flow.distribution(c).log_prob(x), right)
+        # Of nine rows, where `log_prob` computes 64: not the same to the last bit.
+        density = flow.distribution(c)
+        np.testing.assert_allclose(density.log_prob(x), right, rtol=1e-6)
     z, _ = flow.forward_and_log_det(whole, whole[:, :1])
     back, _ = flow.inverse_and_log_det(np.asarray(z, ">f4"), whole[:, :1])
     np.testing.assert_allclose(back, big, atol=1e6)

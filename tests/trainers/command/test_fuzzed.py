@@ -102,20 +102,20 @@ def told(ended, name):
 @pytest.mark.parametrize("number", [40, slow(1_000)])
 def test_damaged_settings_are_those_of_the_file_or_are_named(tmp_path, number):
     draw, read = random.Random(number), 0
+    # The first one imports what takes seconds.
+    told(command("fit", tmp_path / "none.csv"), "none.csv")
     for i in range(number):
-        file = tmp_path / f"run.{'yaml' if i % len(TEXTS) == 0 else 'json'}"
+        file = tmp_path / f"run\x07.{'yaml' if i % len(TEXTS) == 0 else 'json'}"
         file.write_bytes(mutated(TEXTS[i % len(TEXTS)], draw))
         with within_seconds():
             ended = command("fit", tmp_path / "none.csv", "--config", file)
         if "none.csv" not in ended.err:
-            told(ended, file.name)
+            told(ended, r"run\x07")
             continue
         told(ended, "none.csv")
         read += 1
-        found, settings = (
-            yaml.safe_load(file.read_text()) or {},
-            read_settings(file, Fit),
-        )
+        found = yaml.safe_load(file.read_text()) or {}
+        settings = read_settings(file, Fit)
         for name in ("num_blocks", "test_fraction"):
             if found.get(name) is not None:
                 assert getattr(settings, name) == float(found[name]), file.read_bytes()
@@ -127,7 +127,7 @@ def test_damaged_settings_are_those_of_the_file_or_are_named(tmp_path, number):
 def test_nothing_in_settings_is_executed(tmp_path):
     mark = tmp_path / "executed"
     pickled = pickle.dumps(Bomb(mark))
-    call = f"!!python/object/apply:pathlib.Path.touch [{mark}]"
+    call = f"!!python/object/apply:os.mkdir [{mark}]"
     new = f"!!python/object/new:pathlib.Path {{args: [{mark}]}}"
     texts = {"call": f"num_blocks: {call}", "list": f"hidden: [{call}]", "new": new}
     for name, text in texts.items():

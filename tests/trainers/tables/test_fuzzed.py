@@ -19,6 +19,7 @@ from trainers.tables import InputError, read_frame, read_table
 
 pd = pytest.importorskip("pandas")
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.csv")
 pytest.importorskip("pyarrow.parquet")
 
 _SECONDS = 2.0  # of the processor, for one file
