@@ -69,7 +69,8 @@ def fit_clusters(place: Place, num_components: int) -> tuple[str, list[ClusterPa
         x, weights = _rows(block.x, block.rows.fit, _ROWS, rng)
         labels = _labels(x, weights, choice.num_components)
         fits.append(_as_regressions(_fit(x, weights, labels, choice), num_components))
-    return f"{choice.num_components} clusters", fits
+    fewer = f" of at most {most}" if choice.num_components < most else ""
+    return f"{choice.num_components} clusters{fewer}", fits
 
 
 def _rows(x, weights, limit, rng) -> tuple[np.ndarray, np.ndarray]:

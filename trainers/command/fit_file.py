@@ -16,7 +16,7 @@ from rbig_nnx import output_kernel_magnitudes
 from trainers.checkpoints.identity import file_digest
 from trainers.checkpoints.start import find_start, keep_start
 from trainers.command.output import Printer
-from trainers.command.reports import show_fit
+from trainers.command.reports import show_fit, show_folder, show_scores
 from trainers.command.settings import FitFile, options_of
 from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
@@ -93,9 +93,10 @@ def _run(path, source, settings, workdir, printer, progress, *, html, rows):
     if done is None:
         return None
     report, model = done
+    show_scores(report, printer)
     if html:
         _page(workdir, report, model, table, printer, progress, rows=rows)
-    show_fit(report, workdir, printer)
+    show_folder(workdir, printer)
     return report
 
 

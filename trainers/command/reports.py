@@ -13,10 +13,20 @@ from trainers.tables.kinds.found import kinds_table
 
 
 def show_fit(report: Mapping[str, Any], run: Path, printer: Printer) -> None:
-    """The verdict, as `fit` ends with it."""
+    """What `fit` ends with."""
+    show_scores(report, printer)
+    show_folder(run, printer)
+
+
+def show_scores(report: Mapping[str, Any], printer: Printer) -> None:
+    """The verdict."""
     printer.table(verdict.score_table(report))
     for sentence in report["verdict"]:
         printer.result(sentence)
+
+
+def show_folder(run: Path, printer: Printer) -> None:
+    """Where everything is."""
     page = run / runs.PAGE
     printer.line(f"Model and report: {run}{f'; page: {page}' if page.exists() else ''}")
 

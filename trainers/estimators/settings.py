@@ -173,7 +173,7 @@ def settings_for(
     # Where time is short nothing compiles anew: a dispatch has the length that was timed.
     short = seconds is not None and total == steps
     shortest = _DISPATCH if short else min(steps // 20, _DISPATCH)
-    every = max(steps // EVALUATIONS, shortest, 1)
+    every = min(max(steps // EVALUATIONS, shortest, 1), steps)
     every = chosen.setdefault("eval_every", every)
     weak = num_rows >= _MANY_ROWS and steps >= _LONG
     decays = (_WEAK, *size.decays) if weak else size.decays
