@@ -30,6 +30,14 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_go_with_their_file(request):
+    """Slow tests compile hundreds: with 6 GB of them XLA's compiler ends a worker."""
+    yield
+    if request.config.option.markexpr != "not slow":
+        jax.clear_caches()
+
+
 @pytest.fixture
 def key(request):
     """A random key that depends on the test's name only."""

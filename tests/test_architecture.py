@@ -115,6 +115,11 @@ def test_extras_are_imported_inside_functions(path):
             assert not {str(n).partition(".")[0] for n in names} & extras
 
 
+def pins(lock):
+    lines = (ROOT / "constraints" / f"{lock}.txt").read_text().split()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines)
+
+
 def test_every_bound_has_a_reason_and_every_lock_satisfies_it():
     from packaging.requirements import Requirement
 
@@ -128,9 +133,28 @@ def test_every_bound_has_a_reason_and_every_lock_satisfies_it():
     for bound in bounds:
         (line,) = [t for t in text if f'"{bound}"' in t]
         assert "#" in line, f"{bound} needs a comment"
-    for lock in ("py311", "py313"):
-        lines = (ROOT / "constraints" / f"{lock}.txt").read_text().split()
-        pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    for lock in ("py311", "py313", "lowest"):
+        pinned = pins(lock)
         for bound in bounds:
             version = pinned[bound.name.lower().replace("_", "-")]
             assert bound.specifier.contains(version, prereleases=True), (lock, bound)
+
+
+def test_what_is_installed_at_its_lowest_is_pinned_at_its_bound():
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    names = {*extras} - {"docs", "bench", "tpu", "test", "dev"}
+    lines = [
+        *project["dependencies"],
+        *(line for name in names for line in extras[name]),
+    ]
+    bounds = [b for b in map(Requirement, lines) if b.name != "rbig-nnx"]
+    assert len(bounds) > 25
+    pinned = pins("lowest")
+    for bound in bounds:
+        (least,) = (Version(s.version).release for s in bound.specifier)
+        found = Version(pinned[bound.name.lower().replace("_", "-")]).release
+        assert found[: len(least)] == least, bound

@@ -8,6 +8,8 @@ from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
 
+_OLDEST = 26  # of pyarrow; the first that writes missing cells as a word of ours
+
 
 def import_pyarrow() -> Any:
     """The package, or an InputError that says how to get it."""
@@ -22,6 +24,11 @@ def import_pyarrow() -> Any:
             " .parquet and what is compressed. Install it with:"
             " pip install 'rbig-nnx[data]'"
         ) from error
+    if int(pyarrow.__version__.partition(".")[0]) < _OLDEST:
+        raise InputError(
+            f"`pyarrow` must be {_OLDEST} or newer to read and write tables; got"
+            f" {pyarrow.__version__}. Install it with: pip install 'rbig-nnx[data]'"
+        )
     return pyarrow
 
 

@@ -124,7 +124,7 @@ ARROW = {
     "decimal256": pa.array(PRICES, pa.decimal256(40, 2)),
     "date64": pa.array(DAYS, pa.date64()),
     "half": pa.array(K.astype(np.float16)),
-    "large_string": pa.array(WORDS, pa.large_string()),
+    "large_string": pa.array(WORDS.tolist(), pa.large_string()),
     "string_view": pa.array(WORDS.tolist(), pa.string_view()),
     "dictionary": pa.array(WORDS).dictionary_encode(),
     "ordered": pa.DictionaryArray.from_arrays(

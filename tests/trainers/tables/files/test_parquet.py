@@ -154,3 +154,11 @@ def test_names_that_come_twice_are_refused(tmp_path):
     parquet.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"got .*x\.parquet' with a twice"):
         read_frame(tmp_path / "x.parquet")
+
+
+def test_an_old_pyarrow_is_refused_by_its_version(monkeypatch, tmp_path):
+    path = write(tmp_path / "rows.parquet", {"a": [1.0, 2.0]})
+    monkeypatch.setattr(pa, "__version__", "25.0.1")
+    told = r"`pyarrow` must be 26 or newer.*got 25\.0\.1.*pip install"
+    with pytest.raises(InputError, match=told):
+        read_frame(path)

@@ -234,7 +234,11 @@ def test_what_pandas_writes_is_read_as_pandas_reads_it(tmp_path, seed):
         **options,
     )
     wanted = pd.read_csv(
-        path, header=0 if header else None, index_col=0 if index else None, **options
+        path,
+        header=0 if header else None,
+        index_col=0 if index else None,
+        float_precision="round_trip",
+        **options,
     )
     frame = read_frame(path)
     columns = frame.columns[index and not header :]
