@@ -233,12 +233,14 @@ def test_what_pandas_writes_is_read_as_pandas_reads_it(tmp_path, seed):
         lineterminator=str(random.choice(["\n", "\r\n"])),
         **options,
     )
+    # To the last bit, which pandas does by itself since version 3.
+    exactly = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
     wanted = pd.read_csv(
         path,
         header=0 if header else None,
         index_col=0 if index else None,
-        float_precision="round_trip",
         **options,
+        **exactly,
     )
     frame = read_frame(path)
     columns = frame.columns[index and not header :]
