@@ -194,7 +194,7 @@ class ClusterTransform(Layer):
       >>> flow = rn.GaussianizationFlow([rn.Standardize(2), rn.ClusterTransform(2)])
       >>> warm, report = rn.warm_start(flow, x, key=jax.random.key(1))
       >>> print(report.layers[1].action)
-      2 clusters
+      2 clusters of at most 8
     """
 
     def __init__(

@@ -138,7 +138,7 @@ def _objects(values: np.ndarray, native: dict[str, Any]) -> np.ndarray:
         if "zone" in native:
             held = held.dt.tz_localize("UTC").dt.tz_convert(native["zone"])
         if native.get("of") != "Timestamp":
-            held = held.dt.to_pydatetime()
+            held = held.array.to_pydatetime()
         held = list(held)
     elif values.dtype.kind in "mM" and values.dtype != "M8[D]":
         held = values.astype(f"{values.dtype.kind}8[us]").tolist()
