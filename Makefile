@@ -1,4 +1,5 @@
 # make demo      set up, then the two-moons experiment
+# make setup     everything into .venv; then `source .venv/bin/activate`
 # make test      set up, then format, lint, import rules, tests and doctests
 # make test-all  the same with the slow tests
 # make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)

@@ -233,10 +233,16 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
     if budget.seconds is not None:
+        start = found.about["seconds"]
+        left = budget.seconds - start
+        short = (
+            f" The start left {max(left, 0):.0f} s; more, or steps, train further."
+        )
         printer.line(
             f"Of --budget {settings.budget} this call took {trained - began:.0f} s for"
-            " start, compilation and training; baselines and scores took"
-            f" {report['seconds']['baselines_and_scores']:.0f} s more."
+            f" start ({start:.0f} s), compilation and {budget.steps:,} steps; baselines and"
+            f" scores took {report['seconds']['baselines_and_scores']:.0f} s more."
+            f"{short if left < start else ''}"
         )
     report["unit"] = verdict.units(report["kinds"])
     report["verdict"] = verdict.sentences(report)
