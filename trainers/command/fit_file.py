@@ -235,9 +235,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     if budget.seconds is not None:
         start = found.about["seconds"]
         left = budget.seconds - start
-        short = (
-            f" The start left {max(left, 0):.0f} s; more, or steps, train further."
-        )
+        short = f" The start left {max(left, 0):.0f} s; more, or steps, train further."
         printer.line(
             f"Of --budget {settings.budget} this call took {trained - began:.0f} s for"
             f" start ({start:.0f} s), compilation and {budget.steps:,} steps; baselines and"
