@@ -115,20 +115,28 @@ def test_extras_are_imported_inside_functions(path):
             assert not {str(n).partition(".")[0] for n in names} & extras
 
 
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def bounds_of(*extras):
+    """What we depend on, and what these extras do."""
+    from packaging.requirements import Requirement
+
+    lists = [project()["optional-dependencies"][name] for name in extras]
+    lines = [line for part in (project()["dependencies"], *lists) for line in part]
+    return [bound for bound in map(Requirement, lines) if bound.name != "rbig-nnx"]
+
+
 def pins(lock):
     lines = (ROOT / "constraints" / f"{lock}.txt").read_text().split()
-    return dict(line.lower().replace("_", "-").split("==") for line in lines)
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    return lambda bound: pinned[bound.name.lower().replace("_", "-")]
 
 
 def test_every_bound_has_a_reason_and_every_lock_satisfies_it():
-    from packaging.requirements import Requirement
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     text = (ROOT / "pyproject.toml").read_text().splitlines()
-    extras = project["optional-dependencies"].values()
-    lists = [project["dependencies"], *extras]
-    bounds = [Requirement(line) for lines in lists for line in lines]
-    bounds = [bound for bound in bounds if bound.name != "rbig-nnx"]
+    bounds = bounds_of(*project()["optional-dependencies"])
     assert len(bounds) > 15
     for bound in bounds:
         (line,) = [t for t in text if f'"{bound}"' in t]
@@ -136,25 +144,22 @@ def test_every_bound_has_a_reason_and_every_lock_satisfies_it():
     for lock in ("py311", "py313", "lowest"):
         pinned = pins(lock)
         for bound in bounds:
-            version = pinned[bound.name.lower().replace("_", "-")]
+            version = pinned(bound)
             assert bound.specifier.contains(version, prereleases=True), (lock, bound)
 
 
 def test_what_is_installed_at_its_lowest_is_pinned_at_its_bound():
-    from packaging.requirements import Requirement
     from packaging.version import Version
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    names = {*extras} - {"docs", "bench", "tpu", "test", "dev"}
-    lines = [
-        *project["dependencies"],
-        *(line for name in names for line in extras[name]),
-    ]
-    bounds = [b for b in map(Requirement, lines) if b.name != "rbig-nnx"]
+    ours = {*project()["optional-dependencies"]} - {
+        "docs",
+        "bench",
+        "tpu",
+        "test",
+        "dev",
+    }
+    bounds, pinned = bounds_of(*ours), pins("lowest")
     assert len(bounds) > 25
-    pinned = pins("lowest")
     for bound in bounds:
         (least,) = (Version(s.version).release for s in bound.specifier)
-        found = Version(pinned[bound.name.lower().replace("_", "-")]).release
-        assert found[: len(least)] == least, bound
+        assert Version(pinned(bound)).release[: len(least)] == least, bound

@@ -2,8 +2,6 @@
 
 import functools
 
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from rbig_nnx.fit import em, sketch
 from rbig_nnx.fit.starts import starts
+from tests.properties import SEEDS, examples, holds
 from tests.slow import slow
 
 N = 500
@@ -44,12 +43,11 @@ def before_and_after(begin, data, family, anchor_weight):
 @pytest.mark.parametrize("num_components", [4, slow(128)])
 @pytest.mark.parametrize("anchor_weight", [0.0, 0.01])
 @pytest.mark.parametrize("family", ["gaussian", slow("logistic")])
-@pytest.mark.parametrize("num_examples", [5, slow(50)])
+@examples(5, 50)
 def test_em_ends_no_lower_than_any_start(
     num_examples, family, anchor_weight, num_components
 ):
-    @hypothesis.given(seed=st.integers(0, 2**32 - 1))
-    @hypothesis.settings(deadline=None, derandomize=True, max_examples=num_examples)
+    @holds(num_examples, seed=SEEDS)
     def no_lower(seed):
         data = sketch.sketch(columns(seed), None, KEY)
         data = data._replace(masses=data.masses / N)
@@ -58,5 +56,3 @@ def test_em_ends_no_lower_than_any_start(
         first, last = before_and_after(begin, data, family, anchor_weight)
         assert np.isfinite(last).all()
         assert np.all(last >= np.max(first, axis=0) - 1e-4)
-
-    no_lower()

@@ -2,7 +2,6 @@
 128 components, weights down to 1e-30, and up to 256 features.
 """
 
-import hypothesis
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
@@ -12,28 +11,12 @@ from rbig_nnx.math import householder, mixture, root
 from rbig_nnx.math.params import FAMILIES, MixtureParams
 from rbig_nnx.math.tails.columns import TailParams, fatten, lighten
 from tests import truth
+from tests.properties import SEEDS, examples, holds
 from tests.slow import slow
 
 EPS = 2.0**-23
-SEEDS = st.integers(0, 2**32 - 1)
 COUNTS = [slow(1), slow(8), 128]
 ANCHORS = [0.0, 0.01]
-
-
-def holds(num_examples, **given):
-    """Tries what it decorates on so many examples."""
-
-    def tried(property_):
-        settings = hypothesis.settings(
-            deadline=None, derandomize=True, database=None, max_examples=num_examples
-        )
-        settings(hypothesis.given(**given)(property_))()
-
-    return tried
-
-
-def examples(few, many):
-    return pytest.mark.parametrize("num_examples", [few, slow(many)])
 
 
 def wild(seed, num_components, dtype=np.float32):

@@ -1,6 +1,5 @@
 """Log determinants add up: over layers, there and back, for any parameters and points."""
 
-import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import pytest
 from flax import nnx
 
 import rbig_nnx as rn
-from tests.slow import slow
+from tests.properties import SEEDS, examples, holds
 
 RECIPES = {
     "coupling": lambda: rn.coupling_flow(
@@ -22,8 +21,8 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("num_examples", [10, slow(500)])
 @pytest.mark.parametrize("recipe", RECIPES)
+@examples(10, 500)
 def test_log_determinants_add_up(recipe, num_examples):
     graphdef, params, rest = nnx.split(RECIPES[recipe](), nnx.Param, ...)
     leaves, treedef = jax.tree.flatten(params)
@@ -42,7 +41,10 @@ def test_log_determinants_add_up(recipe, num_examples):
         whole = flow.bijector().forward_and_log_det(x)
         return y, jnp.stack(log_dets), jnp.stack(both_ways), whole
 
-    def holds(seed, change, exponent):
+    @holds(
+        num_examples, seed=SEEDS, change=st.floats(0, 0.5), exponent=st.floats(-3, 2)
+    )
+    def add_up(seed, change, exponent):
         random = np.random.default_rng(seed)
         moved = [
             (a + change * random.normal(size=a.shape)).astype(a.dtype) for a in leaves
@@ -56,10 +58,3 @@ def test_log_determinants_add_up(recipe, num_examples):
         np.testing.assert_allclose(z, y, rtol=1e-4, atol=1e-4)
         assert (np.abs(log_det - log_dets.sum(0)) <= 1e-5 * size).all()
         assert (np.abs(both_ways) <= 1e-6 * (1 + np.abs(log_dets))).all()
-
-    given = hypothesis.given(
-        st.integers(0, 2**32 - 1), st.floats(0, 0.5), st.floats(-3, 2)
-    )
-    hypothesis.settings(
-        deadline=None, derandomize=True, database=None, max_examples=num_examples
-    )(given(holds))()

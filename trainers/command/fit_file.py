@@ -158,6 +158,11 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             f" (train rows that its fits leave out), {told['seconds']:.1f} s;"
             f" {told['decided']}"
         )
+        if budget.seconds is not None and left < budget.seconds / 2:
+            printer.line(
+                f"Of --budget {settings.budget} the start left {max(left, 0):.0f} s for"
+                " training: give more time, or steps, to train further."
+            )
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
         flow = found.load()
@@ -233,14 +238,10 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
     if budget.seconds is not None:
-        start = found.about["seconds"]
-        left = budget.seconds - start
-        short = f" The start left {max(left, 0):.0f} s; more, or steps, train further."
         printer.line(
             f"Of --budget {settings.budget} this call took {trained - began:.0f} s for"
-            f" start ({start:.0f} s), compilation and {budget.steps:,} steps; baselines and"
-            f" scores took {report['seconds']['baselines_and_scores']:.0f} s more."
-            f"{short if left < start else ''}"
+            " start, compilation and training; baselines and scores took"
+            f" {report['seconds']['baselines_and_scores']:.0f} s more."
         )
     report["unit"] = verdict.units(report["kinds"])
     report["verdict"] = verdict.sentences(report)

@@ -130,6 +130,19 @@ def test_what_a_budget_allows_is_found_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_start_that_uses_up_the_budget_is_told(tmp_path, monkeypatch):
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(mixed_lines(seed=2)) + "\n")
+    monkeypatch.setattr(fit_file, "steps_within", lambda *_, **__: 10)
+    ended = command(
+        "fit", file, "--workdir", tmp_path / "run", *QUICK[:8], "--budget=.1s"
+    )
+    assert ended.code == 0, ended.err
+    told = "Of --budget .1s the start left 0 s for training: give more time, or steps"
+    assert told in ended.out
+
+
+@pytest.mark.slow
 def test_no_resume_starts_anew_and_profiles(mixed, tmp_path):
     file, run = tmp_path / "rows.csv", tmp_path / "run"
     file.write_text("\n".join(mixed_lines(seed=2)) + "\n")

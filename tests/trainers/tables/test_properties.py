@@ -2,13 +2,12 @@
 
 import json
 
-import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.slow import slow
+from tests.properties import SEEDS, examples, holds
 from trainers import Schema
 
 N = 60
@@ -56,17 +55,15 @@ def check(kinds, seed):
             assert back[name].tolist() == table[name].tolist()
 
 
-@pytest.mark.parametrize("num_examples", [15, slow(300)])
+@examples(15, 300)
 def test_tables_come_back(num_examples):
-    @hypothesis.given(
+    @holds(
+        num_examples,
         kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=8),
-        seed=st.integers(0, 2**32 - 1),
+        seed=SEEDS,
     )
-    @hypothesis.settings(deadline=None, derandomize=True, max_examples=num_examples)
     def come_back(kinds, seed):
         check(kinds, seed)
-
-    come_back()
 
 
 @pytest.mark.slow
