@@ -2,6 +2,7 @@
 # make setup     everything into .venv; then `source .venv/bin/activate`
 # make test      set up, then format, lint, import rules, tests and doctests
 # make test-all  the same with the slow tests
+# make test-lowest  the tests with every dependency at its lower bound, in .lowest
 # make bench     the benchmarks beside the peers, to benchmarks/results (an hour and a half)
 # make bench-check   their ratios against the committed ones, at small sizes
 # make bench-density      densities side by side at equal seconds and steps (hours; it goes
@@ -24,7 +25,7 @@ LOCK = constraints/$$($(BIN)/python -c 'import sys; \
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
   --constraint "$(LOCK)" --editable
 
-.PHONY: demo setup check test test-all bench bench-check bench-density bench-gpu \
+.PHONY: demo setup check test test-all test-lowest bench bench-check bench-density bench-gpu \
   bench-gpu-wheels bench-tpu docs clean
 
 demo: $(STAMP)
@@ -42,6 +43,12 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest -m ""
+
+test-lowest:
+	$(PYTHON) -m venv --clear .lowest
+	.lowest/bin/python -m pip install -qq --disable-pip-version-check \
+	  --constraint constraints/lowest.txt --editable '.[test]'
+	.lowest/bin/python -m pytest
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
