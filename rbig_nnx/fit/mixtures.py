@@ -25,6 +25,9 @@ from rbig_nnx.math.params import MixtureParams, identity_params
 _SHRINKAGES = (0.0, 0.1, 0.5, 2.0)
 _ROUND = 4_096  # held-out rows are gathered in multiples of this
 _STANDARD_ERRORS = 1.0  # by which a sharper fit must lead on the held-out rows
+# And by so many nats of all held-out rows, where it has a component wider than the simpler
+# fit's, in log scale: all that lies far out hangs on that, where no row judges.
+_WIDER, _NATS = 0.05, 2.0
 
 
 class Options(NamedTuple):
@@ -175,7 +178,10 @@ def _fit_mixtures(
         found.append(np.asarray(densities))
         weights.append(weight)
     found, weights = np.concatenate(found, axis=1), np.concatenate(weights)
-    chosen, densities = map(np.asarray, _choose(found, weights, may_stay=place.normal))
+    widths = np.asarray(fits[0].widest())
+    chosen, densities = map(
+        np.asarray, _choose(found, widths, weights, may_stay=place.normal)
+    )
     shrinkage = np.asarray((*strengths, np.inf, np.inf))[chosen]
     mixtures = [Mixtures(_taken(fit, chosen), shrinkage) for fit in fits]
     return mixtures, (densities, weights)
@@ -265,14 +271,19 @@ def _log_densities(candidates, x, family, anchor_weight):
 
 
 @functools.partial(jax.jit, static_argnames="may_stay")
-def _choose(found: Array, weights: Array, *, may_stay: bool) -> tuple[Array, Array]:
+def _choose(
+    found: Array, widths: Array, weights: Array, *, may_stay: bool
+) -> tuple[Array, Array]:
     """Each feature's most shrunk candidate that is not clearly behind the best, [d].
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
-    al., Classification and Regression Trees, 1984, §3.4.3).
+    al., Classification and Regression Trees, 1984, §3.4.3). One with a wider component also
+    needs a likelihood ratio of held-out rows that chance reaches once in e² at most, and far
+    less often as seen (Wasserman et al., Universal inference, 2020).
 
     Args:
       found: log densities, [s, n, d], from the least shrunk candidate to the most.
+      widths: their widest log scales, [s, d].
       weights: of the rows, [n].
       may_stay: whether the last candidate is the feature as it is, which is no simpler than a
         Gaussian of its own mean and scale: it is taken where it is ahead.
@@ -289,7 +300,11 @@ def _choose(found: Array, weights: Array, *, may_stay: bool) -> tuple[Array, Arr
     leader = jnp.take_along_axis(fits, best[None, None], axis=0)
     lag = jnp.sum(shares * (leader - fits), axis=1, keepdims=True)
     error = jnp.sqrt(jnp.sum(jnp.square(shares * (leader - fits - lag)), axis=1))
+    widest = jnp.take_along_axis(widths, best[None], axis=0)
+    wider = widest > widths[: len(fits)] + _WIDER
+    num_rows = jnp.square(jnp.sum(weights)) / jnp.sum(jnp.square(weights))
     close = lag[:, 0] <= _STANDARD_ERRORS * error
+    close |= wider & (num_rows * lag[:, 0] <= _NATS)
     chosen = len(close) - 1 - jnp.argmax(close[::-1], axis=0)
     if may_stay:
         own = jnp.take_along_axis(scores, chosen[None], axis=0)[0]
