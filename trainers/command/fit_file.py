@@ -141,28 +141,26 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         layers = [dataclasses.asdict(layer) for layer in about.layers]
         for layer in layers:
             del layer["flow"]  # there is one
-        told = {
-            "seconds": time.perf_counter() - starting,
-            "log_prob": about.log_prob,
-            "layers": layers,
-            "decided": starts.told(about, train.width, typed, "{} {}"),
-        }
+        took = time.perf_counter() - starting
+        decisions = [
+            f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
+            f" (train rows that its fits leave out), {took:.1f} s;"
+            f" {starts.told(about, train.width, typed, '{} {}')}"
+        ]
+        told = {"seconds": took, "log_prob": about.log_prob, "layers": layers}
         if budget.seconds is not None:
             left = budget.seconds - (time.perf_counter() - began)
             told["total_steps"] = steps_within(
                 left, flow, rows, choosing, chosen.train, **options
             )
-        found = keep_start(workdir, flow, identity, about=told)
-        printer.line(
-            f"warm start: {len(layers)} layers, log p {about.log_prob:.4f} of encoded rows"
-            f" (train rows that its fits leave out), {told['seconds']:.1f} s;"
-            f" {told['decided']}"
-        )
-        if budget.seconds is not None and left < budget.seconds / 2:
-            printer.line(
-                f"Of --budget {settings.budget} the start left {max(left, 0):.0f} s for"
-                " training: give more time, or steps, to train further."
-            )
+            if left < budget.seconds / 2:
+                decisions.append(
+                    f"Of --budget {settings.budget} the start left {max(left, 0):.0f} s for"
+                    " training: give more time, or steps, to train further."
+                )
+        found = keep_start(workdir, flow, identity, about=told | {"decided": decisions})
+        for line in decisions:
+            printer.line(line)
     else:
         printer.line(f"The warm start of an earlier call goes on in {workdir}.")
         flow = found.load()
@@ -219,13 +217,12 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "settings": {k: v for k, v in identity.items() if k != "file"},
         "chosen": {typed[name]: value for name, value in chosen.values().items()},
         "choice": done.told(),
+        "decisions": list(found.about.get("decided", ())),
         "candidates": [
             {"name": c.name, "log_prob": verdict.finite(c.log_prob)}
             for c in done.candidates
         ],
-        "warm_start": {
-            k: found.about.get(k) for k in ("log_prob", "layers", "decided")
-        },
+        "warm_start": {k: found.about.get(k) for k in ("log_prob", "layers")},
         "history": _curves(result.history),
         "kernels": output_kernel_magnitudes(result.model),
         "command": settings.command(path),
@@ -238,11 +235,13 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
     if budget.seconds is not None:
-        printer.line(
+        spent = (
             f"Of --budget {settings.budget} this call took {trained - began:.0f} s for"
             " start, compilation and training; baselines and scores took"
             f" {report['seconds']['baselines_and_scores']:.0f} s more."
         )
+        report["decisions"].append(spent)
+        printer.line(spent)
     report["unit"] = verdict.units(report["kinds"])
     report["verdict"] = verdict.sentences(report)
     runs.write_report(workdir, report)

@@ -80,7 +80,9 @@ def write(
 ) -> None:
     """Writes the page of a fit whose table is at hand."""
     part = table.part("test")
-    page.write(path, found, model, *part, rows=rows, numbers=table.parts["test"])
+    page.write(
+        path, found, model, *part, rows=rows, numbers=table.numbers[table.parts["test"]]
+    )
 
 
 def _of_density(density, x_test, context, path, *, rows):
@@ -104,6 +106,7 @@ def _of_density(density, x_test, context, path, *, rows):
         "kinds": kinds,
         "kinds_of_given": model.given.about() if model.given else [],
         "notes": list(model.schema.notes),
+        "decisions": [],
         "chosen": {},
         "command": "",
         "history": history,

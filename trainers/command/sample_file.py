@@ -15,7 +15,7 @@ from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
-from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.checks import InputError, near, printable, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files.outputs import check_output, folder_of
 from trainers.tables.files.sources import STANDARD, find
@@ -134,7 +134,7 @@ def _parsed(words: str, given: Schema | None) -> Frame:
         if name.strip() not in known:
             raise InputError(
                 f"`given_values` must name {shown(list(known), 20)}, as a=1,b=x; got"
-                f" {name!r}."
+                f" {name!r}.{near([name.strip()], list(known))}"
             )
         columns.append(_value(known[name.strip()], value.strip()))
     return Frame(tuple(columns))

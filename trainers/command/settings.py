@@ -221,6 +221,8 @@ class FitFile(Reading, Job):
             if value != usual[name]:
                 many = isinstance(value, list | tuple)
                 words += [name, *map(str, value if many else [value])]
+        if self.workdir is not None:
+            words += [option("workdir"), str(self.workdir)]
         return shlex.join(words)
 
     @classmethod

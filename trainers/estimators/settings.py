@@ -114,7 +114,7 @@ class Settings:
             where = "runs overfit and " if self.only_overfitted else ""
             words.append(f"(then {others}, while {where}held-out rows gain)")
         if self.total_steps is not None:
-            words.append(f"({self.total_steps:,} steps of all runs)")
+            words.append(f"(each run; {self.total_steps:,} steps of all runs)")
         return f"settings: {' '.join(words)}"
 
 

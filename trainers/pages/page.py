@@ -170,11 +170,10 @@ def _rows(subject: Subject, *, rows: bool, seed: int) -> list[Section]:
         sections.append(
             Section(
                 "The strangest rows",
-                "Test rows of lowest density, with their number among the rows of the table"
-                " (from 0, without those left out). Rank is the share of drawn rows with a"
-                " lower density still. A value is to blame for the nats that the row would"
-                " gain with the value behind the arrow in its place: large gains are values"
-                " that do not go with the rest of the row.",
+                "Test rows of lowest density, with their number in the table (from 0), and"
+                " the share of drawn rows whose density is lower still. A value is to blame"
+                " for the nats that the row would gain with the value behind the arrow in its"
+                " place: large gains are values that do not go with the rest of the row.",
                 strange=tuple(strangest(subject)),
             )
         )

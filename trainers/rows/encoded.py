@@ -88,21 +88,21 @@ class EncodedParts:
         """A file, and the number of a row among the training rows."""
         return self.files[0], row
 
-    def held(self, name: str, most: int) -> Frame:
-        """At most so many rows of "valid" or "test", from all blocks alike."""
+    def held(self, name: str, most: int) -> tuple[Frame, np.ndarray]:
+        """At most so many rows of a part, from all blocks alike, and their numbers."""
         part = PARTS.index(name)
         share = -(-most // len(self._source))
-        frames = []
+        frames, rows = [], []
         for number in range(len(self._source)):
             index = np.flatnonzero(self._part(number) == part)[:share]
             if index.size:
                 frames.append(self._frame(number).take(index))
+                rows.append(self._source[number][0] + index)
         if not frames:
             raise InputError(
                 f"{self.files[0]} must have rows for every part; none is in {name}."
             )
-        whole = joined(frames)
-        return whole.take(np.arange(min(most, len(whole))))
+        return joined(frames).take(slice(most)), np.concatenate(rows)[:most]
 
     def _frame(self, number: int) -> Frame:
         return self._parts.frame(*self._source[number])

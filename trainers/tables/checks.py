@@ -1,6 +1,7 @@
 """The checks that every row passes, whichever door it came through."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,13 @@ def printable(text: Any, limit: int = 200) -> str:
     """Text from outside in a message: one line, without control characters."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text).strip())
     return line if len(line) <= limit else line[:limit] + "…"
+
+
+def near(words: Iterable[str], names: Sequence[str]) -> str:
+    """Names like the words in a sentence of their own, or nothing."""
+    close = (difflib.get_close_matches(w, names, n=3, cutoff=0.6) for w in words)
+    found = list(dict.fromkeys(name for names in close for name in names))
+    return f" Near: {printable(shown(found))}." if found else ""
 
 
 def refuse_extreme(x: np.ndarray, where: str):

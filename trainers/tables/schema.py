@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError, near, shown
 from trainers.tables.columns import (
     ColumnSchema,
     in_order,
@@ -239,9 +239,12 @@ class Schema:
             known = c.kind.knows(c.numbers(frame[c.name]))
             if not known.all():
                 new = frame[c.name].values[~known]
+                seen = [str(level) for level in getattr(c.kind, "levels", ())]
+                among = f", in {c.name} {shown(seen, 12)}" if seen else ""
                 raise InputError(
-                    f"`{name}` must hold values that the fit has seen; got {new[0]!r} in"
-                    f" {c.name} ({len(new)} of {len(known)} rows)."
+                    f"`{name}` must hold values that the fit has seen{among}; got"
+                    f" {new[0]!r} in {c.name} ({len(new)} of {len(known)} rows)."
+                    f"{near([str(new[0])], seen)}"
                 )
         parts = [c.kind.context(c.numbers(frame[c.name])) for c in self.kept]
         whole = np.concatenate([np.empty((len(frame), 0)), *parts], axis=1)

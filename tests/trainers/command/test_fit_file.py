@@ -140,6 +140,9 @@ def test_a_start_that_uses_up_the_budget_is_told(tmp_path, monkeypatch):
     assert ended.code == 0, ended.err
     told = "Of --budget .1s the start left 0 s for training: give more time, or steps"
     assert told in ended.out
+    decisions = json.loads((tmp_path / "run/report.json").read_text())["decisions"]
+    assert decisions[1].startswith(told)
+    assert decisions[2].startswith("Of --budget .1s this call took")
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import html.parser
+import json
 import sys
 
 import numpy as np
@@ -76,7 +77,12 @@ def shop(tmp_path_factory):
 
 def test_fit_ends_with_a_page(shop):
     text, page = checked(shop / "report.html")
-    for words in ("Slices over what is given", "The strangest rows", "rbig-nnx fit"):
+    told = json.loads((shop / "report.json").read_text())["decisions"][0]
+    assert "--tails" in told
+    for words in (
+        *("Slices over what is given", "The strangest rows", "rbig-nnx fit"),
+        *("warm start: ", "<code>--tails</code>", f"--workdir {shop}"),
+    ):
         assert words in text
     # two curves, start, kernels; three columns; three colours of them; two tests; pairs
     assert len(page.pictures) == 4 + 3 + 9 + 2 + 1

@@ -27,11 +27,14 @@ def encoded(tmp_path):
 
 
 def test_every_row_is_in_one_part(encoded):
-    held = [set(encoded.held(name, 10_000)["row"].values) for name in ("valid", "test")]
+    parts = [encoded.held(name, 10_000) for name in ("valid", "test")]
+    for frame, numbers in parts:
+        np.testing.assert_array_equal(frame["row"].values, numbers)
+    held = [set(numbers) for _, numbers in parts]
     assert not held[0] & held[1]
     assert encoded.shape == (4_000 - len(held[0]) - len(held[1]), 3)
     assert 300 < len(held[0]) < 500
-    assert len(encoded.held("test", 50)) == 50
+    assert [len(found) for found in encoded.held("test", 50)] == [50, 50]
 
 
 def test_rows_are_encoded_alike_at_every_reading(encoded):

@@ -15,7 +15,7 @@ from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.encoded import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables import dates
-from trainers.tables.checks import InputError, shown
+from trainers.tables.checks import InputError, near, shown
 from trainers.tables.columns import without_states
 from trainers.tables.files.opening import open_table as open_file
 from trainers.tables.files.sources import Source, TableFile
@@ -36,16 +36,18 @@ class Table:
 
     Attributes:
       frame: the columns of the file that take part, in its order.
+      numbers: of the frame's rows in the file, from 0, [n].
       schema: of those that are modelled.
       given: of those that are given, or None.
       notes: what was decided and what is worth a warning.
-      parts: row numbers by part.
+      parts: rows of the frame, by part.
       width: columns of the file.
       stream: the training rows of a table that is larger than memory; those in `frame`
         are then a part of them.
     """
 
     frame: Frame
+    numbers: np.ndarray
     schema: Schema
     given: Schema | None
     notes: tuple[str, ...]
@@ -100,7 +102,7 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     missing = settings.missing
     if large and missing == "drop-rows":
         missing = "refuse"  # it would have to be done on the way
-    frame, dropped = _whole(
+    frame, numbers, dropped = _whole(
         source.name, frame, kinds, given, missing, None if large else file
     )
     notes += dropped
@@ -108,9 +110,9 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     schema, context = _schemas(frame, kinds, given, source.name)
     stream = None
     if large:
-        stream, frame, numbers = large.split(schema)
+        stream, frame, numbers, parts = large.split(schema)
     else:
-        numbers = _split(frame, context, settings, source.name)
+        parts = _split(frame, context, settings, source.name)
     for note in [*notes, *_left_out(schema, context)] if printer.quiet else notes:
         printer.result(note)
     warnings = [*schema.notes, *(context.notes if context else ())]
@@ -125,7 +127,7 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     frame = dataclasses.replace(frame, is_named=file.is_named)
     width = len(file.names)
     told = tuple(notes + warnings)
-    table = Table(frame, schema, context, told, numbers, width, stream)
+    table = Table(frame, numbers, schema, context, told, parts, width, stream)
     sizes = ", ".join(f"{size:,} {name}" for name, size in table.sizes.items())
     rows = sum(table.sizes.values())
     name = source.name.strip("'")
@@ -147,7 +149,7 @@ def names_in(words: Sequence[str], names: Sequence[str], option: str) -> list[st
     if absent:
         raise InputError(
             f"{option} must name columns of the file, {shown(names, 20)}; got"
-            f" {shown(absent)}."
+            f" {shown(absent)}.{near(absent, names)}"
         )
     return list(dict.fromkeys(found))
 
@@ -199,10 +201,10 @@ def _whole(
     given: Sequence[str],
     missing: str,
     file: TableFile | None,
-) -> tuple[Frame, list[str]]:
-    """The frame without holes where they matter, and notes."""
+) -> tuple[Frame, np.ndarray, list[str]]:
+    """The frame without holes where they matter, its rows' numbers, and notes."""
     if not any(column.gone.any() for column in frame.columns):
-        return frame, []
+        return frame, np.arange(len(frame)), []
     schemas = _schemas(frame, kinds, given, name, whole=False)
     lost = without_states(c for s in schemas if s is not None for c in s.columns)
     used = [column for column in frame.names if column not in lost]
@@ -247,7 +249,7 @@ def _schemas(
 def _split(
     frame: Frame, context: Schema | None, settings: FitFile, name: str
 ) -> dict[str, np.ndarray]:
-    """Row numbers by part.
+    """Rows of the frame by part.
 
     What is modelled needs no strata: discrete columns are blurred, so no part of them is
     constant. Of columns that are given, the training rows have every level.

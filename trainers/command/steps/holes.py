@@ -54,8 +54,8 @@ def without_holes(
     used: Sequence[str],
     missing: str,
     file: TableFile | None = None,
-) -> tuple[Frame, list[str]]:
-    """The frame without the rows, or columns, that have holes, and notes.
+) -> tuple[Frame, np.ndarray, list[str]]:
+    """The frame without the rows, or columns, that have holes, the rows' numbers, and notes.
 
     Args:
       name: what messages call the file.
@@ -69,15 +69,16 @@ def without_holes(
     """
     counts = {name: int(frame[name].gone.sum()) for name in frame.names if name in used}
     holes = {column: n for column, n in counts.items() if n}
+    numbers = np.arange(len(frame))
     if not holes:
-        return frame, []
+        return frame, numbers, []
     gone = np.any([frame[column].gone for column in holes], axis=0)
     told = shown([f"{n:,} in {column}" for column, n in holes.items()], _SHOWN)
     rows = f"{gone.sum():,} of {len(frame):,} rows"
     if missing == "drop-columns":
         kept = [column for column in frame.names if column not in holes]
         note = f"left out, with missing values: {told} (--missing drop-columns)"
-        return frame.select(kept), [note]
+        return frame.select(kept), numbers, [note]
     drop = f"--drop {shlex.join(holes)}"
     if gone.all():
         raise InputError(
@@ -98,7 +99,7 @@ def without_holes(
             f" leaves {(~gone).sum():,} rows, or --missing drop-columns, which is {drop}."
         )
     note = f"{rows} have missing values and are left out: {told} (--missing drop-rows)"
-    return frame.take(~gone), [note]
+    return frame.take(~gone), numbers[~gone], [note]
 
 
 def _firsts(

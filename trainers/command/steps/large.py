@@ -88,8 +88,8 @@ class LargeFile:
 
     def split(
         self, schema: Schema
-    ) -> tuple[EncodedParts, Frame, dict[str, np.ndarray]]:
-        """The training rows as they are streamed, and rows in memory by part."""
+    ) -> tuple[EncodedParts, Frame, np.ndarray, dict[str, np.ndarray]]:
+        """The training rows as they are streamed; rows in memory, as `Table` has them."""
         valid, test = self._settings.valid_fraction, self._settings.test_fraction
         parts = open_blocks(self._path, columns=list(schema.names))
         stream = EncodedParts(
@@ -99,10 +99,12 @@ class LargeFile:
             seed=self._settings.train.seed,
             num_bytes=_BLOCK_BYTES,
         )
-        frames = [stream.held(part, _HELD[part]) for part in PARTS]
-        ends = np.cumsum([len(frame) for frame in frames])[:-1]
-        numbers = np.split(np.arange(sum(map(len, frames))), ends)
-        return stream, joined(frames), dict(zip(PARTS, numbers, strict=True))
+        held = [stream.held(part, _HELD[part]) for part in PARTS]
+        frames, numbers = zip(*held, strict=True)
+        ends = np.cumsum([len(frame) for frame in frames])
+        rows = np.split(np.arange(ends[-1]), ends[:-1])
+        by_part = dict(zip(PARTS, rows, strict=True))
+        return stream, joined(frames), np.concatenate(numbers), by_part
 
     def _sample(self, most: int) -> Frame:
         blocks = self.parts.blocks(_BLOCK_BYTES)

@@ -1,10 +1,9 @@
 """A file as a table: which reader, and which columns are kept."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.checks import InputError, near, printable, shown
 from trainers.tables.files.arrays import ArrayFile
 from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import TableFile, find
@@ -102,15 +101,9 @@ def _listed(given: str | Sequence[str], file: TableFile, option: str) -> list[st
         names += parts if all(p in file.names for p in parts) else [item]
     unknown = [name for name in names if name not in file.names]
     if unknown:
-        near = [
-            match
-            for name in unknown
-            for match in difflib.get_close_matches(name, file.names, n=3, cutoff=0.6)
-        ]
-        hint = f" Near: {printable(shown(list(dict.fromkeys(near))))}." if near else ""
         raise InputError(
             f"{option} must be among the columns of {file.source.name},"
             f" {printable(shown(file.names, 20), 400)}; got {printable(shown(unknown))}."
-            f"{hint}"
+            f"{near(unknown, file.names)}"
         )
     return names

@@ -37,6 +37,7 @@ _SPIKE = 0.02  # share of the rows from which one value is a spike
 _EDGE_SPIKE = 0.05  # likewise, of the least value among heaps
 _MAX_SPIKES = 2
 _FEWEST_POSITIVE = 10  # rows, of which fewer may be above 0 by chance
+_NEAR_ZERO = 4  # standard deviations
 _LOOKED_AT = 50_000  # values that decide, of more, if the kind then holds them all
 
 
@@ -235,7 +236,9 @@ def _real(x: np.ndarray) -> Found:
         if np.log(np.std(middle)) - np.log(np.std(log)) - log.mean() > 0.1:
             kind = Positive(floor=floor, scale=Scale.of(np.log(y - floor)))
             return Found(kind, "above 0, skewed" if low > 0 else "from 0, skewed")
-    return Found(Continuous(scale=Scale.of(y)), "numbers")
+    # Near enough for a draw to fall below it.
+    near = low > 0 and y.mean() < _NEAR_ZERO * y.std()
+    return Found(Continuous(scale=Scale.of(y)), f"numbers{' above 0' if near else ''}")
 
 
 def _is_full(y: np.ndarray) -> bool:

@@ -34,6 +34,8 @@ def test_names_and_kinds_may_hold_commas():
     assert names_in(["b,a", "a"], table, "--given") == ["b", "a"]
     with pytest.raises(InputError, match=r"--given must name columns .*; got c"):
         names_in(["a,c"], table, "--given")
+    with pytest.raises(InputError, match=r"; got cities\. Near: city\.$"):
+        names_in(["cities"], ["city", "rent"], "--given")
     words = ["a=bounded(0, 1),b=positive", "a,b=skipped", "x=y=rounded(0.5)"]
     assert parsed_kinds(words, table) == {
         "a": "bounded(0, 1)",
@@ -61,6 +63,15 @@ def test_values_that_stand_for_missing_ones():
 def test_a_value_of_na_that_no_cell_has_is_told(tmp_path, capsys):
     opened(tmp_path, ["a,b", *numbers()], na=("-9998",), quiet=True)
     assert capsys.readouterr().out == "--na -9998 matches no cell\n"
+
+
+def test_rows_keep_their_numbers_of_the_file(tmp_path):
+    lines = ["a,b", "1.5,", *numbers(), ",2.5", *numbers()]
+    table = opened(tmp_path, lines, missing="drop-rows")
+    assert table.numbers.tolist() == [*range(1, 101), *range(102, 202)]
+    assert sorted(np.concatenate(list(table.parts.values()))) == list(range(200))
+    whole = opened(tmp_path, ["a,b", *numbers()])
+    assert whole.numbers.tolist() == list(range(100))
 
 
 def test_quiet_tells_what_was_decided_about_the_rows_and_columns(tmp_path, capsys):
