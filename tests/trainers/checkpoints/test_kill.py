@@ -13,7 +13,7 @@ import pytest
 from tests.trainers.checkpoints.resumable import CONFIG
 
 _ROOT = pathlib.Path(__file__).parents[3]
-_KILLS = 20
+_KILLS = 50
 _KINDS = ("after a checkpoint", "while it writes", "after a checkpoint", "any moment")
 _LIMIT = 300  # seconds of one start
 
@@ -56,7 +56,7 @@ def wait_until(happened, process):
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path, capsys):
+def test_fifty_kills_change_nothing(tmp_path, capsys):
     cache = tmp_path / "cache"
     expected = finish(start(tmp_path / "whole", cache))
     folder, moments = tmp_path / "killed", random.Random(0)
