@@ -2,12 +2,13 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from etils import epath
@@ -101,12 +102,32 @@ def move(path: Path, to: Path) -> None:
 
 def refusal(folder: Path) -> str | None:
     """Why nothing can be written in a folder of a bucket; None where a probe could be."""
-    probe = folder / ".rbig-nnx"
+
+    def probe():
+        path = folder / ".rbig-nnx"
+        path.write_text("")
+        remove(path)
+
+    return _failure(probe)
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a place in a bucket cannot be looked at; None where it can, or of this machine."""
+    return _failure(path.exists) if in_bucket(path) else None
+
+
+def _failure(probe: Callable[[], Any]) -> str | None:
+    loggers = [logging.getLogger(package) for package, _ in _BUCKETS.values()]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # they write tracebacks of what they raise
     try:
-        probe.write_text("")
-        remove(probe)
+        probe()
     except Exception as error:  # each kind of bucket has its own
         return str(error)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     return None
 
 

@@ -24,7 +24,12 @@ from trainers.command.steps.entrance import Table, open_table
 from trainers.estimators import starts
 from trainers.estimators.fitting import compile_ahead, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
-from trainers.estimators.settings import VALID_ROWS, budget_of, settings_for
+from trainers.estimators.settings import (
+    VALID_ROWS,
+    budget_of,
+    left_for_training,
+    settings_for,
+)
 from trainers.estimators.table_flow import TableFlow
 from trainers.paths import Path, local_folder, located, move, placed
 from trainers.placement.compilation import use_cache
@@ -153,11 +158,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
             told["total_steps"] = steps_within(
                 left, flow, rows, choosing, chosen.train, **options
             )
-            if left < budget.seconds / 2:
-                decisions.append(
-                    f"Of --budget {settings.budget} the start left {max(left, 0):.0f} s for"
-                    " training: give more time, or steps, to train further."
-                )
+            decisions += left_for_training(budget, left, f"--budget {settings.budget}")
         found = keep_start(workdir, flow, identity, about=told | {"decided": decisions})
         for line in decisions:
             printer.line(line)

@@ -40,6 +40,7 @@ from trainers.estimators.settings import (
     DECIDED,
     Architecture,
     budget_of,
+    left_for_training,
     settings_for,
 )
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
@@ -101,8 +102,7 @@ class FlowDensity(
       flow_: the trained flow, encoded rows -> latent.
       table_: both, as a density of tables.
       report_: what the warm start did, by layer.
-      history_: the evaluations of the run that was chosen, arrays by name; scores are of
-        encoded rows.
+      history_: the evaluations of the chosen run, arrays by name; scores of encoded rows.
       settings_: what the table was fitted with.
       candidates_: held-out scores, encoded, of the start and of the runs, by name.
       n_features_in_: columns of X.
@@ -320,7 +320,7 @@ class FlowDensity(
         self, train: EncodedTable, valid: EncodedTable | None, seed: int
     ) -> Chosen:
         """The start and the runs from it."""
-        began, budget = time.perf_counter(), budget_of(self.budget)
+        began, budget, left = time.perf_counter(), budget_of(self.budget), np.inf
         asked = {name: getattr(self, name) for name in _SETTINGS}
         asked = {k: v for k, v in asked.items() if v is not None} | {"seed": seed}
         decide = functools.partial(settings_for, *train.rows.shape, asked=asked)
@@ -340,8 +340,9 @@ class FlowDensity(
         self.settings_ = settings
         if self.verbose:
             names = {name: name for name in (*DECIDED, *_SETTINGS)}
-            told = starts.told(self.report_, train.width, names, "{}={}")
-            say(f"warm start: {told}")
+            say(f"warm start: {starts.told(self.report_, train.width, names, '{}={}')}")
+            for line in left_for_training(budget, left, f"budget={self.budget!r}"):
+                say(line)
             say(settings.told(names, "{}={}"))
         chosen = train_rungs(flow, train, valid, settings, **options)
         if self.verbose:

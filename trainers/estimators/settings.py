@@ -127,6 +127,17 @@ class Budget(NamedTuple):
 
 _SUITED = Budget()
 
+
+def left_for_training(budget: Budget, left: float, words: str) -> list[str]:
+    """A line where a start took more than half of a time, of which `left` seconds are."""
+    if budget.seconds is None or left >= budget.seconds / 2:
+        return []
+    return [
+        f"Of {words} the start left {max(left, 0):.0f} s for training: give more time, or"
+        " steps, to train further."
+    ]
+
+
 DECIDED = (
     *("num_blocks", "num_components", "hidden", "num_steps", "batch_size"),
     *("eval_every", "patience", "jitter", "ema_decay", "weight_decay"),

@@ -41,7 +41,7 @@ def open_table(
     if not file.names:
         raise InputError(
             f"`path` must be a file with rows and columns, got {source.name} with"
-            f" {file.num_rows or 0} rows of 0 columns."
+            f" {file.num_rows or 0} rows of 0 columns. Write it again."
         )
     return file, *choose(file, columns, drop)
 
@@ -50,7 +50,7 @@ def without_rows(file: TableFile, names: Sequence[str]) -> InputError:
     """The error for a table that has columns only."""
     return InputError(
         f"`path` must be a file with rows and columns, got {file.source.name} with 0 rows"
-        f" of {len(names)} columns."
+        f" of {len(names)} columns. Write it again, with its rows."
     )
 
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from trainers.paths import Path, in_bucket, placed
+from trainers.paths import Path, in_bucket, placed, unreadable
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable
 from trainers.tables.frame import Frame
@@ -128,6 +128,11 @@ def find(path: Any) -> Source:
         return dataclasses.replace(found, notes=(note, *found.notes))
     path = as_path(path)
     name = repr(str(path))
+    if reason := unreadable(path):
+        raise InputError(
+            f"`path` must be in a bucket that you may read, got {name}:"
+            f" {printable(reason)}."
+        )
     if not path.exists():
         raise InputError(
             f"`path` must be an existing file, got {name}. Check the name and the folder."

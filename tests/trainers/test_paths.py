@@ -1,0 +1,31 @@
+import logging
+import pathlib
+
+import pytest
+
+from trainers import paths
+from trainers.tables.checks import InputError
+from trainers.tables.files import sources
+
+
+class Nowhere:
+    """A place in a bucket that cannot be reached."""
+
+    def exists(self):
+        logging.getLogger("gcsfs").error("a traceback")
+        raise OSError("no such host")
+
+    def __str__(self):
+        return "gs://bucket/x.csv"
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
+    level = logging.getLogger("gcsfs").level
+    assert paths.unreadable(Nowhere()) == "no such host"
+    assert paths.unreadable(pathlib.Path("/nowhere")) is None
+    monkeypatch.setattr(sources, "as_path", lambda _: Nowhere())
+    words = r"in a bucket that you may read, got 'gs://bucket/x.csv': no such host\."
+    with pytest.raises(InputError, match=words):
+        sources.find("gs://bucket/x.csv")
+    assert not caplog.records
+    assert logging.getLogger("gcsfs").level == level
