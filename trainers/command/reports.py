@@ -47,7 +47,7 @@ def show(run: Path, printer: Printer, *, as_json: bool = False) -> None:
     if report["kinds_of_given"]:
         title = "columns that are given"
         printer.table(kinds_table(report["kinds_of_given"], title=title))
-    for note in (*report["notes"], *report["decisions"]):
+    for note in (*report["notes"], *report.get("decisions", ())):
         printer.line(note)
     printer.line(report["unit"])
     show_fit(report, run, printer)

@@ -49,6 +49,7 @@ class Report(Struct):
     unit: str
     seconds: dict[str, float]
     versions: dict[str, str]
+    decisions: list[str] = []  # which earlier reports have not
     path: str = ""
     digest: str = ""
 
