@@ -232,7 +232,8 @@ def _one_line(box: str, kind: type | None, prog: str) -> str:
         )
         typed = [word for word in words if word.startswith("-")] or words
         what = "argument" if typed[0][0] != "-" else "option"
-        what = "command" if kind is None else what
+        if kind is None:
+            what, typed = "command", typed[:1]
         message = f"there is no {what} {', '.join(typed)}"
         message += _proposed(typed[0], about, kind)
     see = f"{prog} {kind.__name__.lower()} --help" if kind else f"{prog} --help"
@@ -243,7 +244,9 @@ def _proposed(word: str, about: Mapping[str, str], kind: type | None) -> str:
     """Commands, or options of the command that are close to a word."""
     if kind is None:
         names = about.get("Available subcommands", "").partition(": ")[2]
-        return f"; there are {names}" if names else ""
+        near = difflib.get_close_matches(word, re.findall(r"[\w-]+", names), n=1)
+        there = f"; there are {names}" if names else ""
+        return f"; perhaps {near[0]}" if near else there
     flags = list(options_of(kind).values())
     last = word.lstrip("-")  # --steps for --train.num-steps, --blocks for --num-blocks
     ends = [flag for flag in flags if flag.endswith((f".{last}", f"-{last}"))]

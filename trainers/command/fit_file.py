@@ -84,7 +84,8 @@ def _run(path, source, settings, workdir, printer, progress, *, html, rows):
     """The part of `run` during which nobody else works in the folder."""
     identity = settings.result_settings() | {"file": file_digest(source.path)}
     found = find_start(workdir, identity, resume=settings.resume)
-    if found is not None and (workdir / runs.REPORT).exists():
+    parts = (workdir / name for name in (runs.REPORT, runs.FLOW))
+    if found is not None and all(part.exists() for part in parts):
         printer.line(f"{path}: this line has been run before; its report:")
         report = runs.read_report(workdir)
         show_fit(report, workdir, printer)

@@ -53,8 +53,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
     model = opened.model
     contexts = None
     if given_file:
-        formats = opened.date_formats(opened.columns)
-        contexts = read_frame(find(*inputs), date_formats=formats)
+        contexts = _read(inputs[0], opened)
     elif settings.given_values:
         contexts = _parsed(settings.given_values, model.given)
     if contexts is None and model.given is not None:
@@ -115,6 +114,18 @@ def _whole(frame: Frame, contexts: Frame | None, first: int, opened: Run) -> Fra
     columns = {c.name: c for c in (*matched.take(at).columns, *frame.columns)}
     names = [name for name in opened.columns if name in columns]
     return dataclasses.replace(frame, columns=tuple(columns[name] for name in names))
+
+
+def _read(path: pathlib.Path, opened: Run) -> Frame:
+    """The contexts of a file."""
+    if not path.exists():
+        raise InputError(
+            f"`given_values` must be pairs, as a=1,b=x, or an existing file; got '{path}'."
+        )
+    try:
+        return read_frame(find(path), date_formats=opened.date_formats(opened.columns))
+    except InputError as error:
+        raise InputError(str(error).replace("`path`", "`given_values`")) from None
 
 
 def _parsed(words: str, given: Schema | None) -> Frame:

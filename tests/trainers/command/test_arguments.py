@@ -14,6 +14,7 @@ from trainers.command.settings import FitFile
     [
         ("", "give a command: fit, score"),
         ("paint", "there is no command paint; there are fit,"),
+        ("smaple run x.csv", "there is no command smaple; perhaps sample. See"),
         ("fit", "FILE is missing. See rbig-nnx fit --help"),
         ("score run", "FILE is missing"),
         ("fit x y", "there is no argument y"),

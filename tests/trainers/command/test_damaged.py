@@ -118,3 +118,21 @@ def test_the_first_line_goes_on_after_the_report_was_removed(run):
     ended = command("fit", file, "--workdir", folder, *QUICK)
     assert ended.code == 0, ended.err
     assert (folder / "report.json").exists()
+
+
+def test_a_damaged_flow_is_written_anew_as_its_message_says(run):
+    folder, file = run
+    before = command("score", folder, file)
+    meta = folder / "flow" / "0" / "meta" / "metadata"
+    meta.write_bytes(meta.read_bytes()[::-1])
+    anew = "writes it anew where flow and report.json are removed"
+    told(command("score", folder, file), str(folder / "flow"), anew)
+    shutil.rmtree(folder / "flow")
+    told(command("score", folder, file), "RUN must have its flow", anew)
+    (folder / "report.json").unlink()
+    ended = command("fit", file, "--workdir", folder, *QUICK)
+    assert ended.code == 0, ended.err
+    assert command("score", folder, file).out == before.out
+    shutil.rmtree(folder / "flow")  # the report alone is not enough
+    assert command("fit", file, "--workdir", folder, *QUICK).code == 0
+    assert command("score", folder, file).out == before.out

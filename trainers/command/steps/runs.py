@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from trainers.checkpoints.format import damaged
+from trainers.checkpoints.format import CheckpointError, damaged
 from trainers.checkpoints.identity import digest
 from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
@@ -32,6 +32,7 @@ from trainers.tables.frame import Frame
 
 REPORT = "report.json"
 PAGE = "report.html"
+_ANEW = f"The line of the fit writes it anew where {FLOW} and {REPORT} are removed."
 _KEY = "fit"  # of what is kept with the flow
 # Probabilities at which log p of the training rows is remembered.
 _AT = np.unique(np.concatenate([np.linspace(0, 1, 101), np.geomspace(1e-4, 0.5, 60)]))
@@ -147,6 +148,16 @@ class Run:
         path = placed(path)
         if not (path / FLOW).is_dir():
             read_report(path)  # says what is wrong
+            raise InputError(f"RUN must have its flow; {path / FLOW} is gone. {_ANEW}")
+        try:
+            return cls._of(path)
+        except CheckpointError as error:
+            if (path / REPORT).exists():
+                raise CheckpointError(f"{error} {_ANEW}") from None
+            raise
+
+    @classmethod
+    def _of(cls, path: Path) -> Self:
         about = read_about(path / FLOW)
         if _KEY not in about:
             raise InputError(
