@@ -8,7 +8,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from etils import epath
@@ -102,33 +102,42 @@ def move(path: Path, to: Path) -> None:
 
 def refusal(folder: Path) -> str | None:
     """Why nothing can be written in a folder of a bucket; None where a probe could be."""
-
-    def probe():
-        path = folder / ".rbig-nnx"
-        path.write_text("")
-        remove(path)
-
-    return _failure(probe)
-
-
-def unreadable(path: Path) -> str | None:
-    """Why a place in a bucket cannot be looked at; None where it can, or of this machine."""
-    return _failure(path.exists) if in_bucket(path) else None
+    probe = folder / ".rbig-nnx"
+    try:
+        with _errors_of_buckets():
+            probe.write_text("")
+            remove(probe)
+    except ConnectionError as error:
+        return str(error)
+    return None
 
 
-def _failure(probe: Callable[[], Any]) -> str | None:
+def exists(path: Path) -> bool:
+    """Whether something is there.
+
+    Raises:
+      ConnectionError: a bucket that cannot be looked at.
+    """
+    if not in_bucket(path):
+        return path.exists()
+    with _errors_of_buckets():
+        return path.exists()
+
+
+@contextlib.contextmanager
+def _errors_of_buckets() -> Iterator[None]:
+    """Each kind of bucket has errors of its own: all as one, and without their tracebacks."""
     loggers = [logging.getLogger(package) for package, _ in _BUCKETS.values()]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL)  # they write tracebacks of what they raise
+        logger.setLevel(logging.CRITICAL)
     try:
-        probe()
-    except Exception as error:  # each kind of bucket has its own
-        return str(error)
+        yield
+    except Exception as error:
+        raise ConnectionError(str(error)) from None
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-    return None
 
 
 def write_whole(path: Path, text: str) -> None:

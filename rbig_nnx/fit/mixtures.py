@@ -277,9 +277,9 @@ def _choose(
     """Each feature's most shrunk candidate that is not clearly behind the best, [d].
 
     By held-out log-likelihood, within standard errors of the paired difference (Breiman et
-    al., Classification and Regression Trees, 1984, §3.4.3). One with a wider component also
-    needs a likelihood ratio of held-out rows that chance reaches once in e² at most, and far
-    less often as seen (Wasserman et al., Universal inference, 2020).
+    al., Classification and Regression Trees, 1984, §3.4.3). One with a wider component is
+    also clearly ahead only by a likelihood ratio of e² of the held-out rows (as in Wasserman
+    et al., Universal inference, 2020).
 
     Args:
       found: log densities, [s, n, d], from the least shrunk candidate to the most.

@@ -21,10 +21,11 @@ class Nowhere:
 
 def test_a_bucket_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
     level = logging.getLogger("gcsfs").level
-    assert paths.unreadable(Nowhere()) == "no such host"
-    assert paths.unreadable(pathlib.Path("/nowhere")) is None
+    with pytest.raises(ConnectionError, match=r"^no such host$"):
+        paths.exists(Nowhere())
+    assert not paths.exists(pathlib.Path("/nowhere"))
     monkeypatch.setattr(sources, "as_path", lambda _: Nowhere())
-    words = r"in a bucket that you may read, got 'gs://bucket/x.csv': no such host\."
+    words = r"in a bucket that you may read; got gs://bucket/x.csv: no such host\."
     with pytest.raises(InputError, match=words):
         sources.find("gs://bucket/x.csv")
     assert not caplog.records

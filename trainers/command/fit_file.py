@@ -84,8 +84,8 @@ def _run(path, source, settings, workdir, printer, progress, *, html, rows):
     """The part of `run` during which nobody else works in the folder."""
     identity = settings.result_settings() | {"file": file_digest(source.path)}
     found = find_start(workdir, identity, resume=settings.resume)
-    parts = (workdir / name for name in (runs.REPORT, runs.FLOW))
-    if found is not None and all(part.exists() for part in parts):
+    ends = (runs.REPORT, runs.FLOW)
+    if found is not None and all((workdir / name).exists() for name in ends):
         printer.line(f"{path}: this line has been run before; its report:")
         report = runs.read_report(workdir)
         show_fit(report, workdir, printer)
@@ -160,7 +160,9 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
                 left, flow, rows, choosing, chosen.train, **options
             )
             decisions += left_for_training(budget, left, f"--budget {settings.budget}")
-        found = keep_start(workdir, flow, identity, about=told | {"decided": decisions})
+        found = keep_start(
+            workdir, flow, identity, about=told | {"decisions": decisions}
+        )
         for line in decisions:
             printer.line(line)
     else:
@@ -219,7 +221,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
         "settings": {k: v for k, v in identity.items() if k != "file"},
         "chosen": {typed[name]: value for name, value in chosen.values().items()},
         "choice": done.told(),
-        "decisions": list(found.about.get("decided", ())),
+        "decisions": list(found.about.get("decisions", ())),
         "candidates": [
             {"name": c.name, "log_prob": verdict.finite(c.log_prob)}
             for c in done.candidates

@@ -106,7 +106,6 @@ def _of_density(density, x_test, context, path, *, rows):
         "kinds": kinds,
         "kinds_of_given": model.given.about() if model.given else [],
         "notes": list(model.schema.notes),
-        "decisions": [],
         "chosen": {},
         "command": "",
         "history": history,

@@ -118,14 +118,12 @@ def _whole(frame: Frame, contexts: Frame | None, first: int, opened: Run) -> Fra
 
 def _read(path: pathlib.Path, opened: Run) -> Frame:
     """The contexts of a file."""
-    if not path.exists():
-        raise InputError(
-            f"`given_values` must be pairs, as a=1,b=x, or an existing file; got '{path}'."
-        )
     try:
         return read_frame(find(path), date_formats=opened.date_formats(opened.columns))
     except InputError as error:
-        raise InputError(str(error).replace("`path`", "`given_values`")) from None
+        words = str(error).replace("`path`", "`given_values`")
+        words = words.replace("be an existing", "be pairs, as a=1,b=x, or an existing")
+        raise InputError(words) from None
 
 
 def _parsed(words: str, given: Schema | None) -> Frame:

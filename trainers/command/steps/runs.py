@@ -17,17 +17,10 @@ from trainers.checkpoints.model import read_about
 from trainers.command.settings import FitFile
 from trainers.command.steps import declared
 from trainers.estimators.table_flow import FLOW, TableFlow
-from trainers.paths import (
-    Path,
-    in_bucket,
-    located,
-    placed,
-    refusal,
-    unreadable,
-    write_whole,
-)
+from trainers.paths import Path, in_bucket, located, placed, refusal, write_whole
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.outputs import is_same
+from trainers.tables.files.sources import is_there
 from trainers.tables.frame import Frame
 
 REPORT = "report.json"
@@ -51,8 +44,7 @@ def default_workdir(settings: FitFile, file: pathlib.Path) -> pathlib.Path:
 
 def check_workdir(path: Path):
     """Raises unless the folder is there, or can be made, and can be written to."""
-    _check_bucket(path, "--workdir")
-    if path.exists() and not path.is_dir():
+    if is_there(path, "--workdir") and not path.is_dir():
         raise InputError(f"--workdir must be a folder; {path} is a file.")
     if in_bucket(path):
         if reason := refusal(path):
@@ -72,14 +64,6 @@ def check_workdir(path: Path):
         ) from None
 
 
-def _check_bucket(path: Path, name: str):
-    if reason := unreadable(path):
-        raise InputError(
-            f"{name} must be in a bucket that you may read; got {path}:"
-            f" {printable(reason)}."
-        )
-
-
 def write_report(path: Path, report: Mapping[str, Any]):
     """Writes report.json, whole or not at all."""
     text = json.dumps(report, indent=2, allow_nan=False, default=str)
@@ -93,11 +77,11 @@ def read_report(run: Path) -> dict[str, Any]:
       InputError: a folder without one.
     """
     run = placed(run)
-    _check_bucket(run, "RUN")
-    report = {}
+    there, report = is_there(run / REPORT, "RUN"), {}
     try:
-        report = json.loads((run / REPORT).read_text())
-        declared.check_report(report)
+        if there:
+            report = json.loads((run / REPORT).read_text())
+            declared.check_report(report)
     except OSError:
         pass  # told below
     except (ValueError, RecursionError) as error:
@@ -146,7 +130,7 @@ class Run:
           CheckpointError: a damaged model.
         """
         path = placed(path)
-        if not (path / FLOW).is_dir():
+        if not is_there(path / FLOW, "RUN"):
             read_report(path)  # says what is wrong
             raise InputError(f"RUN must have its flow; {path / FLOW} is gone. {_ANEW}")
         try:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from trainers.paths import Path, in_bucket, placed, unreadable
+from trainers.paths import Path, exists, in_bucket, placed
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, printable
 from trainers.tables.frame import Frame
@@ -128,12 +128,7 @@ def find(path: Any) -> Source:
         return dataclasses.replace(found, notes=(note, *found.notes))
     path = as_path(path)
     name = repr(str(path))
-    if reason := unreadable(path):
-        raise InputError(
-            f"`path` must be in a bucket that you may read, got {name}:"
-            f" {printable(reason)}."
-        )
-    if not path.exists():
+    if not is_there(path, "`path`"):
         raise InputError(
             f"`path` must be an existing file, got {name}. Check the name and the folder."
         )
@@ -151,6 +146,20 @@ def find(path: Any) -> Source:
     return _look(
         path, name, suffix="".join(suffixes[-2:-1] if packed else suffixes[-1:])
     )
+
+
+def is_there(path: Path, name: str) -> bool:
+    """Whether something is at a place, which the argument `name` gave.
+
+    Raises:
+      InputError: in a bucket that cannot be looked at.
+    """
+    try:
+        return exists(path)
+    except ConnectionError as error:
+        raise InputError(
+            f"{name} must be in a bucket that you may read; got {path}: {printable(error)}."
+        ) from None
 
 
 def as_path(path: Any) -> Path:
