@@ -9,10 +9,6 @@ processes call all that writes.
 """
 
 import contextlib
-import gc
-import logging
-import sys
-import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,7 +20,8 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from trainers.checkpoints.checksums import checksum, is_held_together
+from trainers.checkpoints.failures import be_quiet, beginning, without_echoes, writing
+from trainers.checkpoints.meta.checksums import checksum, is_held_together
 from trainers.checkpoints.meta.reading import FORMAT as FORMAT
 from trainers.checkpoints.meta.reading import FORMAT_VERSION as FORMAT_VERSION
 from trainers.checkpoints.meta.reading import CheckpointError as CheckpointError
@@ -37,7 +34,6 @@ from trainers.placement.names import dotted
 from trainers.placement.processes import together
 
 WHOLE = "commit_success.txt"  # what Orbax writes last where folders have no other name
-_IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -77,7 +73,7 @@ def describe(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def open_manager(path: Path, *, keep: int) -> ocp.CheckpointManager:
     """Orbax's writer of the folder `path`, which keeps the newest `keep` steps."""
-    _be_quiet()
+    be_quiet()
     path.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
         save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
@@ -120,10 +116,13 @@ def write_single(
       arrays: by name.
       about: as of `write_step`.
     """
-    _be_quiet()
+    be_quiet()
     handler = ocp.CompositeCheckpointHandler(**_handlers(place))
     how = _atomicity(place)
-    with ocp.Checkpointer(handler, atomicity_options=how) as checkpointer:
+    with (
+        writing("checkpoint", place.parent),
+        ocp.Checkpointer(handler, atomicity_options=how) as checkpointer,
+    ):
         checkpointer.save(place, args=_items(step, arrays, about))
 
 
@@ -167,22 +166,6 @@ def _handlers(path: Path) -> dict[str, ocp.CheckpointHandler]:
         ),
     )
     return {"arrays": arrays, "meta": ocp.JsonCheckpointHandler()}
-
-
-def _be_quiet():
-    logger = logging.getLogger("absl")
-    logger.setLevel(logging.WARNING)  # Orbax tells of every file
-    logger.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message is more than the traceback of an error that Orbax raises as well.
-
-    Nor is it news that a bucket has its arrays one by one, as we want them there.
-    """
-    if "Skipping merge of OCDBT" in record.getMessage():
-        return False
-    return record.exc_info is None or "orbax" not in record.pathname
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -276,11 +259,10 @@ def restored(folder: Path, targets: Any, place: Path) -> Any:
     # Not by a Checkpointer, which waits for all processes: one of them may read alone.
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        with without_closed_loops(), contextlib.closing(handler):
+        with without_echoes(), contextlib.closing(handler):
             return handler.restore(epath.Path(folder), args=arguments)
     except Exception as error:  # Orbax raises bare Exception for missing bytes
-        text = str(error) or type(error).__name__
-        raise damaged(place, text.splitlines()[0][:200]) from error
+        raise damaged(place, beginning(error)) from error
 
 
 def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
@@ -298,30 +280,3 @@ def target(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     if (asked and whole) or is_held_together(like):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=like.sharding)
     return np.empty(shape, dtype)
-
-
-@contextlib.contextmanager
-def without_closed_loops():
-    """Silences what Orbax leaves in flight when a read or a write of several fails.
-
-    Each finds its event loop closed, or its error not asked for, and prints a traceback after
-    the error that counts.
-    """
-    shown, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    level = logger.level
-
-    def hook(unraisable):
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            shown(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    except BaseException:
-        logger.setLevel(logging.CRITICAL)
-        gc.collect()
-        time.sleep(_IN_FLIGHT)
-        raise
-    finally:
-        sys.unraisablehook = shown
-        logger.setLevel(level)

@@ -58,7 +58,7 @@ def save(
       ValueError: `path` holds something else, or is not on a disk that all processes share;
         or `model` holds no arrays.
       ImportError: a bucket, without what reads it; the message names the extra.
-      CheckpointError: a bucket does not give back what was written.
+      CheckpointError: there is no room, or a bucket does not give back what was written.
 
     Example:
       >>> import pathlib

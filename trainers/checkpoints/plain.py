@@ -11,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.failures import beginning
 from trainers.checkpoints.format import CheckpointError
 from trainers.paths import Path
 
@@ -103,8 +104,7 @@ def _tree(folder: Path) -> Any:
         with ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.metadata(folder).item_metadata.tree
     except Exception as error:  # of many kinds, for a file that does not parse
-        text = str(error) or type(error).__name__
-        raise on_disk.damaged(folder, text.splitlines()[0][:200]) from error
+        raise on_disk.damaged(folder, beginning(error)) from error
 
 
 def _pruned(tree: Any, names: Collection[str]) -> Any:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from trainers.checkpoints import format as on_disk
+from trainers.checkpoints.failures import without_echoes, writing
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.identity import differences
 from trainers.checkpoints.source import FOLDER
@@ -53,11 +54,13 @@ class RunCheckpoints:
         self._folder = self._workdir / FOLDER
         self._identity, self._keep, self._resume = identity, keep, resume
         self._manager = None
+        self._quiet = contextlib.ExitStack()
         self.latest_step = -1
 
     def __enter__(self) -> Self:
         if not self._resume:
             together(lambda: set_aside(self._folder), alone=True)
+        self._quiet.enter_context(without_echoes())  # of the thread that writes
         return self
 
     def __exit__(
@@ -66,11 +69,13 @@ class RunCheckpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._manager is None:
-            return
-        # An error that is on its way counts more than what it left unwritten.
-        with contextlib.suppress(*([CheckpointError] if kind else [])), self._told():
-            self._manager.close()
+        with self._quiet:
+            if self._manager is None:
+                return
+            # An error that is on its way counts more than what it left unwritten.
+            unsaid = contextlib.suppress(*([CheckpointError] if kind else []))
+            with unsaid, writing("step", self._folder):
+                self._manager.close()
 
     def check_alone(self) -> None:
         """Raises where another run has taken over the folder, before it is written to."""
@@ -130,26 +135,11 @@ class RunCheckpoints:
         if self._manager is None:
             self._manager = on_disk.open_manager(self._folder, keep=self._keep)
         about = {"run": copy.deepcopy(about) | {"identity": self._identity}}
-        with self._told():
+        with writing("step", self._folder):
             on_disk.write_step(
                 self._manager, step, on_disk.flat(tree), self._identity["model"] | about
             )
         self.latest_step = step
-
-    @contextlib.contextmanager
-    def _told(self):
-        """Says where a step could not be written: this one, or the one before."""
-        try:
-            with on_disk.without_closed_loops():
-                yield
-        except CheckpointError:
-            raise
-        except (OSError, ValueError) as error:  # TensorStore's are of the second kind
-            why = str(error).splitlines()[0][:200].rstrip(".")
-            raise CheckpointError(
-                f"no step can be written to {self._folder}: {why}. Those that are there"
-                " are whole; with room or rights the same line goes on after them."
-            ) from error
 
     def _check_identity(self, meta, step):
         if "run" not in meta:

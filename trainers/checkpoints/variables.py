@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
-from trainers.checkpoints.checksums import is_held_together, on_host
+from trainers.checkpoints.meta.checksums import is_held_together, on_host
 from trainers.placement.names import dotted
 
 _VALUE = ".value"  # how the paths in a tree of NNX variables end

@@ -298,7 +298,3 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
-
-
-if __name__ == "__main__":
-    sys.exit(main())

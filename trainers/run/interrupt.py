@@ -6,12 +6,14 @@ JAX is imported where it is used: a command watches from its first moment.
 import contextlib
 import itertools
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SOON = 0.05  # seconds until what was put off is tried again
 received: list[int] = []  # numbers of the signals since a command began
 _asked = itertools.count(1)  # by all runs of this process
 
@@ -23,22 +25,67 @@ def exit_code() -> int:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, SIGTERM ends what is going on as Ctrl-C does, by KeyboardInterrupt."""
+    """Within, SIGTERM ends what is going on as Ctrl-C does, by KeyboardInterrupt.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-        raise KeyboardInterrupt
-
+    Behind an import, if there is one: extensions in C print what they catch. Soon after a
+    callback, if that could not raise it. A second signal is not put off.
+    """
     received.clear()
-    before = {}
+    ending = _Ending()
+    before, shown = {}, sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         watched = [s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, handle) for number in watched}
+        before = {number: signal.signal(number, ending.handle) for number in watched}
+
+        def unraisable(found: Any) -> None:
+            if isinstance(found.exc_value, KeyboardInterrupt):
+                ending.put_off(received[-1])
+            else:
+                shown(found)
+
+        sys.unraisablehook = unraisable
     try:
         yield
+        if ending.due:
+            raise KeyboardInterrupt
     finally:
+        ending.due = False
+        sys.unraisablehook = shown
         _set(before)
+
+
+class _Ending:
+    """Ends what is going on, where it can be ended."""
+
+    def __init__(self):
+        self.due = False  # a signal that was put off
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.due = self.due, False
+        if not again:
+            received.append(number)
+        if len(received) < 2 and _in_import(frame):
+            self.put_off(number)
+        else:
+            raise KeyboardInterrupt
+
+    def put_off(self, number: int) -> None:
+        def send():
+            if self.due:
+                signal.pthread_kill(threading.main_thread().ident, number)
+
+        self.due = True
+        timer = threading.Timer(_SOON, send)
+        timer.daemon = True
+        timer.start()
+
+
+def _in_import(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Interrupt:

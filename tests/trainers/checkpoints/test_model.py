@@ -13,7 +13,7 @@ import rbig_nnx as rn
 from rbig_nnx.nn import config
 from tests.nn.users import Loud
 from trainers import CheckpointError, load_flow, restore, save
-from trainers.checkpoints import checksums
+from trainers.checkpoints.meta import checksums
 from trainers.checkpoints.variables import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import sys
 from unittest import mock
 
 import jax.numpy as jnp
@@ -76,6 +77,29 @@ def test_a_step_that_cannot_be_written_is_one_error_and_costs_no_other(folder, c
     assert restore(folder, Model()).mean[0] == 20
 
 
+def test_a_model_that_cannot_be_saved_is_one_error_and_costs_no_other(tmp_path, capfd):
+    save(tmp_path / "flow", Model(3.0))
+    told = (
+        rf"no checkpoint can be written to {tmp_path / 'flow'}: File too large\. What"
+    )
+    with pytest.raises(CheckpointError, match=told), no_room():
+        save(tmp_path / "flow", Model(4.0))
+    assert "Traceback" not in capfd.readouterr().err
+    assert restore(tmp_path / "flow", Model()).mean[0] == 3
+    save(tmp_path / "flow", Model(4.0))
+    assert restore(tmp_path / "flow", Model()).mean[0] == 4
+
+
+def test_what_threads_of_orbax_say_of_closed_loops_is_not_shown(folder, capfd):
+    """By `sys.excepthook`, as TensorStore does; another error is shown."""
+    with checkpoints(folder.parent):
+        for words in ("Event loop is closed", "this one counts"):
+            error = RuntimeError(words)
+            sys.excepthook(RuntimeError, error, None)
+    assert capfd.readouterr().err == "RuntimeError: this one counts\n"
+    assert sys.excepthook is sys.__excepthook__
+
+
 def test_a_run_on_a_full_disk_goes_on_with_room(tmp_path):
     file, workdir = tmp_path / "rows.csv", tmp_path / "run"
     file.write_text("\n".join(mixed_lines()))
@@ -86,7 +110,7 @@ def test_a_run_on_a_full_disk_goes_on_with_room(tmp_path):
         ended = command(*line)
     told = f"rbig-nnx: no step can be written to {workdir / 'checkpoints'}: "
     assert ended.code == 2, ended.err
-    assert ended.err.startswith(f"{told}[Errno 28] No space left on device. Those")
+    assert ended.err.startswith(f"{told}No space left on device. What was")
     assert ended.err.count("\n") == 1
     assert command(*line).code == 0
 

@@ -76,6 +76,80 @@ def test_a_signal_ends_a_command_in_any_phase(monkeypatch, tmp_path, number, wra
     assert not (tmp_path / "run").exists()
 
 
+def ended_after(seconds, number, folder):
+    """A fit as a program of its own, and a signal; what it leaves is in the folder."""
+    file = folder / "rows.csv"
+    file.write_text("a\n" + "".join(f"{i * i % 97}.5\n" for i in range(200)))
+    line = ["fit", str(file), "--workdir", str(folder / "run"), "--budget", "1s"]
+    with subprocess.Popen(
+        [sys.executable, "-c", FRONT, *line], stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    return process.returncode, said
+
+
+# As `python -m trainers.command`, but with Ctrl-C also behind a shell that ignores it.
+FRONT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trainers.command.__main__ import program
+raise SystemExit(program())
+"""
+MOMENTS = [round(0.15 + 0.07 * i, 2) for i in range(60)]  # until into the warm start
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(s, marks=[] if s in (0.29, 0.71, 1.06) else pytest.mark.slow)
+        for s in MOMENTS
+    ],
+)
+def test_a_program_that_loads_what_it_needs_ends_at_a_signal(tmp_path, seconds):
+    """Extensions in C print what they catch, and callbacks of JAX lose what they raise."""
+    number = (signal.SIGINT, signal.SIGTERM)[int(seconds * 100) % 2]
+    code, said = ended_after(seconds, number, tmp_path)
+    assert code == 128 + number, said
+    assert said.splitlines()[-1].startswith("rbig-nnx: interrupted; "), said
+    assert "Traceback" not in said, said
+    assert "Exception" not in said, said
+
+
+@pytest.mark.usefixtures("in_front")
+def test_a_signal_that_a_callback_cannot_raise_is_not_lost(monkeypatch, tmp_path):
+    def swallowed(*args, **options):
+        class Bare:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+
+        Bare()
+        time.sleep(5)
+
+    monkeypatch.setattr(reports, "show", swallowed)
+    ended = command("report", tmp_path)
+    told = "rbig-nnx: interrupted; no file was written over.\n"
+    assert (ended.code, ended.err) == (130, told)
+
+
+@pytest.mark.usefixtures("in_front")
+def test_a_command_that_ends_before_a_signal_counts_was_interrupted(
+    monkeypatch, tmp_path
+):
+    def swallowed(*args, **options):
+        class Bare:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        Bare()
+
+    monkeypatch.setattr(reports, "show", swallowed)
+    assert command("report", tmp_path).code == 130
+    time.sleep(0.2)  # what was put off does not reach who comes after
+
+
 def test_a_signal_that_was_ignored_stays_so(monkeypatch, tmp_path):
     before = signal.signal(
         signal.SIGINT, signal.SIG_IGN
