@@ -14,6 +14,7 @@ from trainers.command.output import Printer
 from trainers.command.steps import verdict
 from trainers.command.steps.holes import no_cell, with_missing
 from trainers.command.steps.runs import Run
+from trainers.estimators.arguments import astray, told_astray
 from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables.checks import InputError, printable, shown
@@ -65,7 +66,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
         **settings.reading(),
     )
     tally = _Tally(settings.outliers)
-    unmatched, rounded = set(settings.na), collections.Counter[str]()
+    unmatched = set(settings.na)
+    rounded, differing = collections.Counter[str](), collections.Counter[str]()
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile())
         writer = None
@@ -80,6 +82,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
                     printer.result(note)
                 progress.phase("scoring", total=max(total, len(frame)))
             rounded.update(_off_whole(opened, rows))
+            for schema, part in zip(opened.schemas, (rows, context), strict=False):
+                differing.update(astray(schema, part))
             log_prob = _log_prob(opened, rows, context)
             tally.add(log_prob)
             if settings.out is not None and settings.outliers:
@@ -99,6 +103,9 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
         printer.result(
             f"{name}: {count:,} between the whole numbers that the fit had, rounded to them"
         )
+    for schema in opened.schemas:
+        for note in told_astray(schema, differing):
+            printer.warn(note)
     _tell(tally, opened, printer)
 
 
@@ -151,6 +158,7 @@ def _chosen(file, opened: Run, settings: Any) -> tuple[Sequence[str], list[str]]
     wanted = opened.needed
     if settings.columns or not opened.is_named or not set(wanted) <= set(file.names):
         return settings.columns, []
+    wanted = [n for n in opened.told if n in file.names]
     others = [n for n in file.names if n not in (*opened.columns, *file.index)]
     if not others:
         return wanted, []
@@ -187,10 +195,9 @@ def _off_whole(opened: Run, rows: Frame) -> dict[str, int]:
 def _log_prob(opened: Run, rows: Frame, context: Frame | None) -> np.ndarray:
     """log p of every row, NaN where it has a hole or a context that the fit has not."""
     gone = np.zeros(len(rows), bool)
-    for part, schema in ((rows, opened.model.schema), (context, opened.model.given)):
-        if part is not None and schema is not None:
-            for column in schema.kept:
-                gone |= part[column.name].gone
+    for schema, part in zip(opened.schemas, (rows, context), strict=False):
+        for column in schema.kept:
+            gone |= part[column.name].gone
     if context is not None and opened.model.given is not None:
         at = np.flatnonzero(~gone)
         gone[at] = ~opened.model.given.knows(context.take(at))

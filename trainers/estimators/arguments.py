@@ -128,8 +128,7 @@ def warn_of(schema: Schema, kinds: Any):
         column
         for column in schema.columns
         if isinstance(column.kind, Skipped)
-        and column.kind.value is None
-        and column.kind.of is None
+        and not column.kind.is_known
         and column.name not in asked
     ]
     if lost:
@@ -162,6 +161,34 @@ def say(line: str) -> None:
     Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(line)
 
 
+def astray(schema: Schema, frame: Frame) -> dict[str, int]:
+    """How many rows differ in what the fit left out as constant or a copy, by column."""
+    kept, counts = {c.name: c for c in schema.kept}, {}
+    for c in schema.columns:
+        known = isinstance(c.kind, Skipped) and c.kind.is_known
+        if not known or c.name not in frame.names:
+            continue
+        of = kept.get(c.kind.of or "")
+        try:
+            x = c.numbers(frame[c.name])
+            base = of.numbers(frame[of.name]) if of else None
+            differs = c.kind.differs(x, base, c.high - c.low if of else 0)
+        except InputError:  # words for numbers
+            differs = True
+        counts[c.name] = int((differs & ~frame[c.name].gone).sum())
+    return {name: count for name, count in counts.items() if count}
+
+
+def told_astray(schema: Schema, counts: Mapping[str, int]) -> list[str]:
+    """What to say of `astray`."""
+    return [
+        f"column {c.name!r} was left out of the fit ({c.why}), so log p does not tell that"
+        f" it differs in {counts[c.name]:,} row{'s' * (counts[c.name] != 1)}."
+        for c in schema.columns
+        if c.name in counts
+    ]
+
+
 def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
     """Rows as an estimator takes them, past scikit-learn's checks; `reset` in a fit."""
     least = 2 if reset else 1
@@ -172,10 +199,19 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
                 f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
             )
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return frame
+        return frame if reset else _compared(estimator, frame)
     if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
         refuse_words(X)
     if np.ma.isMaskedArray(X):  # scikit-learn would take what is masked
         X = np.ma.filled(X.astype(float), np.nan)
     checks = {"reset": reset, "dtype": "numeric", "ensure_min_samples": least}
-    return frame_of(validate_data(estimator, X, **checks))
+    frame = frame_of(validate_data(estimator, X, **checks))
+    return frame if reset else _compared(estimator, frame)
+
+
+def _compared(estimator: Any, frame: Frame) -> Frame:
+    """The frame, with a warning where rows differ in columns that the fit left out."""
+    schema = estimator.table_.schema
+    for note in told_astray(schema, astray(schema, schema.matched(frame))):
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return frame

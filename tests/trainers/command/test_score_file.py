@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.trainers.command.conftest import command, mixed_lines
+from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers.command import score_file
 from trainers.tables.reading import read_frame
 
@@ -46,6 +46,27 @@ def test_outliers_are_shown_and_flagged(mixed, tmp_path, monkeypatch):
     inside = frame["quantile"].values
     assert inside.min() == 0
     assert 0.3 < np.median(inside) < 0.7
+
+
+@pytest.mark.slow
+def test_a_constant_that_is_another_now_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_file, "_ROWS", 50)
+    x = np.random.default_rng(0).normal(size=120)
+    head = "x,k,twice,y"
+    lines = [f"{a},3,{2 * a},{b:.6f}" for a, b in np.round([x, x[::-1]], 3).T]
+    old, new, run = tmp_path / "old.csv", tmp_path / "new.csv", tmp_path / "run"
+    old.write_text("\n".join([head, *lines]))
+    lines[0] = lines[0].replace(",3,", ",4,")
+    lines[-1] = lines[-1].replace(",3,", ",4,")
+    lines[1] = f"0.5,3,7,{x[0]:.6f}"
+    new.write_text("\n".join([head, *lines]))
+    assert command("fit", old, "--workdir", run, *QUICK).code == 0
+    assert "left out of the fit" not in command("score", run, old).out
+    said = command("score", run, new).out
+    assert "column 'k' was left out of the fit (always 3)," in said
+    assert "it differs in 2 rows." in said
+    assert "column 'twice' was left out of the fit (a multiple of x)," in said
+    assert "it differs in 1 row." in said
 
 
 def test_rows_with_holes_have_an_empty_score(mixed, tmp_path):

@@ -2,6 +2,7 @@
 
 import datetime
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from tests.slow import slow
 from trainers import CheckpointError, FlowDensity, FlowOutlierDetector
 from trainers.estimators import outliers
+from trainers.estimators.arguments import astray
 from trainers.tables.checks import InputError
+from trainers.tables.schema import Schema
 
 SMALL = {
     "num_blocks": 1,
@@ -204,6 +207,46 @@ def test_no_number_of_rows_compiles_anew(density, mixed):
         for n in (1, 7, 100, 599):
             density.sample(n)
             density.score_samples(mixed[:n])
+
+
+@pytest.fixture
+def with_constants():
+    x, y = np.random.default_rng(5).normal(size=(2, 60))
+    day = pd.Timestamp("2024-03-01")
+    return pd.DataFrame(
+        {"x": x, "k": 3, "reg": "north", "day": day, "f": np.float32(0.1)}
+        | {"twice": 2 * x + 1, "y": y}
+    )
+
+
+def test_rows_that_differ_in_what_was_left_out_are_counted(with_constants):
+    schema = Schema.of(with_constants)
+    assert [c.name for c in schema.kept] == ["x", "y"]
+    assert not astray(schema, schema.matched(with_constants))
+    other = with_constants.copy()
+    other.loc[:4, "k"], other.loc[:3, "reg"] = 4, "south"
+    other.loc[:2, "day"] = pd.Timestamp("2024-03-02")
+    other.loc[:1, "f"], other.loc[0, "twice"] = np.float32(0.2), 7.0
+    found = {"k": 5, "reg": 4, "day": 3, "f": 2, "twice": 1}
+    assert astray(schema, schema.matched(other)) == found
+    other["reg"] = 5
+    assert astray(schema, schema.matched(other))["reg"] == 60
+    assert not astray(schema, schema.matched(other[["x", "y"]]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_constant_that_is_another_now_is_warned_of(with_constants, as_array):
+    x = with_constants[["x", "k", "y"]]
+    other = x.assign(k=[4] * 2 + [3] * 58)
+    if as_array:
+        x, other = x.to_numpy(), other.to_numpy()
+    model = FlowDensity(**SMALL | {"num_steps": 5}).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.score_samples(x)
+    with pytest.warns(UserWarning, match=r"\(always 3\), .* it differs in 2 rows\."):
+        assert len(model.score_samples(other)) == 60
 
 
 @pytest.mark.slow

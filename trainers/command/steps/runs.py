@@ -22,6 +22,7 @@ from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.outputs import is_same
 from trainers.tables.files.sources import is_there
 from trainers.tables.frame import Frame
+from trainers.tables.schema import Schema
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -163,11 +164,22 @@ class Run:
         )
 
     @property
+    def schemas(self) -> list[Schema]:
+        """Of the modelled columns, and of the given ones if there are any."""
+        return [self.model.schema, *([self.model.given] if self.model.given else [])]
+
+    @property
     def needed(self) -> list[str]:
         """The columns that a table must have to be scored, in the order of the file."""
-        schemas = [self.model.schema, *([self.model.given] if self.model.given else [])]
-        kept = {column.name for schema in schemas for column in schema.kept}
+        kept = {column.name for schema in self.schemas for column in schema.kept}
         return [name for name in self.columns if name in kept]
+
+    @property
+    def told(self) -> list[str]:
+        """Also the constants and copies of the fit, in which a row may differ now."""
+        columns = [c for schema in self.schemas for c in schema.columns]
+        lost = {c.name for c in columns if not (c.kind.width or c.kind.is_known)}
+        return [name for name in self.columns if name not in lost]
 
     def keep_file(self, out: str | os.PathLike, option: str):
         """Raises InputError if `out` is the very file that was fitted."""
