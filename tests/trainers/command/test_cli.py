@@ -90,11 +90,11 @@ def ended_after(seconds, number, folder):
     return process.returncode, said
 
 
-# As `python -m trainers.command`, but with Ctrl-C also behind a shell that ignores it.
+# As `rbig-nnx`, but with Ctrl-C also behind a shell that ignores it.
 FRONT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from trainers.command.__main__ import program
+from trainers.command import program
 raise SystemExit(program())
 """
 MOMENTS = [round(0.15 + 0.07 * i, 2) for i in range(60)]  # until into the warm start
