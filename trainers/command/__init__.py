@@ -1,6 +1,7 @@
 """The program `rbig-nnx`, which can be stopped while it loads."""
 
 import sys
+import threading
 
 from trainers.run import interrupt
 
@@ -13,4 +14,9 @@ def program() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("rbig-nnx: interrupted; no file was written over.\n")
         return interrupt.exit_code()
-    return cli.main()
+    code = cli.main()
+    for thread in threading.enumerate():
+        # JAX's waits a minute for TPUs, and the end of the program would wait for it.
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
+    return code

@@ -2,13 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
 import pytest
 
 from tests.trainers.command.conftest import command
-from trainers.command import cli, fit_file, reports
+from trainers.command import cli, fit_file, program, reports
 
 
 def test_version():
@@ -115,6 +116,14 @@ def test_a_program_that_loads_what_it_needs_ends_at_a_signal(tmp_path, seconds):
     assert said.splitlines()[-1].startswith("rbig-nnx: interrupted; "), said
     assert "Traceback" not in said, said
     assert "Exception" not in said, said
+
+
+def test_a_timer_that_was_left_running_does_not_hold_the_program_up(monkeypatch):
+    timer = threading.Timer(60, print)
+    monkeypatch.setattr(cli, "main", lambda: timer.start() or 130)
+    assert program() == 130
+    timer.join(timeout=5)
+    assert not timer.is_alive()
 
 
 @pytest.mark.usefixtures("in_front")
