@@ -91,12 +91,17 @@ def measured(
         {"columns": list(pair)} | _figure(log_p - single[pair[0]] - single[pair[1]])
         for pair, log_p in double.items()
     ]
+    shared = joint - np.sum(list(single.values()), axis=0)
+    if (
+        len(names) == 1
+    ):  # a column shares nothing with itself; these are two models of it
+        shared = np.zeros_like(shared)
     return {
         "unit": "nats",
         "rows": table.sizes,
         "given": [] if table.given is None else list(table.given.names),
         "entropy": _figure(-joint),
-        "total_correlation": _figure(joint - np.sum(list(single.values()), axis=0)),
+        "total_correlation": _figure(shared),
         "entropy_of_columns": {name: _figure(-p) for name, p in single.items()},
         "mutual_information": sorted(mutual, key=lambda one: -(one["mean"] or 0.0)),
     }

@@ -63,6 +63,16 @@ def test_the_command_on_a_run_and_on_a_file(mixed, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_column_shares_nothing(tmp_path):
+    file = tmp_path / "rows.csv"
+    write(file, a=np.random.default_rng(0).normal(size=200).round(4))
+    line = ("information", file, "--workdir", tmp_path / "run", *SETTINGS, "--json")
+    found = json.loads(command(*line).out)
+    assert found["total_correlation"] == {"mean": 0, "standard_error": 0}
+    assert found["entropy"]["mean"] > 0
+
+
+@pytest.mark.slow
 def test_a_run_whose_file_has_changed_is_refused(tmp_path, conditional):
     moved = conditional.file.with_name("moved.csv")
     conditional.file.rename(moved)
