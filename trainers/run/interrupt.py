@@ -38,7 +38,7 @@ def interruptible() -> Iterator[None]:
         before = {number: signal.signal(number, ending.handle) for number in watched}
 
         def unraisable(found: Any) -> None:
-            if isinstance(found.exc_value, KeyboardInterrupt):
+            if isinstance(found.exc_value, KeyboardInterrupt) and received:
                 ending.put_off(received[-1])
             else:
                 shown(found)
@@ -59,19 +59,22 @@ class _Ending:
 
     def __init__(self):
         self.due = False  # a signal that was put off
+        self._again = False  # what comes is that one
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.due = self.due, False
+        again, self._again = self._again, False
         if not again:
             received.append(number)
         if len(received) < 2 and _in_import(frame):
             self.put_off(number)
         else:
+            self.due = False
             raise KeyboardInterrupt
 
     def put_off(self, number: int) -> None:
         def send():
             if self.due:
+                self._again = True
                 signal.pthread_kill(threading.main_thread().ident, number)
 
         self.due = True

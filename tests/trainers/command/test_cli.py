@@ -1,3 +1,4 @@
+import importlib
 import os
 import signal
 import subprocess
@@ -157,6 +158,33 @@ def test_a_command_that_ends_before_a_signal_counts_was_interrupted(
     monkeypatch.setattr(reports, "show", swallowed)
     assert command("report", tmp_path).code == 130
     time.sleep(0.2)  # what was put off does not reach who comes after
+
+
+@pytest.mark.usefixtures("in_front")
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_import_ends_before_a_signal_counts_but_not_before_a_second(
+    monkeypatch, tmp_path, twice
+):
+    (tmp_path / "slow_to_load.py").write_text(
+        "import os, signal, time\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        + f"os.kill(os.getpid(), signal.SIGINT) if {twice} else None\n"
+        "end = time.monotonic() + 1\n"
+        "while time.monotonic() < end: time.sleep(0.01)\n"
+        "loaded = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_to_load", raising=False)
+
+    def load(*args, **options):
+        importlib.import_module("slow_to_load")
+        time.sleep(5)
+
+    monkeypatch.setattr(reports, "show", load)
+    began = time.monotonic()
+    assert command("report", tmp_path).code == 130
+    assert time.monotonic() - began < 4
+    assert ("slow_to_load" in sys.modules) != twice
 
 
 def test_a_signal_that_was_ignored_stays_so(monkeypatch, tmp_path):
