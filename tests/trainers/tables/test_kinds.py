@@ -303,6 +303,7 @@ def test_numbers_as_words_are_refused():
     ("words", "message"),
     [
         ("numeric", "must be one of continuous"),
+        ("postive", r"Near: positive\.$"),
         ("positive", "above 0; column 'x' holds -"),
         ("bounded", r"as in bounded\(0, 1\)"),
         ("bounded(0, 1)", "Widen the bounds"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.tables.checks import InputError, refuse_extreme
+from trainers.tables.checks import InputError, near, refuse_extreme
 from trainers.tables.kinds.base import Kind, Scale
 from trainers.tables.kinds.found import Found, text
 from trainers.tables.kinds.grids import (
@@ -110,9 +110,11 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
         ]
     except ValueError:
         name = ""
-    if name not in {known.partition("(")[0] for known in NAMES}:
+    known = [one.partition("(")[0] for one in NAMES]
+    if name not in known:
         raise InputError(
             f"`kinds` must be one of {', '.join(NAMES)}; got {words!r} for {where}."
+            f"{near([str(words)], known)}"
         )
     why = "as asked"
     if name == "skipped":
