@@ -92,9 +92,8 @@ def measured(
         for pair, log_p in double.items()
     ]
     shared = joint - np.sum(list(single.values()), axis=0)
-    if (
-        len(names) == 1
-    ):  # a column shares nothing with itself; these are two models of it
+    if len(names) == 1:
+        # A column shares nothing with itself: two models of it differ.
         shared = np.zeros_like(shared)
     return {
         "unit": "nats",

@@ -16,6 +16,7 @@ from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.math.params import FAMILIES
 from trainers.estimators.settings import budget_of
 from trainers.tables.checks import InputError, shown
+from trainers.tables.columns import ColumnSchema
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
@@ -172,11 +173,22 @@ def astray(schema: Schema, frame: Frame) -> dict[str, int]:
         try:
             x = c.numbers(frame[c.name])
             base = of.numbers(frame[of.name]) if of else None
-            differs = c.kind.differs(x, base, c.high - c.low if of else 0)
+            differs = c.kind.differs(x, base, _rounding(c) if of else 0)
         except InputError:  # words for numbers
             differs = True
         counts[c.name] = int((differs & ~frame[c.name].gone).sum())
     return {name: count for name, count in counts.items() if count}
+
+
+def _rounding(copy: ColumnSchema) -> float:
+    """How far a copy may be from what it is a copy of."""
+    if copy.unit:
+        return 1e-5  # days: a second counts
+    dtype = np.dtype(copy.dtype)
+    eps = np.finfo(dtype).eps if dtype.kind == "f" else 0.0
+    return max(
+        1e-5 * (copy.high - copy.low), 4 * eps * max(abs(copy.low), abs(copy.high))
+    )
 
 
 def told_astray(schema: Schema, counts: Mapping[str, int]) -> list[str]:

@@ -234,6 +234,32 @@ def test_rows_that_differ_in_what_was_left_out_are_counted(with_constants):
     assert not astray(schema, schema.matched(other[["x", "y"]]))
 
 
+@pytest.mark.parametrize("unit", ["D", "s"])
+def test_dates_that_are_no_longer_a_copy_are_counted(unit):
+    random = np.random.default_rng(0)
+    start = pd.Timestamp("2024-03-01")
+    day = start + pd.to_timedelta(random.integers(0, 90_000, 300), unit=unit)
+    table = pd.DataFrame({"day": day, "due": day + pd.Timedelta("7D")})
+    schema = Schema.of(table)
+    assert [c.name for c in schema.kept] == ["day"]
+    assert not astray(schema, schema.matched(table))
+    table.loc[0, "due"] += pd.Timedelta(1, unit)
+    assert astray(schema, schema.matched(table)) == {"due": 1}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6])
+def test_a_copy_is_one_still_in_the_type_it_came_in(offset, dtype):
+    of = dtype(offset + 100 * np.random.default_rng(1).normal(size=300))
+    table = pd.DataFrame({"of": of, "copy": dtype(7 - 3 * of)})
+    schema = Schema.of(table)
+    assert [c.name for c in schema.kept] == ["of"]
+    assert not astray(schema, schema.matched(table))
+    assert not astray(schema, schema.matched(table[:1]))
+    table.loc[5, "copy"] += 10  # float32 has steps of .25 at 3e6
+    assert astray(schema, schema.matched(table)) == {"copy": 1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("as_array", [False, True])
 def test_a_constant_that_is_another_now_is_warned_of(with_constants, as_array):

@@ -180,19 +180,16 @@ class Skipped(Kind):
         """Whether the column is written back."""
         return self.value is not None or self.of is not None
 
-    def differs(
-        self, x: np.ndarray, of: np.ndarray | None, spread: float
-    ) -> np.ndarray:
+    def differs(self, x: np.ndarray, of: np.ndarray | None, near: float) -> np.ndarray:
         """Which values are not those of the fit, [n], of a column that is known.
 
         Args:
           x: values.
           of: those of the column that it was a function of, if it was.
-          spread: of the values of the fit.
+          near: how far from that function they may be.
         """
         if of is not None:
-            told = self.factor * of + self.offset
-            return ~np.isclose(x, told, rtol=1e-6, atol=1e-5 * spread)
+            return ~np.isclose(x, self.factor * of + self.offset, rtol=1e-10, atol=near)
         return np.asarray(x != self.value)
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
