@@ -25,6 +25,7 @@ _RULE, _BORDER = re.compile(r"^[─\s-]*$"), re.compile(r"^\s*[╭╰]")
 _FORMS = {"INT": "whole numbers", "FLOAT": "numbers"}
 _SIMPLER = {
     r"^Error parsing (?:\S*dummy\S*|[A-Z]\w*): ": "",
+    r"^Error parsing \w+: (?=`)": "",  # of settings within others
     r"^Error parsing (\S+?): ": r"\1 ",
     r"^-\w/(?=--)": "",
     r"no type matching \{None\}\|INT could be instantiated from \[(.*)\]": (
@@ -108,7 +109,8 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
     try:
         settings = parse(command, ["FILE", *args], prog="rbig-nnx")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        words = re.sub(r"--[\w.-]+(?= must)", lambda typed: _name(typed[0]), str(error))
+        raise ValueError(f"{path}: {words}") from None
     return dataclasses.replace(settings, file=tyro.MISSING)
 
 
@@ -133,6 +135,23 @@ def in_typed_words(message: str, command: type | None) -> str:
     said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
     said = re.sub(r"`(rbig-nnx[^`]*)`", r"\1", said)
     return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
+
+
+def named_in_python(message: str) -> str:
+    """A message about an option, with the argument of Python beside it where they differ."""
+    about = re.match(r"(--[\w.-]+) must", message)
+    if not about:
+        return message
+    name = _name(about[1]).rpartition(".")[2]
+    name = {"given_values": "context"}.get(name, name)
+    if "_" not in name and name != "context":
+        return message
+    return message.replace(about[1], f"{about[1]} ({name} in Python)", 1)
+
+
+def _name(flag: str) -> str:
+    """An option as YAML has it."""
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _joined(args: Sequence[str], kind: type) -> list[str]:
@@ -189,7 +208,11 @@ def _as_options(
             yield from _as_options(inner, value, f"{where}: {name}", f"{name}.")
         elif isinstance(value, bool):
             yield option(prefix + (name if value else f"no-{name}"))
-        elif value is not None:
+        elif value is None:
+            raise ValueError(
+                f"{where}: {name} must have a value. For the default, leave the line out."
+            )
+        else:
             yield from (option(prefix + name), *map(str, _flat(value)))
 
 

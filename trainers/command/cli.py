@@ -19,7 +19,11 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from trainers.command import settings
-from trainers.command.arguments import in_typed_words, parse_with_file
+from trainers.command.arguments import (
+    in_typed_words,
+    named_in_python,
+    parse_with_file,
+)
 from trainers.command.output import Printer
 from trainers.run import interrupt
 from trainers.run.progress import visible
@@ -252,7 +256,8 @@ def main(args: Sequence[str] | None = None) -> int:
         words = str(error)
         if isinstance(error, OSError) and error.strerror:
             words = f"{error.strerror}: {error.filename or PROGRAM}"
-        _complain(in_typed_words(words, command and type(command)))
+        words = in_typed_words(words, command and type(command))
+        _complain(named_in_python(words))
         return 2
 
 

@@ -38,8 +38,8 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
       InputError: for an output that cannot be written, or contexts that do not fit.
     """
     asked = settings.num_rows
-    if asked is not None and asked < 0:
-        raise InputError(f"`num_rows` must be 0 or more; got {asked}.")
+    if asked is not None and asked < 1:
+        raise InputError(f"`num_rows` must be 1 or more; got {asked}.")
     if not 0 <= settings.seed < 2**32:
         raise InputError(f"`seed` must be 0 to {2**32 - 1}; got {settings.seed}.")
     given_file = settings.given_values and "=" not in settings.given_values

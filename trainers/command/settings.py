@@ -116,6 +116,15 @@ class Training(TrainConfig):
 
     def __post_init__(self):
         whole = TrainConfig(**self.asked())  # refuses what cannot be
+        size = whole.batch_size
+        for name in ("accumulate", "strata"):
+            parts = getattr(whole, name)
+            if size % parts:
+                fits = max(n for n in range(1, min(parts, size + 1)) if size % n == 0)
+                raise ValueError(
+                    f"`{name}` must divide the {size} rows of a step, which"
+                    f" --train.batch-size sets; got {parts}. Use {fits}."
+                )
         object.__setattr__(self, "learning_rates", whole.learning_rates)
 
     def asked(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Without JAX, so that the first of them shows before it is imported.
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,6 +20,7 @@ from rich.text import Text
 
 WIDTH = 80  # columns, at most
 _MINUTE = 60.0  # seconds
+_LASTS = 1.0  # seconds, after which a phase is worth a line that stays
 _BAR = range(6, 21)  # widths of the bar, where a line leaves room
 
 
@@ -143,16 +145,28 @@ class _Phase:
 
 
 class _Lines(Progress):
-    """A line for each phase, and in a long one an evaluation's once a minute."""
+    """A line for each phase that lasts, and in a long one an evaluation's once a minute."""
 
     def __init__(self):
         self._phase: _Phase | None = None
         self._told = time.monotonic()
+        self._soon = threading.Timer(_LASTS, self.say)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._soon.cancel()
 
     def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:
+        self._soon.cancel()
         self._phase = _Phase(name, total, done)
         self._told = time.monotonic()
-        self.say(name)
+        self._soon = threading.Timer(_LASTS, self.say, [name])
+        self._soon.daemon = True
+        self._soon.start()
 
     def advance(self, done: int, note: str = "") -> None:
         if self._phase is not None:

@@ -21,13 +21,22 @@ from trainers.command.settings import FitFile
         ("fit x --colums a", "there is no option --colums; perhaps --columns"),
         ("fit x --num-steps 3", "no option --num-steps; perhaps --train.num-steps"),
         ("fit x --hidden a", "--hidden must be whole numbers; got 'a'"),
-        ("fit x --train.num-steps x", "--train.num-steps must be a whole number"),
-        ("fit x --train.num-steps 0", "--train.num-steps must be at least 1; got 0"),
+        (
+            "fit x --train.num-steps x",
+            "--train.num-steps (num_steps in Python) must be a whole number",
+        ),
+        (
+            "fit x --train.num-steps 0",
+            "--train.num-steps (num_steps in Python) must be at least 1; got 0",
+        ),
         ("fit x --train.jitter x", "--train.jitter must be a number; got 'x'"),
-        ("fit x --num-blocks 0", "--num-blocks must be 1 to 1,000; got 0"),
+        (
+            "fit x --num-blocks 0",
+            "--num-blocks (num_blocks in Python) must be 1 to 1,000; got 0",
+        ),
         (
             f"fit x --num-components {10**10}",
-            "--num-components must be 1 to 1,000; got",
+            "--num-components (num_components in Python) must be 1 to 1,000; got",
         ),
         (
             f"fit x --hidden 8 {10**10}",
@@ -35,7 +44,7 @@ from trainers.command.settings import FitFile
         ),
         (
             f"fit x --train.num-steps {10**12}",
-            "--train.num-steps must be at most 2147483647",
+            "--train.num-steps (num_steps in Python) must be at most 2147483647",
         ),
         (
             "fit x --seed 4294967296",
@@ -44,13 +53,22 @@ from trainers.command.settings import FitFile
         (f"fit x --train.seed {10**30}", "must be at most 4294967295; got 1000"),
         (
             "fit x --valid-fraction .5",
-            "--valid-fraction must lie above 0 and below 0.5",
+            "--valid-fraction (valid_fraction in Python) must lie above 0 and below 0.5",
         ),
         ("fit x --profile -1", "--profile must be 0 or more; got -1"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
         ("fit x --radial yes", "--radial must be one of 'True', 'False', 'None'"),
         ("fit x --sep", "--sep must be followed by a value"),
         ("sample r f -n x", "must be a whole number; got 'x'"),
+        (
+            "fit x --train.accumulate 7",
+            "--train.accumulate must divide the 512 rows of a step, which"
+            " --train.batch-size sets; got 7. Use 4",
+        ),
+        (
+            "fit x --train.strata 1000",
+            "the 512 rows of a step, which --train.batch-size",
+        ),
         (
             "fit x --budget soon",
             "--budget must be a time, as 90s, 7m or 1h30m, or steps of all runs, as",
@@ -108,7 +126,7 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
     settings = parsed(
         tmp_path,
         "num_blocks: 3\nhidden: [16, 16]\nresume: false\nkinds: {a: positive}\n"
-        "na: [-9999, unknown]\nsep:\nworkdir: elsewhere\n"
+        "na: [-9999, unknown]\nworkdir: elsewhere\n"
         "train:\n  learning_rate: 1e-4\n  num_steps: 7\n",
         *("--train.num-steps", "9"),
     )
@@ -129,9 +147,11 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
         ("train: {steps: 3}", r"no setting \['steps'\]"),
         (
             "num_blocks: many",
-            "run.yaml: --num-blocks must be a whole number; got 'many'",
+            "run.yaml: num_blocks must be a whole number; got 'many'",
         ),
-        ("num_blocks: 0", "run.yaml: --num-blocks must be 1 to 1,000; got 0"),
+        ("num_blocks: 0", "run.yaml: num_blocks must be 1 to 1,000; got 0"),
+        ("num_blocks:", "run.yaml: num_blocks must have a value"),
+        ("train: {num_steps: -1}", "run.yaml: train.num_steps must be at least 1"),
         ("- 1", "must be a mapping"),
         ("a: [", "must be YAML"),
         ("[" * 5_000, "run.yaml must be YAML; maximum recursion depth"),

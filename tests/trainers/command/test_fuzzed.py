@@ -23,7 +23,7 @@ SETTINGS = {
     "resume": False,
     "kinds": {"a": "positive"},
     "na": [-9999, "unknown"],
-    "sep": None,
+    "sep": ";",
     "test_fraction": 0.25,
     "train": {"learning_rate": 0.001, "num_steps": 7},
 }

@@ -49,17 +49,11 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_parts(
     assert first.names == ("x0", "x1")
 
 
-def test_no_rows_are_a_header_alone(mixed, tmp_path):
-    out = tmp_path / "none.csv"
-    assert command("sample", mixed.run, out, "--num-rows", 0).code == 0
-    assert out.read_text().strip() == "price,color,count,day"
-
-
 def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
     out = tmp_path / "drawn.csv"
     refused = command("sample", conditional.run, out)
     assert refused.code == 2
-    assert "--given-values must give color" in refused.err
+    assert "--given-values (context in Python) must give color" in refused.err
     frame = drawn(conditional.run, out, "-n", 20, "--given-values", "color=red")
     assert frame.names == ("price", "color", "count", "day")
     assert set(frame["color"].values) == {"red"}
@@ -75,7 +69,7 @@ def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
     ("values", "words"),
     [
         ("color=violet", "got 'violet' in color"),
-        ("hue=red", "--given-values must name color"),
+        ("hue=red", "--given-values (context in Python) must name color"),
         ("nowhere.csv", "existing file"),
     ],
 )
@@ -90,8 +84,11 @@ def test_what_is_given_is_checked(conditional, tmp_path, values, words):
 def test_mistakes_are_found_before_any_work(mixed, tmp_path):
     cases = [
         (("x.xlsx",), "must end in one of"),
-        (("x.csv", "-n", -1), "--num-rows must be 0 or more"),
-        (("x.csv", "-n", 10**15), "--num-rows must fit on the disk of"),
+        (
+            ("x.csv", "-n", 0),
+            "--num-rows (num_rows in Python) must be 1 or more; got 0",
+        ),
+        (("x.csv", "-n", 10**15), "(num_rows in Python) must fit on the disk of"),
         (("x.csv", "--given-values", "a=1"), "the fit was without --given"),
     ]
     for (name, *options), words in cases:

@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -48,12 +49,19 @@ def test_lines_where_nobody_watches(clock, capsys):
     out, err = capsys.readouterr()
     assert not out
     assert err.splitlines() == [
-        "reading rows.csv",
-        "warm start",
-        "training",
         "step 1000/20000  valid -1.7500  best -1.5000  16/s  0:19:19 left",
         "a line that stays",
     ]
+
+
+def test_where_nobody_watches_a_phase_has_a_line_if_it_lasts(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_LASTS", 0.1)
+    with show_progress() as display:
+        for name, seconds in {"short": 0, "long": 0.3, "shorter": 0}.items():
+            display.phase(name)
+            time.sleep(seconds)
+    time.sleep(0.3)
+    assert capsys.readouterr().err == "long\n"
 
 
 def screen(width=80):
@@ -110,11 +118,12 @@ def test_a_bar_fills_the_room_that_is_left():
 
 
 def test_a_run_that_goes_on_tells_its_own_rate(clock):
-    display = show_progress()
-    display.phase("training", total=100, done=80)
-    clock.seconds = 5
-    display.evaluated(90, {"train": -1.0})
-    assert display._phase.line() == ("step 90/100  train -1.0000  2.0/s  0:00:05 left")
+    with show_progress() as display:
+        display.phase("training", total=100, done=80)
+        clock.seconds = 5
+        display.evaluated(90, {"train": -1.0})
+        line = display._phase.line()
+    assert line == "step 90/100  train -1.0000  2.0/s  0:00:05 left"
 
 
 class Recorder(Progress):
@@ -184,7 +193,7 @@ def test_fit_is_quiet_on_request(capsys):
 def test_the_display_is_there_before_jax():
     code = (
         "import sys; from trainers.run.progress import show_progress;"
-        "show_progress().phase('reading');"
+        "show_progress().phase('reading'); import time; time.sleep(1.5);"
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

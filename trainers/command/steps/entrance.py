@@ -1,5 +1,6 @@
 """From a file to rows that can be fitted: what was read, what its columns are, the split."""
 
+import collections
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ def names_in(words: Sequence[str], names: Sequence[str], option: str) -> list[st
     """Names of columns, each alone or several with commas between.
 
     Raises:
-      InputError: for a column that is not there.
+      InputError: for a column that is not there, or twice.
     """
     found = []
     for word in words:
@@ -151,7 +152,10 @@ def names_in(words: Sequence[str], names: Sequence[str], option: str) -> list[st
             f"{option} must name columns of the file, {shown(names, 20)}; got"
             f" {shown(absent)}.{near(absent, names)}"
         )
-    return list(dict.fromkeys(found))
+    twice = [name for name, times in collections.Counter(found).items() if times > 1]
+    if twice:
+        raise InputError(f"{option} must name a column once; got {shown(twice)} twice.")
+    return found
 
 
 def parsed_kinds(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:

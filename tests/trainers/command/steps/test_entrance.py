@@ -31,7 +31,11 @@ def numbers(n=100):
 def test_names_and_kinds_may_hold_commas():
     table = ["a", "b", "a,b", "x=y"]
     assert names_in(["a,b"], table, "--given") == ["a,b"]
-    assert names_in(["b,a", "a"], table, "--given") == ["b", "a"]
+    assert names_in(["b,a", "x=y"], table, "--given") == ["b", "a", "x=y"]
+    with pytest.raises(
+        InputError, match="--given must name a column once; got a twice"
+    ):
+        names_in(["b,a", "a"], table, "--given")
     with pytest.raises(InputError, match=r"--given must name columns .*; got c"):
         names_in(["a,c"], table, "--given")
     with pytest.raises(InputError, match=r"; got cities\. Near: city\.$"):
