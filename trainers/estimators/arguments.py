@@ -210,6 +210,8 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
             raise InputError(
                 f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
             )
+        if not reset:
+            _refuse_context(estimator.table_.given, frame)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return frame if reset else _compared(estimator, frame)
     if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
@@ -219,6 +221,15 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
     checks = {"reset": reset, "dtype": "numeric", "ensure_min_samples": least}
     frame = frame_of(validate_data(estimator, X, **checks))
     return frame if reset else _compared(estimator, frame)
+
+
+def _refuse_context(given: Schema | None, frame: Frame) -> None:
+    """Raises where what is given stands among what is modelled."""
+    inside = [n for n in frame.names if given is not None and n in given.names]
+    if inside:
+        raise InputError(
+            f"`X` must not hold what is given, {shown(inside)}. Pass it as `context`."
+        )
 
 
 def _compared(estimator: Any, frame: Frame) -> Frame:

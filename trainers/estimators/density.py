@@ -275,9 +275,7 @@ class FlowDensity(
             "fitted": {
                 "n_features_in_": self.n_features_in_,
                 "feature_names_in_": list(getattr(self, "feature_names_in_", ())),
-                "history_": {
-                    k: np.asarray(v).tolist() for k, v in self.history_.items()
-                },
+                "history_": {k: v.tolist() for k, v in self.history_.items()},
                 "candidates_": getattr(self, "candidates_", {}),
                 **self._more_to_save(),
             },
@@ -286,7 +284,9 @@ class FlowDensity(
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """The estimator that `save` wrote, or one around the folder of `rbig-nnx fit`.
+        """The estimator that `save` wrote, or one around a folder of `rbig-nnx fit`.
+
+        Of a text or Parquet file the latter samples a `pyarrow.Table` (`.to_pandas()`).
 
         Raises:
           CheckpointError: a checkpoint that is missing, damaged, or of something else.

@@ -140,6 +140,15 @@ def refuse_extreme(x: np.ndarray, where: str):
         )
 
 
+def refuse_repeated(names: Sequence[str], option: str):
+    """Raises where an option names a column more than once."""
+    if len(set(names)) < len(names):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise InputError(
+            f"{option} must name a column once; got {printable(shown(twice))} twice."
+        )
+
+
 def refuse_twice(names: Sequence[str], name: str):
     """Raises for columns of one name."""
     if len(set(names)) < len(names):

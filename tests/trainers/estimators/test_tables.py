@@ -164,6 +164,11 @@ def test_what_is_left_out_and_what_is_extrapolated_is_said():
         fitted = FlowDensity(**small).fit(table, context=years)
     with pytest.warns(UserWarning, match="`year` is given far beyond the fit"):
         fitted.sample(2, context=pd.DataFrame({"year": [2040]}))
+    both = table.assign(year=years.year)
+    with pytest.raises(
+        InputError, match=r"must not hold what is given, year. Pass it as"
+    ):
+        fitted.score_samples(both)
     with pytest.raises(InputError, match="`n_samples` must be 0 or more; got -1"):
         fitted.sample(-1, context=years[:1])
 
@@ -299,6 +304,7 @@ def test_rounded_columns_as_densities():
         (pd.DataFrame({"q": ["1", "2", "3"]}), "column 'q' holds numbers as words"),
         (pd.DataFrame({"q": [1.0, None, 3.0]}), "1 in q"),
         (np.ones((5, 2)), "must have a column to model; got x0"),
+        (pd.DataFrame({"q": [1.0]}), "must have 2 rows or more; got n_samples = 1"),
     ],
 )
 def test_bad_tables_are_refused_by_column(x, message):

@@ -1,6 +1,5 @@
 """From a file to rows that can be fitted: what was read, what its columns are, the split."""
 
-import collections
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.encoded import EncodedTable
 from trainers.rows.encoded import PARTS, EncodedParts
 from trainers.tables import dates
-from trainers.tables.checks import InputError, near, shown
+from trainers.tables.checks import InputError, near, refuse_repeated, shown
 from trainers.tables.columns import without_states
 from trainers.tables.files.opening import open_table as open_file
 from trainers.tables.files.sources import Source, TableFile
@@ -108,6 +107,8 @@ def open_table(source: Source, settings: FitFile, printer: Printer) -> Table:
     )
     notes += dropped
     given = [name for name in given if name in frame.names]
+    if len(frame) < 2:  # every column would be constant
+        raise _too_few(source.name, len(frame), settings)
     schema, context = _schemas(frame, kinds, given, source.name)
     stream = None
     if large:
@@ -152,9 +153,7 @@ def names_in(words: Sequence[str], names: Sequence[str], option: str) -> list[st
             f"{option} must name columns of the file, {shown(names, 20)}; got"
             f" {shown(absent)}.{near(absent, names)}"
         )
-    twice = [name for name, times in collections.Counter(found).items() if times > 1]
-    if twice:
-        raise InputError(f"{option} must name a column once; got {shown(twice)} twice.")
+    refuse_repeated(found, option)
     return found
 
 
@@ -275,9 +274,14 @@ def _split(
             levels=levels,
         )
     except InputError:
-        least = ", ".join(f"{n} {part}" for n, part in zip(_LEAST, PARTS, strict=True))
-        raise InputError(
-            f"{name} must have rows for every part, at least {least}; got {len(frame)}"
-            f" rows with --valid-fraction {valid:g} and --test-fraction {test:g}."
-        ) from None
+        raise _too_few(name, len(frame), settings) from None
     return dict(zip(PARTS, parts, strict=True))
+
+
+def _too_few(name: str, num_rows: int, settings: FitFile) -> InputError:
+    least = ", ".join(f"{n} {part}" for n, part in zip(_LEAST, PARTS, strict=True))
+    return InputError(
+        f"{name} must have rows for every part, at least {least}; got {num_rows}"
+        f" row{'s' * (num_rows != 1)} with --valid-fraction {settings.valid_fraction:g} and"
+        f" --test-fraction {settings.test_fraction:g}."
+    )

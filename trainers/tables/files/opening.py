@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainers.tables.checks import InputError, near, printable, shown
+from trainers.tables.checks import (
+    InputError,
+    near,
+    printable,
+    refuse_repeated,
+    shown,
+)
 from trainers.tables.files.arrays import ArrayFile
 from trainers.tables.files.parquet import ParquetFile
 from trainers.tables.files.sources import TableFile, find
@@ -65,15 +71,13 @@ def choose(
       drop: those to leave out.
 
     Raises:
-      InputError: for names that the file does not have, or where none is left.
+      InputError: for names that the file does not have, or that come twice, or where none
+        is left.
     """
     columns = _listed(columns, file, "--columns")
     drop = _listed(drop, file, "--drop")
     notes = []
-    twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
-    if twice:
-        notes.append(f"--columns names {printable(shown(twice))} twice: taken once")
-    kept = tuple(dict.fromkeys(columns))
+    kept = tuple(columns)
     if not kept:
         kept = tuple(name for name in file.names if name not in file.index)
         left = [name for name in file.index if name not in drop]
@@ -106,4 +110,5 @@ def _listed(given: str | Sequence[str], file: TableFile, option: str) -> list[st
             f" {printable(shown(file.names, 20), 400)}; got {printable(shown(unknown))}."
             f"{near(unknown, file.names)}"
         )
+    refuse_repeated(names, option)
     return names

@@ -136,9 +136,11 @@ def test_columns_are_chosen_by_name(tmp_path):
     assert read_frame(path, columns="b,a").names == ("b", "a")
     assert read_frame(path, drop="b").names == ("a", "c,d")
     assert read_frame(path, columns=["a", "b"], drop=["b"]).names == ("a",)
-    frame = read_frame(path, columns=["a", "a"])
-    assert frame.names == ("a",)
-    assert frame.notes == ("--columns names a twice: taken once",)
+    for option in ("columns", "drop"):
+        with pytest.raises(
+            InputError, match=f"--{option} must name a column once; got a"
+        ):
+            read_frame(path, **{option: ["a", "b,a"]})
 
 
 def test_types_may_widen_from_part_to_part(tmp_path):
