@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from trainers.command.output import Printer
 from trainers.command.steps import verdict
@@ -16,7 +17,7 @@ from trainers.command.steps.holes import no_cell, with_missing
 from trainers.command.steps.runs import Run
 from trainers.estimators.arguments import astray, told_astray
 from trainers.placement.compilation import use_cache
-from trainers.run.progress import Progress
+from trainers.run.progress import Progress, visible
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.opening import open_table
 from trainers.tables.files.outputs import check_output
@@ -26,6 +27,7 @@ from trainers.tables.reading import frames_of
 from trainers.tables.writing import PartWriter
 
 _ROWS = 65_536  # of a part
+_MOST_TOLD = 100  # characters of a row
 
 
 def run(settings: Any, printer: Printer, progress: Progress) -> None:
@@ -85,7 +87,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             for schema, part in zip(opened.schemas, (rows, context), strict=False):
                 differing.update(astray(schema, part))
             log_prob = _log_prob(opened, rows, context)
-            tally.add(log_prob)
+            tally.add(log_prob, frame)
             if settings.out is not None and settings.outliers:
                 spool.write(log_prob.tobytes())  # flags are known at the end
             elif settings.out is not None:
@@ -116,12 +118,13 @@ class _Tally:
         self.num_rows = self.num_empty = self.num_zero = 0
         self.lowest = np.empty(0, np.int64)  # row numbers, the lowest first
         self.lowest_log_prob = np.empty(0)
+        self.lowest_values: list[str] = []  # what stands in these rows
         self._num_lowest = num_lowest
         self._count, self._mean, self._square = 0, 0.0, 0.0
 
-    def add(self, log_prob: np.ndarray) -> None:
-        """The next rows; NaN where a row has a hole."""
-        rows = self.num_rows + np.arange(len(log_prob))
+    def add(self, log_prob: np.ndarray, frame: Frame) -> None:
+        """The next rows of the file; NaN where a row has a hole."""
+        first = self.num_rows
         self.num_rows += len(log_prob)
         self.num_empty += int(np.isnan(log_prob).sum())
         self.num_zero += int(np.isneginf(log_prob).sum())
@@ -133,11 +136,14 @@ class _Tally:
             self._square += ((finite - finite.mean()) ** 2).sum() + between
             self._mean += apart * len(finite) / total
             self._count = total
-        scored = ~np.isnan(log_prob)
-        values = np.concatenate([self.lowest_log_prob, log_prob[scored]])
-        numbers = np.concatenate([self.lowest, rows[scored]])
+        scored = np.flatnonzero(~np.isnan(log_prob))
+        mine = scored[np.argsort(log_prob[scored], kind="stable")[: self._num_lowest]]
+        values = np.concatenate([self.lowest_log_prob, log_prob[mine]])
+        numbers = np.concatenate([self.lowest, first + mine])
+        texts = self.lowest_values + [_told(frame, row) for row in mine]
         order = np.argsort(values, kind="stable")[: self._num_lowest]
         self.lowest_log_prob, self.lowest = values[order], numbers[order]
+        self.lowest_values = [texts[i] for i in order]
 
     @property
     def num_scored(self) -> int:
@@ -232,6 +238,16 @@ def _parts(spool: Any) -> Iterator[tuple[int, np.ndarray]]:
         first += len(log_prob)
 
 
+def _told(frame: Frame, row: int) -> str:
+    """A row, on one line."""
+    told = []
+    for column in frame.columns:
+        value = column.values[row]
+        text = f"{value:.6g}" if isinstance(value, np.floating) else str(value)
+        told.append(f"{column.name} {text}")
+    return ", ".join(told)
+
+
 def _tell(tally: _Tally, opened: Run, printer: Printer):
     n, mean, error = tally.num_scored, *tally.moments()
     if n:
@@ -251,11 +267,21 @@ def _tell(tally: _Tally, opened: Run, printer: Printer):
         )
     if len(tally.lowest):
         table = Table(title=f"the {len(tally.lowest)} rows of lowest log p")
-        for name in ("rank", "row (from 0)", "log p", "quantile among training rows"):
-            table.add_column(name, justify="right")
+        for name in ("rank", "row\n(from 0)", "log p", "below, of\ntraining"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("what stands there")
         quantiles = opened.quantile(tally.lowest_log_prob)
-        lines = zip(tally.lowest, tally.lowest_log_prob, quantiles, strict=True)
-        for rank, (row, log_prob, quantile) in enumerate(lines, start=1):
-            table.add_row(str(rank), f"{row:,}", f"{log_prob:.4f}", f"{quantile:.4f}")
+        lines = zip(
+            tally.lowest,
+            tally.lowest_log_prob,
+            quantiles,
+            tally.lowest_values,
+            strict=True,
+        )
+        for rank, (row, log_prob, quantile, text) in enumerate(lines, start=1):
+            numbers = (str(rank), f"{row:,}", f"{log_prob:.4f}", f"{quantile:.4f}")
+            told = Text(visible(text))
+            told.truncate(_MOST_TOLD, overflow="ellipsis")
+            table.add_row(*numbers, told)
         printer.table(table)
     printer.line(verdict.units(opened.model.schema.about()))

@@ -13,6 +13,7 @@ from trainers.pages import judging
 from trainers.pages.drawing import DATA, DRAWN, GRID, INK, THIRD, Picture, drawn
 from trainers.pages.subject import Subject
 from trainers.pages.views import View, dependence
+from trainers.run.progress import visible
 
 _CURVES = {"train": THIRD, "valid": DATA, "test": DRAWN}
 _DASHES = {"train": ":", "valid": "-", "test": "--"}
@@ -325,4 +326,5 @@ def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _short(text: str, most: int) -> str:
+    text = visible(text)  # fonts have no control characters
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -3,6 +3,7 @@ import pytest
 
 from tests.trainers.command.conftest import QUICK, command, mixed_lines
 from trainers.command import score_file
+from trainers.tables.door import frame_of
 from trainers.tables.reading import read_frame
 
 
@@ -38,6 +39,7 @@ def test_outliers_are_shown_and_flagged(mixed, tmp_path, monkeypatch):
     first = next(x for x in ended.out.splitlines() if x.startswith("│    1"))
     assert first.split("│")[2].strip() == "5"
     assert float(first.split("│")[4]) == 0
+    assert "price 9e+07, color red, count 3," in first
     frame = read_frame(out)
     assert frame.names == ("log_prob", "quantile", "outlier")
     flagged = np.flatnonzero(frame["outlier"].values)
@@ -191,8 +193,9 @@ def test_moments_of_parts_are_those_of_the_whole():
     x = np.random.default_rng(0).normal(5, 2, size=1_000)
     tally = score_file._Tally(2)
     for part in np.split(x, (10, 500, 501)):
-        tally.add(part)
+        tally.add(part, frame_of(part[:, None]))
     mean, error = tally.moments()
     assert mean == pytest.approx(x.mean())
     assert error == pytest.approx(x.std(ddof=1) / np.sqrt(1_000))
     assert tally.lowest.tolist() == np.argsort(x)[:2].tolist()
+    assert tally.lowest_values == [f"x0 {value:.6g}" for value in np.sort(x)[:2]]
