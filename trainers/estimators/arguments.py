@@ -211,7 +211,7 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
                 f"`X` must have {least} rows or more; got n_samples = {len(frame)}."
             )
         if not reset:
-            _refuse_context(estimator.table_.given, frame)
+            _refuse_context(estimator, frame)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return frame if reset else _compared(estimator, frame)
     if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
@@ -223,10 +223,11 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
     return frame if reset else _compared(estimator, frame)
 
 
-def _refuse_context(given: Schema | None, frame: Frame) -> None:
+def _refuse_context(estimator: Any, frame: Frame) -> None:
     """Raises where what is given stands among what is modelled."""
-    inside = [n for n in frame.names if given is not None and n in given.names]
-    if inside:
+    table = estimator.table_
+    given = set(table.given.names if table.given else ()) - set(table.schema.names)
+    if inside := [name for name in frame.names if name in given]:
         raise InputError(
             f"`X` must not hold what is given, {shown(inside)}. Pass it as `context`."
         )

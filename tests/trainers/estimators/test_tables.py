@@ -166,7 +166,7 @@ def test_what_is_left_out_and_what_is_extrapolated_is_said():
         fitted.sample(2, context=pd.DataFrame({"year": [2040]}))
     both = table.assign(year=years.year)
     with pytest.raises(
-        InputError, match=r"must not hold what is given, year. Pass it as"
+        InputError, match=r"must not hold what is given, year\. Pass it as"
     ):
         fitted.score_samples(both)
     with pytest.raises(InputError, match="`n_samples` must be 0 or more; got -1"):
