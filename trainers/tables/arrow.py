@@ -50,16 +50,35 @@ def holds(kind: Any) -> bool:
     return is_numeric(types, kind) or (any(c(kind) for c in checks) and not interval)
 
 
-def is_whole(column: Any, least: float) -> bool:
-    """Whether float64 holds integers only, and one of this size."""
+def encoded(column: Any) -> tuple[Any, Any]:
+    """Numbers of words, and the words: what is done is done once for each word."""
+    arrow = import_pyarrow()
+    if not isinstance(column, arrow.ChunkedArray):
+        column = arrow.chunked_array([column])
+    found = column.dictionary_encode().unify_dictionaries()
+    if not found.num_chunks:
+        return arrow.chunked_array([], arrow.int32()), arrow.array([], arrow.string())
+    indices = arrow.chunked_array([chunk.indices for chunk in found.chunks])
+    return indices, found.chunk(0).dictionary
+
+
+def is_whole(column: Any) -> bool:
+    """Whether float64 holds integers only."""
+    arrow = import_pyarrow()
+    if not arrow.types.is_floating(column.type):
+        return False
+    pc = arrow.compute
+    return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
+
+
+def is_beyond(column: Any, most: float) -> bool:
+    """Whether float64 holds a finite number of this size or more."""
     arrow = import_pyarrow()
     if not arrow.types.is_floating(column.type):
         return False
     pc = arrow.compute
     top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
-    if top is None or top < least:
-        return False
-    return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
+    return top is not None and top >= most
 
 
 def frame_of_arrow(table: Any, name: str) -> Frame:

@@ -148,7 +148,7 @@ def test_times_before_and_after_noon_are_told(tmp_path):
 
 def test_integers_that_float64_rounds_are_told(tmp_path):
     frame = read_frame(column(tmp_path, [str(10**25 + i) for i in range(30)]))
-    assert frame.notes == ("`y`: integers beyond 64 bits are rounded (--drop y)",)
+    assert frame.notes == ("`y`: integers beyond 2^53 are rounded (--drop y)",)
     few = read_frame(column(tmp_path, [str(10**25 + i * 10**18) for i in range(30)]))
     assert not few.notes
     np.testing.assert_array_equal(
@@ -198,3 +198,55 @@ def test_a_sign_of_comments_in_quotes_is_none(tmp_path):
     frame = read_frame(write(tmp_path, text))
     assert frame.names == ("#", "y")
     assert len(frame) == 18
+
+
+BESIDE = {
+    "a hole": lambda i: "bad" if i == 30 else str(2**64 + 1 + 2 * i),
+    "smaller ones": lambda i: str(2**64 + 1 + 2 * i if i % 2 else i),
+    "negative ones": lambda i: str(2**64 - 1 - i if i % 2 else -i),
+    "a fraction": lambda i: "1.5" if i == 30 else str(2**53 + 1 + 2 * i),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_rounded_integers_beside_other_cells_are_told(tmp_path, name):
+    frame = read_frame(column(tmp_path, map(BESIDE[name], range(60))))
+    assert frame["y"].values.dtype == np.float64
+    assert "`y`: integers beyond 2^53 are rounded (--drop y)" in frame.notes
+
+
+def test_how_numbers_beside_a_hole_are_read_is_told(tmp_path):
+    cells = [f'"{i + 1},134,046"' for i in range(59)]
+    frame = read_frame(column(tmp_path, [*cells, "bad"]))
+    assert frame["y"].values[0] == 1_134_046
+    assert "`y`: ',' groups the digits of numbers (--decimal)" in frame.notes
+    frame = read_frame(
+        column(tmp_path, [*[f"\N{MINUS SIGN}{i}.5" for i in range(59)], "b"])
+    )
+    assert frame["y"].values[1] == -1.5
+    assert "`y`: '\N{MINUS SIGN}' is read as minus" in frame.notes
+
+
+def test_groups_that_another_cell_contradicts_are_words(tmp_path):
+    cells = [f"{i},5" if i % 2 else f"{i + 10}.557" for i in range(1, 60)]
+    lines = [f"{cell};{i}" for i, cell in enumerate(cells)]
+    text = "x;y\n" + "\n".join(lines)
+    grouped = read_frame(write(tmp_path, text))
+    assert grouped["x"].values[1] == 12_557
+    assert "`x`: '.' groups the digits of numbers (--decimal)" in grouped.notes
+    frame = read_frame(write(tmp_path, f"{text}\n-0.527;60"))
+    assert frame["x"].values[1] == "12.557"
+    assert any("`x` looks like numbers" in note for note in frame.notes)
+
+
+@pytest.mark.parametrize(
+    "last", [("13/02/2020", "02/13/2020"), ("02/13/2020", "13/02/2020")]
+)
+def test_as_many_cells_for_one_order_of_dates_as_for_the_other(tmp_path, last):
+    cells = [f"{i % 12 + 1:02d}/{i % 7 + 1:02d}/2020" for i in range(58)]
+    frame = read_frame(column(tmp_path, [*cells, *last]))
+    assert frame["y"].values[0] == "01/01/2020"
+    assert frame.notes[-1].startswith(
+        "`y` holds dates as day/month/year or month/day/year,"
+    )
+    assert "dates as" in read_frame(column(tmp_path, [*cells, last[0]])).notes[-1]

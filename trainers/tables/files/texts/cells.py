@@ -172,6 +172,14 @@ def notation(words: Any, kind: str, decimal: str) -> list[str]:
     return said
 
 
+def contradict(words: Any, others: list[str], decimal: str) -> bool:
+    """Whether words have groups, and others are numbers by the other sign: 1.234 and 0.5."""
+    pc = import_pyarrow().compute
+    grouped = pc.match_substring_regex(_plain(words), GROUPS[decimal])
+    other = "," if decimal == "." else "."
+    return any(is_number(w, other) for w in others) and bool(pc.any(grouped).as_py())
+
+
 def looks_like(words: Any) -> str:
     """What words may have been meant as, and the way to have them so; "" for words."""
     held = words.drop_null().to_pylist()[:_LOOKED_AT]
@@ -233,17 +241,19 @@ def zeros(texts: Mapping[str, Any]) -> list[str]:
 
 
 def rounding(words: Any, numbers: Any, name: str) -> list[str]:
-    """A note, where words are long whole numbers of which some are one as float64."""
+    """A note, where some of the words are whole numbers that are one as float64."""
     arrow = import_pyarrow()
     pc = arrow.compute
     if not arrow.types.is_floating(numbers.type):
         return []
-    for part in (words[:1], words):
-        if not pc.all(pc.match_substring_regex(part, r"^[+-]?\d{17,}$")).as_py():
-            return []
-    if pc.count_distinct(numbers).as_py() == pc.count_distinct(words).as_py():
+    ends = pc.min_max(numbers).as_py()
+    if not max(-(ends["min"] or 0), ends["max"] or 0) > 2**53:
         return []
-    return [f"`{name}`: integers beyond 64 bits are rounded (--drop {name})"]
+    long = pc.fill_null(pc.match_substring_regex(words, r"^[+-]?\d{16,}$"), False)  # noqa: FBT003
+    distinct = [pc.count_distinct(x.filter(long)).as_py() for x in (words, numbers)]
+    if distinct[0] == distinct[1]:
+        return []
+    return [f"`{name}`: integers beyond 2^53 are rounded (--drop {name})"]
 
 
 def misfits(words: Any, read: Callable[[Any], Any], limit: int) -> list[str] | None:

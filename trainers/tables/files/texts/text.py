@@ -6,7 +6,7 @@ from typing import Any
 
 from trainers.paths import size_of
 from trainers.tables import dates
-from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_whole
+from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_beyond, is_whole
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.sources import Source
 from trainers.tables.files.texts import cells, words
@@ -23,7 +23,7 @@ from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
 _LIKELY_ROWS, _LIKELY_COLUMNS = 1_000, 1_000  # that tell the types of the others
-_EXACT = 2.0**63  # integers from here on are no int64
+_EXACT = 2.0**53  # integers from here on may be rounded
 
 
 class TextFile:
@@ -83,14 +83,13 @@ class TextFile:
                 )
             table = self._table_of_bytes(names)
         integers = [n for n, kind in likely.items() if arrow.types.is_integer(kind)]
+        whole = arrow.types.is_integer if self.dialect.padded else lambda _: False
         again = [
             n
-            for n in names
-            if is_whole(table.column(n), 0 if n in integers else _EXACT)
-            or (
-                self.dialect.padded
-                and arrow.types.is_integer(table.schema.field(n).type)
-            )
+            for n, column in zip(table.column_names, table.columns, strict=True)
+            if (n in integers and is_whole(column))
+            or is_beyond(column, _EXACT)
+            or whole(column.type)
         ]
         if again:  # as text, for what float64 would round, +5, 007 and 0x1F
             types = dict.fromkeys(again, arrow.string())

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from trainers.tables import dates
-from trainers.tables.arrow import import_pyarrow
+from trainers.tables.arrow import encoded, import_pyarrow
 from trainers.tables.checks import printable, shown
 from trainers.tables.files.texts import cells
 
@@ -66,14 +67,14 @@ def settle(
         return arrow.nulls(len(column), arrow.float64()), Rule("empty"), []
     if known == cells.WORDS:
         return text, Rule("words", decimal, look=known), []
-    if known == dates.COMPACT and (as_dates := _as_dates(*_encoded(text), name, known)):
+    if known == dates.COMPACT and (as_dates := _as_dates(*encoded(text), name, known)):
         return as_dates
     few = text[:_FEW].drop_null()
     for kind in ("integer", "number"):
         rule = Rule(kind, decimal)
         if _cast(few, rule) is not None and (found := _cast(text, rule)) is not None:
             return found, rule, cells.rounding(text, found, name)
-    indices, words = _encoded(text)
+    indices, words = encoded(text)
     for kind in ("integer", "number", "boolean", "date", "instant", "clock"):
         rule = Rule(kind, decimal)
         found = _convert(words[:_FEW], rule)
@@ -150,10 +151,15 @@ def _as_dates(
         return found.take(indices), rule, [note]
     if not forms:
         return None
-    note = (
-        f"`{name}` holds dates as {' or '.join(map(dates.spoken, forms))}, and is left as"
-        " words: write them as year-month-day"
-    )
+    return _undecided(indices, words, name, forms)
+
+
+def _undecided(
+    indices: Any, words: Any, name: str, forms: Iterable[str]
+) -> tuple[Any, Rule, list[str]]:
+    """Dates that may be read in several ways are words."""
+    ways = " or ".join(dict.fromkeys(map(dates.spoken, forms)))
+    note = f"`{name}` holds dates as {ways}, and is left as words: write them as year-month-day"
     return words.take(indices), Rule("words"), [note]
 
 
@@ -180,10 +186,16 @@ def _mostly_numbers(
     held = len(column) - column.null_count
     if held < _MOSTLY_NUMBERS * whole:
         return None
+    kept = cells.without(words, others)
+    if cells.contradict(kept, others, decimal):
+        return None
     rule = Rule("number", decimal, holes=tuple(others))
     if integers is not None and whole_only:
         rule, column = dataclasses.replace(rule, kind="integer"), integers.take(indices)
-    return column, rule, [_holes_note(name, others, whole - held, whole, "number")]
+    notes = [f"`{name}`: {how}" for how in cells.notation(kept, rule.kind, decimal)]
+    notes += cells.rounding(kept.take(indices), column, name)
+    notes.append(_holes_note(name, others, whole - held, whole, "number"))
+    return column, rule, notes
 
 
 def _mostly_dates(
@@ -198,15 +210,19 @@ def _mostly_dates(
         ways = [Rule(kind) for kind in ("date", "instant", "clock")]
         ways += map(_rule_of, dates.FORMATS)
     found: list[tuple[list[str], Rule]] = []
+    few = words[:_FEW]
     for rule in ways:
         read = functools.partial(_convert, rule=rule)
-        few = words[:_FEW]
         if cells.misfits(few, read, min(_MAX_HOLES, len(few) // 2)) is not None:
             others = cells.misfits(words, read, _MAX_HOLES)
             found += [(others, rule)] if others is not None else []
     if not found:
         return None
-    others, rule = min(found, key=lambda pair: len(pair[0]))
+    least = min(len(others) for others, _ in found)
+    best = [pair for pair in found if len(pair[0]) == least]
+    others, rule = best[0]
+    if rule.form and any(left != others for left, _ in best):
+        return _undecided(indices, words, name, [str(r.form) for _, r in best])
     held = cells.without(words, others)
     found_at = _convert(held, rule)
     if found_at is None:  # half of them have a time zone
@@ -257,7 +273,7 @@ def follow(column: Any, rule: Rule) -> tuple[Any, str | None]:
     for each in rules:
         if (found := _cast(text, each)) is not None:
             return found, None
-    indices, words = _encoded(text)
+    indices, words = encoded(text)
     bad = words
     for each in rules:
         found = _convert(words, each)
@@ -306,18 +322,6 @@ def _without_holes(column: Any, holes: tuple[str, ...] = ()) -> Any:
     trimmed = pc.utf8_trim_whitespace(column.cast(arrow.string()))
     gone = pc.is_in(trimmed, arrow.array([*cells.MISSING, *holes]))
     return pc.if_else(gone, arrow.scalar(None, arrow.string()), trimmed)
-
-
-def _encoded(column: Any) -> tuple[Any, Any]:
-    """Numbers of words, and the words: what is done is done once for each word."""
-    arrow = import_pyarrow()
-    if not isinstance(column, arrow.ChunkedArray):
-        column = arrow.chunked_array([column])
-    encoded = column.dictionary_encode().unify_dictionaries()
-    if not encoded.num_chunks:
-        return arrow.chunked_array([], arrow.int32()), arrow.array([], arrow.string())
-    indices = arrow.chunked_array([chunk.indices for chunk in encoded.chunks])
-    return indices, encoded.chunk(0).dictionary
 
 
 def _convert(words: Any, rule: Rule) -> Any:
