@@ -35,9 +35,12 @@ def placed(path: str | os.PathLike) -> Path:
       path: text, a path of `pathlib`, which writes gs:/ for gs://, or one of `epath`.
 
     Raises:
+      TypeError: no path at all.
       ValueError: an address of another kind than gs:// and s3://.
       ImportError: without what reads such a bucket, naming what brings it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a path must be a text or a pathlib.Path; got {path!r}.")
     text = os.fspath(path)
     found = _ADDRESS.match(text)
     scheme = found.group(1).lower() if found else ""

@@ -30,3 +30,9 @@ def test_a_bucket_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
         sources.find("gs://bucket/x.csv")
     assert not caplog.records
     assert logging.getLogger("gcsfs").level == level
+
+
+@pytest.mark.parametrize("path", [None, 5, b"run"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match=f"a path must be a text .*; got {path!r}"):
+        paths.located(path)

@@ -65,8 +65,8 @@ def find_start(
         return Start(path, about["about"])
     if all_steps(workdir / FOLDER):
         raise OtherRunError(
-            f"`workdir` must be new or hold a run of the same command;"
-            f" {workdir / FOLDER} was written by another one. {WAY_OUT}"
+            f"`workdir` must be new or hold a run of the same command; {path}, which would"
+            f" tell whose steps those in {workdir / FOLDER} are, is not there. {WAY_OUT}"
         )
     return None
 

@@ -12,6 +12,8 @@ import io
 import pathlib
 import re
 import shlex
+import types
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,10 @@ from trainers.command.settings import option, options_of
 from trainers.run.progress import visible
 
 _RULE, _BORDER = re.compile(r"^[─\s-]*$"), re.compile(r"^\s*[╭╰]")
+_TRUTH = dict.fromkeys(("true", "yes", "on"), True)
+_TRUTH |= dict.fromkeys(("false", "no", "off"), False)
+_NOTHING = ("", "null", "Null", "NULL", "~")  # what YAML has for no value
+_PLACES = ("--workdir", "--out", "--config")
 _FORMS = {"INT": "whole numbers", "FLOAT": "numbers"}
 _SIMPLER = {
     r"^Error parsing (?:\S*dummy\S*|[A-Z]\w*): ": "",
@@ -34,12 +40,16 @@ _SIMPLER = {
     r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*)\]": (
         r"must be a number; got \1"
     ),
+    r"no type matching \{\[STR FLOAT .*?instantiated from \[(.*)\]": (
+        r"must be pairs of a pattern and a factor, as '*.vectors' 0.1; got \1"
+    ),
     r"invalid literal for int\(\) with base 10: (.*)": r"must be a whole number; got \1",
     r"could not convert string to float: (.*)": r"must be a number; got \1",
     r"Could not find valid parse for arguments: \[(.*)\]": r"must be something else; got \1",
     r"^invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)": (
         r"\2 must be one of \3; got \1"
     ),
+    r"(got '[^']{60})[^']+'": r"\1…'",
     # Of a set, whose order is another in every process.
     r"one of '(None|True|False)', '(?!\1)\w+', '(?!\1)\w+';": "one of 'True', 'False', 'None';",
     r"^Missing value for argument '(?:\S*/)?(\S+)'.*": r"\1 must be followed by a value",
@@ -61,6 +71,7 @@ def parse(commands: Any, args: Sequence[str], *, prog: str, **options: Any) -> A
       ValueError: one line, for a line that cannot be understood.
     """
     said = io.StringIO()
+    _check_words(args)
     kind = _kind(commands, args)
     args = _joined(args, kind) if kind else args
     try:
@@ -70,6 +81,16 @@ def parse(commands: Any, args: Sequence[str], *, prog: str, **options: Any) -> A
         if end.code in (None, 0):
             raise
         raise ValueError(_one_line(said.getvalue(), kind, prog)) from None
+
+
+def _check_words(args: Sequence[str]) -> None:
+    """Refuses what the values no longer tell: an empty path, the same setting twice."""
+    for word, value in zip(args, [*args[1:], None], strict=False):
+        name, sign, inside = word.partition("=")
+        if name in _PLACES and (inside if sign else value) == "":
+            raise ValueError(f"{name} must name a file or folder; got ''.")
+    if {"--seed", "--train.seed"} <= {word.partition("=")[0] for word in args}:
+        raise ValueError("--seed must be given once; --train.seed is the same.")
 
 
 def parse_with_file(commands: Any, args: Sequence[str], *, prog: str, **options: Any):
@@ -84,7 +105,10 @@ def parse_with_file(commands: Any, args: Sequence[str], *, prog: str, **options:
         and any(a.partition("=")[0] == "--config" for a in args[:-1])
     ):
         path = parser.parse_known_args(list(args))[0].config
-        options["default"] = read_settings(path, kind)
+        found = read_settings(path, kind)
+        if any(word.partition("=")[0] == "--train.seed" for word in args):
+            found = dataclasses.replace(found, seed=None)  # else it would win
+        options["default"] = found
     return parse(commands, args, prog=prog, **options)
 
 
@@ -101,17 +125,29 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
         another type.
     """
     try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = visible(" ".join(str(error).split()))
-        raise ValueError(f"{path} must be YAML; {where}") from None
-    args = list(_as_options(command, {} if found is None else found, str(path)))
+        found = yaml.load(path.read_text(), Loader=_AsWritten)
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        told = " ".join(told.split()).replace('in "<unicode string>", ', "in ")
+        raise ValueError(f"{path} must be YAML; {visible(told)}") from None
+    args = list(_as_options(command, found or {}, str(path)))
     try:
         settings = parse(command, ["FILE", *args], prog="rbig-nnx")
     except ValueError as error:
         words = re.sub(r"--[\w.-]+(?= must)", lambda typed: _name(typed[0]), str(error))
         raise ValueError(f"{path}: {words}") from None
     return dataclasses.replace(settings, file=tyro.MISSING)
+
+
+class _AsWritten(yaml.BaseLoader):
+    """Words as they stand: 007 is no 7, 1:30 no 90, and no tag makes an object."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:  # noqa: FBT001,FBT002
+        keys = [str(key.value) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"it names {twice} twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
 
 
 def in_typed_words(message: str, command: type | None) -> str:
@@ -192,7 +228,9 @@ def _as_options(
     command: type, found: Any, where: str, prefix: str = ""
 ) -> Iterator[str]:
     fields = {field.name: field for field in dataclasses.fields(command)}
-    fields.pop("file", None)
+    kinds = typing.get_type_hints(command)
+    for name in ("file", "config"):
+        fields.pop(name, None)
     if not isinstance(found, dict):
         raise ValueError(
             f"{where} must be a mapping of names to values; got {found!r}."
@@ -203,26 +241,40 @@ def _as_options(
             f"{where} has no setting {unknown}; there are {sorted(fields)}."
         )
     for name, value in found.items():
-        inner = fields[name].type
-        if dataclasses.is_dataclass(inner):
-            yield from _as_options(inner, value, f"{where}: {name}", f"{name}.")
-        elif isinstance(value, bool):
-            yield option(prefix + (name if value else f"no-{name}"))
-        elif value is None:
+        kind = kinds[name]
+        truth = _TRUTH.get(value.lower()) if isinstance(value, str) else None
+        if dataclasses.is_dataclass(kind):
+            yield from _as_options(kind, value, f"{where}: {name}", f"{name}.")
+        elif value in _NOTHING:
             raise ValueError(
                 f"{where}: {name} must have a value. For the default, leave the line out."
             )
+        elif kind is bool and truth is None:
+            raise ValueError(f"{where}: {name} must be true or false; got {value!r}.")
+        elif kind is bool:
+            yield option(prefix + (name if truth else f"no-{name}"))
+        elif kind == bool | None and truth is not None:
+            yield from (option(prefix + name), str(truth))
+        elif not isinstance(value, str) and not _takes_several(kind):
+            raise ValueError(f"{where}: {name} must be one value; got {value!r}.")
         else:
-            yield from (option(prefix + name), *map(str, _flat(value)))
+            sign = "=" if kind == tuple[str, ...] else None
+            yield from (option(prefix + name), *_flat(value, sign))
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    """The words of a value: those of lists, and of mappings `name=value`."""
+def _takes_several(kind: Any) -> bool:
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return any(typing.get_origin(part) in (tuple, Mapping) for part in parts)
+
+
+def _flat(value: Any, sign: str | None) -> Iterator[str]:
+    """The words of a value; those of mappings with a sign between, or as two."""
     if isinstance(value, dict):
-        yield from (f"{name}={part}" for name, part in value.items())
+        for name, part in value.items():
+            yield from (f"{name}{sign}{part}",) if sign else (name, str(part))
     elif isinstance(value, list):
         for part in value:
-            yield from _flat(part)
+            yield from _flat(part, sign)
     else:
         yield value
 
@@ -270,7 +322,8 @@ def _proposed(word: str, about: Mapping[str, str], kind: type | None) -> str:
         near = difflib.get_close_matches(word, re.findall(r"[\w-]+", names), n=1)
         there = f"; there are {names}" if names else ""
         return f"; perhaps {near[0]}" if near else there
-    flags = list(options_of(kind).values())
+    places = {option(name) for name in ("file", "run")}
+    flags = [flag for flag in options_of(kind).values() if flag not in places]
     last = word.lstrip("-")  # --steps for --train.num-steps, --blocks for --num-blocks
     ends = [flag for flag in flags if flag.endswith((f".{last}", f"-{last}"))]
     ends = [flag for flag in ends if not flag.startswith("--no-")]

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from rbig_nnx.fit.rotation import METHODS
@@ -55,6 +57,7 @@ _RULES = {  # what an argument must be, in words and as a function
     **dict.fromkeys(("jitter", "weight_decay"), _AMOUNT),
     **dict.fromkeys(("ema_decay", "validation_fraction"), _SHARE),
     **dict.fromkeys(("tails", "marginals", "whiten", "radial"), _SWITCH),
+    "mesh": ("a jax.sharding.Mesh", lambda x: isinstance(x, jax.sharding.Mesh)),
     "family": (f"one of {FAMILIES}", lambda x: isinstance(x, str) and x in FAMILIES),
     "rotation": (
         f"one of {_ROTATIONS}",
@@ -155,6 +158,17 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
     if isinstance(params["kinds"], Mapping):
         result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
     return result
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed as scikit-learn draws it."""
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError:
+        raise InputError(
+            f"`random_state` must be None, 0 to {2**32 - 1} or a RandomState; got"
+            f" {random_state!r}."
+        ) from None
 
 
 def say(line: str) -> None:

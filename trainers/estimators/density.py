@@ -16,7 +16,6 @@ from sklearn.base import (
     DensityMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 import rbig_nnx
@@ -30,6 +29,7 @@ from trainers.estimators.arguments import (
     json_params,
     say,
     schema_of_context,
+    seed_of,
     warn_of,
 )
 from trainers.estimators.encoded import EncodedTable, split
@@ -185,6 +185,7 @@ class FlowDensity(
         """
         del y
         check_arguments(self)
+        seed = seed_of(self.random_state)
         frame = checked_frame(self, X, reset=True)
         weights = checked_weights(sample_weight, len(frame))
         given_frame = None if context is None else frame_of(context, name="context")
@@ -194,7 +195,6 @@ class FlowDensity(
             given = None
             index, weights = merged(frame, weights)
             frame = frame.take(index)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
         warn_of(schema, self.kinds)
         if self.verbose:
@@ -245,7 +245,7 @@ class FlowDensity(
           context: one row for all, or one for each.
         """
         check_is_fitted(self)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        seed = seed_of(random_state)
         return self.table_.sample(n_samples, seed=seed, context=context).native()
 
     def transform(self, X: Any) -> np.ndarray:

@@ -78,7 +78,12 @@ class TableFlow:
           num_rows: how many.
           seed: the same gives the same rows.
           context: one row for all, or one for each.
+
+        Raises:
+          InputError: more rows than the memory holds, and as `samples`.
         """
+        if isinstance(num_rows, int | np.integer):
+            _check_memory(int(num_rows), len(self.schema.columns))
         (frame,) = self.samples(num_rows, seed=seed, context=context, rows=num_rows)
         return frame
 
@@ -264,3 +269,15 @@ def checkpoint_in(path: str | os.PathLike) -> Path:
     """The checkpoint itself, or the one in the folder of a command's fit."""
     place = located(path)
     return place / FLOW if (place / FLOW).is_dir() else place
+
+
+def _check_memory(num_rows: int, width: int) -> None:
+    """Refuses rows that the machine cannot hold, where it says how much that is."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_rows * width * 8 > memory:
+        raise InputError(
+            f"`n_samples` must fit into the memory of {memory / 1e9:.0f} GB; got"
+            f" {num_rows:,}. Draw fewer at a time, or into a file by `rbig-nnx sample`."
+        )

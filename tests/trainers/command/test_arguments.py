@@ -65,6 +65,14 @@ from trainers.command.settings import FitFile
             "--train.accumulate must divide the 512 rows of a step, which"
             " --train.batch-size sets; got 7. Use 4",
         ),
+        ("fit x --workdir=", "--workdir must name a file or folder; got ''"),
+        ("fit x --seed 6 --train.seed 5", "--seed must be given once; --train.seed is"),
+        ("fit x --quie", "there is no option --quie; perhaps --quiet or --given"),
+        (
+            "fit x --train.learning-rates a",
+            "must be pairs of a pattern and a factor, as '*.vectors' 0.1; got 'a'",
+        ),
+        ("fit x --config .", ". must be YAML; Is a directory"),
         (
             "fit x --train.strata 1000",
             "the 512 rows of a step, which --train.batch-size",
@@ -140,6 +148,21 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
     assert settings.sep is None
 
 
+def test_words_of_the_file_are_taken_as_they_stand(tmp_path):
+    settings = parsed(
+        tmp_path,
+        "tails: true\nwhiten: no\nresume: off\nna: [007, 1.50, null]\ndrop: on\n"
+        "train: {learning_rates: {'*.vectors': 0.1}}\nseed: 3\n",
+    )
+    assert (settings.tails, settings.whiten, settings.resume) == (True, False, False)
+    assert settings.na == ("007", "1.50", "null")
+    assert settings.drop == ("on",)
+    assert settings.train.learning_rates == (("*.vectors", 0.1),)
+    assert settings.train.seed == 3
+    assert parsed(tmp_path, "seed: 3\n", "--train.seed", "4").train.seed == 4
+    assert parsed(tmp_path, "train: {seed: 3}\n", "--seed", "4").train.seed == 4
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -151,11 +174,26 @@ def test_settings_come_from_a_file_and_options_override_it(tmp_path):
         ),
         ("num_blocks: 0", "run.yaml: num_blocks must be 1 to 1,000; got 0"),
         ("num_blocks:", "run.yaml: num_blocks must have a value"),
+        ("num_blocks: true", "num_blocks must be a whole number; got 'true'"),
+        ("num_blocks: [3, 4]", r"num_blocks must be one value; got \['3', '4'\]"),
+        ("resume: 0", "run.yaml: resume must be true or false; got '0'"),
+        ("tails: maybe", "run.yaml: tails must be one of 'True', 'False', 'None'"),
+        ("seed: 1:30", "seed must be a whole number; got '1:30'"),
+        ("seed: 1\nseed: 2", "run.yaml must be YAML; it names seed twice in line 1"),
+        ("seed: 1\ntrain: {seed: 2}", "seed must be given once"),
+        ("config: other.yaml", r"run.yaml has no setting \['config'\]"),
+        ("workdir: ''", "run.yaml: workdir must have a value"),
+        ("hidden: &x [4, *x]", "must be YAML; found unconstructable recursive node"),
+        ("train: {learning_rates: {a: b}}", "must be pairs of a pattern and a factor"),
+        ("train: 3", "run.yaml: train must be a mapping"),
         ("train: {num_steps: -1}", "run.yaml: train.num_steps must be at least 1"),
         ("- 1", "must be a mapping"),
         ("a: [", "must be YAML"),
         ("[" * 5_000, "run.yaml must be YAML; maximum recursion depth"),
-        (f"num_blocks: {'9' * 5_000}", "run.yaml must be YAML; Exceeds the limit"),
+        (
+            f"num_blocks: {'9' * 5_000}",
+            "num_blocks must be a whole number; got '9[9 ]+…'",
+        ),
     ],
 )
 def test_mistakes_in_the_file_of_settings(tmp_path, text, words):

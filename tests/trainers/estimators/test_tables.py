@@ -169,6 +169,8 @@ def test_what_is_left_out_and_what_is_extrapolated_is_said():
         InputError, match=r"must not hold what is given, year\. Pass it as"
     ):
         fitted.score_samples(both)
+    with pytest.raises(InputError, match="`n_samples` must fit into the memory of"):
+        fitted.sample(10**12, context=years[:1])
     with pytest.raises(InputError, match="`n_samples` must be 0 or more; got -1"):
         fitted.sample(-1, context=years[:1])
 
@@ -326,6 +328,8 @@ def test_a_sentinel_is_warned_of_by_column():
         ({"hidden": 8}, r"`hidden` must be widths of 1 or more.* None; got 8"),
         ({"hidden": (0,)}, r"`hidden` must be widths of 1 or more.* got \(0,\)"),
         ({"rotation": "x"}, r"`rotation` must be one of \('auto', 'pca'.* got 'x'"),
+        ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh or None; got 3"),
+        ({"random_state": -1}, "`random_state` must be None, 0 to .*; got -1"),
         ({"family": "cauchy"}, r"`family` must be one of .* got 'cauchy'"),
         (
             {"num_blocks": 2.5},

@@ -88,7 +88,8 @@ def read_report(run: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"RUN must have its report as `rbig-nnx fit` wrote it; {run / REPORT} is damaged:"
-            f" {printable(error)}. Remove it, and the line of the fit writes it anew."
+            f" {printable(str(error).replace('`', ''))}. Remove it, and the line of the fit"
+            " writes it anew."
         ) from None
     if not report:
         started = (run / "start").is_dir() or (run / "checkpoints").is_dir()

@@ -109,6 +109,10 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"sep": ",", "decimal": ","},
+            "--sep and --decimal must differ; got ',' twice",
+        ),
         ({"sep": "ab"}, "--sep must be one character, tab or space, got 'ab'"),
         ({"decimal": "x"}, "--decimal must be '.' or ',', got 'x'"),
         ({"header": "x"}, "--header must be none, or the number of the line"),

@@ -97,7 +97,7 @@ def sniff(
     Raises:
       InputError: for a text without rows, what is no text, and bad options.
     """
-    sep, header_line = _separator(sep), _header_line(header_line)
+    sep, header_line = _separator(sep, decimal), _header_line(header_line)
     if decimal not in (None, ".", ","):
         raise InputError(f"--decimal must be '.' or ',', got {decimal!r}.")
     encoding, text, notes = decoded(sample, complete, encoding, name)
@@ -108,7 +108,7 @@ def sniff(
     refuse_formats(text, name)
     spoken = re.match(r"\s*sep=(.)$", lines[0])  # Excel's first line
     if spoken:
-        sep = sep or _separator(spoken[1])
+        sep = sep or _separator(spoken[1], decimal)
         lines[0] = ""
     first, sign, comment = _comments(lines)
     quote = _quote_of(lines[first:])
@@ -218,9 +218,13 @@ def _bare(line: str) -> str:
     return (line.lstrip(sign) if sign else line).strip(" ") or sign
 
 
-def _separator(sep: str | None) -> str | None:
+def _separator(sep: str | None, decimal: str | None) -> str | None:
     if sep is None:
         return None
+    if sep == decimal:
+        raise InputError(
+            f"--sep and --decimal must differ; got {printable(sep)!r} twice."
+        )
     sep = _SPOKEN.get(sep.lower(), sep)
     if sep != BLANKS and (len(sep) != 1 or sep in "\r\n\"'" or sep.isalnum()):
         raise InputError(
