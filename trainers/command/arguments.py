@@ -259,7 +259,7 @@ def _as_options(
             raise ValueError(f"{where}: {name} must be one value; got {value!r}.")
         else:
             sign = "=" if kind == tuple[str, ...] else None
-            yield from (option(prefix + name), *_flat(value, sign))
+            yield from (option(prefix + name), *_flat(value, sign, f"{where}: {name}"))
 
 
 def _takes_several(kind: Any) -> bool:
@@ -267,16 +267,15 @@ def _takes_several(kind: Any) -> bool:
     return any(typing.get_origin(part) in (tuple, Mapping) for part in parts)
 
 
-def _flat(value: Any, sign: str | None) -> Iterator[str]:
-    """The words of a value; those of mappings with a sign between, or as two."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from (f"{name}{sign}{part}",) if sign else (name, str(part))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _flat(part, sign)
-    else:
-        yield value
+def _flat(value: Any, sign: str | None, where: str) -> Iterator[str]:
+    """The words of a value, where pairs have a sign between them or are two words."""
+    for part in value if isinstance(value, list) else [value]:
+        inner = part if isinstance(part, list) else [part]
+        pairs = part.items() if isinstance(part, dict) else [(word,) for word in inner]
+        for pair in pairs:
+            if not all(isinstance(word, str) for word in pair):
+                raise ValueError(f"{where} must be a list or a mapping of words.")
+            yield from (sign.join(pair),) if sign else pair
 
 
 def _one_line(box: str, kind: type | None, prog: str) -> str:

@@ -186,6 +186,8 @@ def test_words_of_the_file_are_taken_as_they_stand(tmp_path):
         ("hidden: &x [4, *x]", "must be YAML; found unconstructable recursive node"),
         ("train: {learning_rates: {a: b}}", "must be pairs of a pattern and a factor"),
         ("train: 3", "run.yaml: train must be a mapping"),
+        ("hidden: [[[4]]]", "run.yaml: hidden must be a list or a mapping of words"),
+        ("kinds: {a: [b]}", "run.yaml: kinds must be a list or a mapping of words"),
         ("train: {num_steps: -1}", "run.yaml: train.num_steps must be at least 1"),
         ("- 1", "must be a mapping"),
         ("a: [", "must be YAML"),
