@@ -181,6 +181,10 @@ def test_the_folder_is_checked_before_the_file_is_read(mixed, tmp_path):
     assert "--workdir must be a folder" in ended.err
     ended = command("fit", mixed.file, "--workdir", "/proc/nowhere", *QUICK)
     assert "--workdir must be a folder that you may write to" in ended.err
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    ended = command("fit", mixed.file, "--workdir", link, *QUICK)
+    assert (ended.code, ended.err.count("is a link to none")) == (2, 1)
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ def check_workdir(path: Path):
                 f" {reason}."
             )
         return
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"--workdir must be a folder; {path} is a link to none.")
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryDirectory(dir=there, prefix=".rbig-nnx-"):
