@@ -126,16 +126,18 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
     """
     try:
         found = yaml.load(path.read_text(), Loader=_AsWritten)
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        told = getattr(error, "strerror", None) or str(error)
-        told = " ".join(told.split()).replace('in "<unicode string>", ', "in ")
+    except OSError as error:
+        raise ValueError(
+            f"--config must be a file; got {path}: {error.strerror}."
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "in ")
         raise ValueError(f"{path} must be YAML; {visible(told)}") from None
     args = list(_as_options(command, found or {}, str(path)))
     try:
         settings = parse(command, ["FILE", *args], prog="rbig-nnx")
     except ValueError as error:
-        words = re.sub(r"--[\w.-]+(?= must)", lambda typed: _name(typed[0]), str(error))
-        raise ValueError(f"{path}: {words}") from None
+        raise ValueError(f"{path}: {_in_settings(str(error))}") from None
     return dataclasses.replace(settings, file=tyro.MISSING)
 
 
@@ -173,16 +175,20 @@ def in_typed_words(message: str, command: type | None) -> str:
     return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
 
 
-def named_in_python(message: str) -> str:
-    """A message about an option, with the argument of Python beside it where they differ."""
-    about = re.match(r"(--[\w.-]+) must", message)
-    if not about:
-        return message
-    name = _name(about[1]).rpartition(".")[2]
-    name = {"given_values": "context"}.get(name, name)
-    if "_" not in name and name != "context":
-        return message
-    return message.replace(about[1], f"{about[1]} ({name} in Python)", 1)
+def with_setting(message: str) -> str:
+    """A message about an option, with the setting's name beside it where that differs."""
+
+    def both(match: re.Match) -> str:
+        name = _name(match[0]).rpartition(".")[2]
+        return f"{match[0]} (setting {name})" if "_" in name else match[0]
+
+    return re.sub(r"^--[\w.-]+(?= must)", both, message)
+
+
+def _in_settings(message: str) -> str:
+    """A message with the names of a file of settings where it has options."""
+    form = r"--(?!help)[\w-]+(?:\.[\w-]+)*"
+    return re.sub(form, lambda flag: _name(flag[0]), message)
 
 
 def _name(flag: str) -> str:

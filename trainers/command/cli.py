@@ -21,8 +21,8 @@ from tyro.conf import Positional, arg
 from trainers.command import settings
 from trainers.command.arguments import (
     in_typed_words,
-    named_in_python,
     parse_with_file,
+    with_setting,
 )
 from trainers.command.output import Printer
 from trainers.run import interrupt
@@ -257,7 +257,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.strerror:
             words = f"{error.strerror}: {error.filename or PROGRAM}"
         words = in_typed_words(words, command and type(command))
-        _complain(named_in_python(words))
+        _complain(with_setting(words))
         return 2
 
 

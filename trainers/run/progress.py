@@ -152,12 +152,7 @@ class _Lines(Progress):
         self._told = time.monotonic()
         self._soon = threading.Timer(_LASTS, self.say)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._soon.cancel()
 
     def phase(self, name: str, *, total: int | None = None, done: int = 0) -> None:

@@ -71,14 +71,14 @@ def is_whole(column: Any) -> bool:
     return bool(pc.all(pc.equal(column, pc.round(column))).as_py())
 
 
-def is_beyond(column: Any, most: float) -> bool:
-    """Whether float64 holds a finite number of this size or more."""
+def may_be_rounded(column: Any) -> bool:
+    """Whether float64 holds a finite number from where on it leaves integers out."""
     arrow = import_pyarrow()
     if not arrow.types.is_floating(column.type):
         return False
     pc = arrow.compute
     top = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, 0.0))).as_py()
-    return top is not None and top >= most
+    return top is not None and top >= 2**53
 
 
 def frame_of_arrow(table: Any, name: str) -> Frame:

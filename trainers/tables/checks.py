@@ -1,5 +1,6 @@
 """The checks that every row passes, whichever door it came through."""
 
+import collections
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -140,10 +141,15 @@ def refuse_extreme(x: np.ndarray, where: str):
         )
 
 
+def repeated(names: Sequence[str]) -> list[str]:
+    """Those that come more than once."""
+    counts = collections.Counter(names)
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
 def refuse_repeated(names: Sequence[str], option: str):
     """Raises where an option names a column more than once."""
-    if len(set(names)) < len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
+    if twice := repeated(names):
         raise InputError(
             f"{option} must name a column once; got {printable(shown(twice))} twice."
         )
@@ -151,8 +157,7 @@ def refuse_repeated(names: Sequence[str], option: str):
 
 def refuse_twice(names: Sequence[str], name: str):
     """Raises for columns of one name."""
-    if len(set(names)) < len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
+    if twice := repeated(names):
         raise InputError(
             f"`{name}` must name every column differently, got twice: {shown(twice)}."
             " Rename them."

@@ -23,20 +23,20 @@ from trainers.command.settings import FitFile
         ("fit x --hidden a", "--hidden must be whole numbers; got 'a'"),
         (
             "fit x --train.num-steps x",
-            "--train.num-steps (num_steps in Python) must be a whole number",
+            "--train.num-steps (setting num_steps) must be a whole number",
         ),
         (
             "fit x --train.num-steps 0",
-            "--train.num-steps (num_steps in Python) must be at least 1; got 0",
+            "--train.num-steps (setting num_steps) must be at least 1; got 0",
         ),
         ("fit x --train.jitter x", "--train.jitter must be a number; got 'x'"),
         (
             "fit x --num-blocks 0",
-            "--num-blocks (num_blocks in Python) must be 1 to 1,000; got 0",
+            "--num-blocks (setting num_blocks) must be 1 to 1,000; got 0",
         ),
         (
             f"fit x --num-components {10**10}",
-            "--num-components (num_components in Python) must be 1 to 1,000; got",
+            "--num-components (setting num_components) must be 1 to 1,000; got",
         ),
         (
             f"fit x --hidden 8 {10**10}",
@@ -44,7 +44,7 @@ from trainers.command.settings import FitFile
         ),
         (
             f"fit x --train.num-steps {10**12}",
-            "--train.num-steps (num_steps in Python) must be at most 2147483647",
+            "--train.num-steps (setting num_steps) must be at most 2147483647",
         ),
         (
             "fit x --seed 4294967296",
@@ -53,7 +53,7 @@ from trainers.command.settings import FitFile
         (f"fit x --train.seed {10**30}", "must be at most 4294967295; got 1000"),
         (
             "fit x --valid-fraction .5",
-            "--valid-fraction (valid_fraction in Python) must lie above 0 and below 0.5",
+            "--valid-fraction (setting valid_fraction) must lie above 0 and below 0.5",
         ),
         ("fit x --profile -1", "--profile must be 0 or more; got -1"),
         ("fit x --rotation foo", "--rotation must be one of 'auto', 'nongaussian'"),
@@ -72,7 +72,7 @@ from trainers.command.settings import FitFile
             "fit x --train.learning-rates a",
             "must be pairs of a pattern and a factor, as '*.vectors' 0.1; got 'a'",
         ),
-        ("fit x --config .", ". must be YAML; Is a directory"),
+        ("fit x --config .", "--config must be a file; got .: Is a directory"),
         (
             "fit x --train.strata 1000",
             "the 512 rows of a step, which --train.batch-size",

@@ -53,7 +53,7 @@ def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
     out = tmp_path / "drawn.csv"
     refused = command("sample", conditional.run, out)
     assert refused.code == 2
-    assert "--given-values (context in Python) must give color" in refused.err
+    assert "--given-values (setting given_values) must give color" in refused.err
     frame = drawn(conditional.run, out, "-n", 20, "--given-values", "color=red")
     assert frame.names == ("price", "color", "count", "day")
     assert set(frame["color"].values) == {"red"}
@@ -69,7 +69,7 @@ def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
     ("values", "words"),
     [
         ("color=violet", "got 'violet' in color"),
-        ("hue=red", "--given-values (context in Python) must name color"),
+        ("hue=red", "--given-values (setting given_values) must name color"),
         ("nowhere.csv", "existing file"),
     ],
 )
@@ -86,9 +86,9 @@ def test_mistakes_are_found_before_any_work(mixed, tmp_path):
         (("x.xlsx",), "must end in one of"),
         (
             ("x.csv", "-n", 0),
-            "--num-rows (num_rows in Python) must be 1 or more; got 0",
+            "--num-rows (setting num_rows) must be 1 or more; got 0",
         ),
-        (("x.csv", "-n", 10**15), "(num_rows in Python) must fit on the disk of"),
+        (("x.csv", "-n", 10**15), "(setting num_rows) must fit on the disk of"),
         (("x.csv", "--given-values", "a=1"), "the fit was without --given"),
     ]
     for (name, *options), words in cases:

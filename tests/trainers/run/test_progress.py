@@ -5,7 +5,6 @@ import io
 import re
 import subprocess
 import sys
-import time
 import types
 
 import numpy as np
@@ -54,13 +53,32 @@ def test_lines_where_nobody_watches(clock, capsys):
     ]
 
 
+class Timer:
+    """Waits when it is told to."""
+
+    def __init__(self, seconds, call, words=()):
+        assert seconds == 1
+        self.call, self.words, self.is_over = call, words, False
+
+    def start(self):
+        assert self.daemon
+        assert not self.is_over
+
+    def cancel(self):
+        self.is_over = True
+
+    def wait(self):
+        self.call(*self.words)
+
+
 def test_where_nobody_watches_a_phase_has_a_line_if_it_lasts(monkeypatch, capsys):
-    monkeypatch.setattr(module, "_LASTS", 0.1)
+    monkeypatch.setattr(module.threading, "Timer", Timer)
     with show_progress() as display:
-        for name, seconds in {"short": 0, "long": 0.3, "shorter": 0}.items():
+        for name in ("short", "long", "shorter"):
             display.phase(name)
-            time.sleep(seconds)
-    time.sleep(0.3)
+            if name == "long":
+                display._soon.wait()
+    assert display._soon.is_over
     assert capsys.readouterr().err == "long\n"
 
 
@@ -193,7 +211,7 @@ def test_fit_is_quiet_on_request(capsys):
 def test_the_display_is_there_before_jax():
     code = (
         "import sys; from trainers.run.progress import show_progress;"
-        "show_progress().phase('reading'); import time; time.sleep(1.5);"
+        "display = show_progress(); display.phase('reading'); display._soon.join();"
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

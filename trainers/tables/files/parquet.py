@@ -9,7 +9,7 @@ from typing import Any
 
 from trainers.paths import in_bucket
 from trainers.tables.arrow import frame_of_arrow, holds, import_pyarrow
-from trainers.tables.checks import InputError, printable, shown
+from trainers.tables.checks import InputError, printable, repeated, shown
 from trainers.tables.files.sources import Source
 from trainers.tables.frame import Frame
 
@@ -35,8 +35,7 @@ class ParquetFile:
         with self._errors():
             file = self._open()
             schema = file.schema_arrow
-        twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
-        if twice:
+        if twice := repeated(schema.names):
             raise InputError(
                 f"`path` must name every column differently, got {source.name} with"
                 f" {printable(shown(twice))} twice. Rename them."

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainers.tables.arrow import import_pyarrow
+from trainers.tables.arrow import import_pyarrow, may_be_rounded
 from trainers.tables.checks import printable, shown
 
 # What pandas takes for missing, and what files of instruments and of UCI have. "none" is a
@@ -242,13 +242,9 @@ def zeros(texts: Mapping[str, Any]) -> list[str]:
 
 def rounding(words: Any, numbers: Any, name: str) -> list[str]:
     """A note, where some of the words are whole numbers that are one as float64."""
-    arrow = import_pyarrow()
-    pc = arrow.compute
-    if not arrow.types.is_floating(numbers.type):
+    if not may_be_rounded(numbers):
         return []
-    ends = pc.min_max(numbers).as_py()
-    if not max(-(ends["min"] or 0), ends["max"] or 0) > 2**53:
-        return []
+    pc = import_pyarrow().compute
     long = pc.fill_null(pc.match_substring_regex(words, r"^[+-]?\d{16,}$"), False)  # noqa: FBT003
     distinct = [pc.count_distinct(x.filter(long)).as_py() for x in (words, numbers)]
     if distinct[0] == distinct[1]:

@@ -6,7 +6,12 @@ from typing import Any
 
 from trainers.paths import size_of
 from trainers.tables import dates
-from trainers.tables.arrow import frame_of_arrow, import_pyarrow, is_beyond, is_whole
+from trainers.tables.arrow import (
+    frame_of_arrow,
+    import_pyarrow,
+    is_whole,
+    may_be_rounded,
+)
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.sources import Source
 from trainers.tables.files.texts import cells, words
@@ -23,7 +28,6 @@ from trainers.tables.frame import Frame
 
 _BLOCK_BYTES = 2**20  # pyarrow's own; a row must fit
 _LIKELY_ROWS, _LIKELY_COLUMNS = 1_000, 1_000  # that tell the types of the others
-_EXACT = 2.0**53  # integers from here on may be rounded
 
 
 class TextFile:
@@ -72,8 +76,7 @@ class TextFile:
             batches = self._batches(names, limit)
             table = next(batches, None)
             return self._settled(table if table is not None else self._none(names))[0]
-        arrow = import_pyarrow()
-        likely = self._likely(names)
+        arrow, likely = import_pyarrow(), self._likely(names)
         table = self._table(names, likely)
         if any(arrow.types.is_binary(field.type) for field in table.schema):
             if not self._guess_encoding:
@@ -83,17 +86,15 @@ class TextFile:
                 )
             table = self._table_of_bytes(names)
         integers = [n for n, kind in likely.items() if arrow.types.is_integer(kind)]
-        whole = arrow.types.is_integer if self.dialect.padded else lambda _: False
         again = [
             n
             for n, column in zip(table.column_names, table.columns, strict=True)
             if (n in integers and is_whole(column))
-            or is_beyond(column, _EXACT)
-            or whole(column.type)
+            or may_be_rounded(column)
+            or (self.dialect.padded and arrow.types.is_integer(column.type))
         ]
         if again:  # as text, for what float64 would round, +5, 007 and 0x1F
-            types = dict.fromkeys(again, arrow.string())
-            fresh = self._table(again, types)
+            fresh = self._table(again, dict.fromkeys(again, arrow.string()))
             for name in again:
                 at = table.column_names.index(name)
                 table = table.set_column(at, name, fresh.column(name))
