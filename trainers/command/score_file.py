@@ -17,7 +17,7 @@ from trainers.command.steps.holes import no_cell, with_missing
 from trainers.command.steps.runs import Run
 from trainers.estimators.arguments import astray, told_astray
 from trainers.placement.compilation import use_cache
-from trainers.run.progress import Progress, visible
+from trainers.run.progress import Progress
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.files.opening import open_table
 from trainers.tables.files.outputs import check_output
@@ -280,8 +280,6 @@ def _tell(tally: _Tally, opened: Run, printer: Printer):
         )
         for rank, (row, log_prob, quantile, text) in enumerate(lines, start=1):
             numbers = (str(rank), f"{row:,}", f"{log_prob:.4f}", f"{quantile:.4f}")
-            told = Text(visible(text))
-            told.truncate(_MOST_TOLD, overflow="ellipsis")
-            table.add_row(*numbers, told)
+            table.add_row(*numbers, Text(printable(text, _MOST_TOLD)))
         printer.table(table)
     printer.line(verdict.units(opened.model.schema.about()))
