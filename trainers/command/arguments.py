@@ -11,7 +11,6 @@ import difflib
 import io
 import pathlib
 import re
-import shlex
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +19,17 @@ from typing import Any
 import tyro
 import yaml
 
-from trainers.command.settings import option, options_of
+from trainers.command.settings import (
+    in_settings,
+    in_typed_words,
+    looks_like_option,
+    option,
+    options_of,
+)
 from trainers.run.progress import visible
 
 _RULE, _BORDER = re.compile(r"^[─\s-]*$"), re.compile(r"^\s*[╭╰]")
+_SHIELD = "\0"  # before a value, as a column's name, that would be taken for an option
 _TRUTH = dict.fromkeys(("true", "yes", "on"), True)
 _TRUTH |= dict.fromkeys(("false", "no", "off"), False)
 _NOTHING = ("", "null", "Null", "NULL", "~")  # what YAML has for no value
@@ -76,11 +82,17 @@ def parse(commands: Any, args: Sequence[str], *, prog: str, **options: Any) -> A
     args = _joined(args, kind) if kind else args
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(commands, args=list(args), prog=prog, **options)
+            found = tyro.cli(commands, args=list(args), prog=prog, **options)
     except SystemExit as end:
         if end.code in (None, 0):
             raise
         raise ValueError(_one_line(said.getvalue(), kind, prog)) from None
+    words = {
+        name: tuple(word.removeprefix(_SHIELD) for word in value)
+        for name, value in vars(found).items()
+        if isinstance(value, tuple) and value and isinstance(value[0], str)
+    }
+    return dataclasses.replace(found, **words)
 
 
 def _check_words(args: Sequence[str]) -> None:
@@ -89,24 +101,25 @@ def _check_words(args: Sequence[str]) -> None:
         name, sign, inside = word.partition("=")
         if name in _PLACES and (inside if sign else value) == "":
             raise ValueError(f"{name} must name a file or folder; got ''.")
-    if {"--seed", "--train.seed"} <= {word.partition("=")[0] for word in args}:
+    if {"--seed", "--train.seed"} <= _named(args):
         raise ValueError("--seed must be given once; --train.seed is the same.")
+
+
+def _named(args: Sequence[str]) -> set[str]:
+    """The options of a line, and its other words."""
+    return {word.partition("=")[0] for word in args}
 
 
 def parse_with_file(commands: Any, args: Sequence[str], *, prog: str, **options: Any):
     """As `parse`; a first command with `--config FILE` takes its defaults from there."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog)
-    parser.add_argument("--config", type=pathlib.Path)
     kind = _kind(commands, args)
     names = {field.name for field in dataclasses.fields(kind)} if kind else set()
-    if (
-        kind
-        and "config" in names
-        and any(a.partition("=")[0] == "--config" for a in args[:-1])
-    ):
+    if kind and "config" in names and "--config" in _named(args[:-1]):
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog)
+        parser.add_argument("--config", type=pathlib.Path)
         path = parser.parse_known_args(list(args))[0].config
         found = read_settings(path, kind)
-        if any(word.partition("=")[0] == "--train.seed" for word in args):
+        if "--train.seed" in _named(args):
             found = dataclasses.replace(found, seed=None)  # else it would win
         options["default"] = found
     return parse(commands, args, prog=prog, **options)
@@ -137,7 +150,7 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
     try:
         settings = parse(command, ["FILE", *args], prog="rbig-nnx")
     except ValueError as error:
-        raise ValueError(f"{path}: {_in_settings(str(error))}") from None
+        raise ValueError(f"{path}: {in_settings(str(error))}") from None
     return dataclasses.replace(settings, file=tyro.MISSING)
 
 
@@ -152,58 +165,17 @@ class _AsWritten(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def in_typed_words(message: str, command: type | None) -> str:
-    """A message in one line, with options where it names arguments of Python.
-
-    Args:
-      message: of an error.
-      command: what was asked for, or None.
-    """
-    known = options_of(command) if command is not None else {}
-    known |= dict.fromkeys(("path", "x", "X", "file"), "FILE") | {"run": "RUN"}
-
-    def typed(match: re.Match) -> str:
-        name, value = match[1], match[2]
-        if name not in known:
-            return match[0]
-        return option(f"no_{name}") if value == "False" else known[name]
-
-    said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
-    said = re.sub(r"; in Python kinds=\{.*?\}", "", said)
-    said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
-    said = re.sub(r"`(rbig-nnx[^`]*)`", r"\1", said)
-    return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
-
-
-def with_setting(message: str) -> str:
-    """A message about an option, with the setting's name beside it where that differs."""
-
-    def both(match: re.Match) -> str:
-        name = _name(match[0]).rpartition(".")[2]
-        return f"{match[0]} (setting {name})" if "_" in name else match[0]
-
-    return re.sub(r"^--[\w.-]+(?= must)", both, message)
-
-
-def _in_settings(message: str) -> str:
-    """A message with the names of a file of settings where it has options."""
-    form = r"--(?!help)[\w-]+(?:\.[\w-]+)*"
-    return re.sub(form, lambda flag: _name(flag[0]), message)
-
-
-def _name(flag: str) -> str:
-    """An option as YAML has it."""
-    return flag.removeprefix("--").replace("-", "_")
-
-
 def _joined(args: Sequence[str], kind: type) -> list[str]:
-    """The line with all values of an option behind its first place: --drop a --drop b."""
-    fields = dataclasses.fields(kind)
-    several = {option(f.name) for f in fields if isinstance(f.default, tuple)}
+    """The line with all values of an option behind its first place: --drop a --drop b.
+
+    Raises:
+      ValueError: an option of several values has none, as `--drop $UNSET`.
+    """
+    several = set(_several(kind))
     runs: list[list[str]] = [[]]
     first: dict[str, list[str]] = {}
     run = runs[0]
-    for word in args:
+    for word, following in zip(args, [*args[1:], "--"], strict=False):
         name, sign, value = word.partition("=")
         if not word.startswith("--"):
             run.append(word)
@@ -211,15 +183,25 @@ def _joined(args: Sequence[str], kind: type) -> list[str]:
             run = [word]
             runs.append(run)
         else:
+            if not value and (sign or looks_like_option(following)):
+                raise ValueError(
+                    f"{name} must be followed by a value; one that begins with a dash"
+                    f" as {name}=-a."
+                )
             if name not in first:
                 runs.append(first.setdefault(name, [name]))
             run = first[name]
-            run += [value] * bool(sign)
+            run += [_SHIELD * looks_like_option(value) + value] * bool(sign)
     return [word for run in runs for word in run]
 
 
-def _kinds_typed(match: re.Match) -> str:
-    return f"--kinds {shlex.quote(f'{match[1]}={match[2]}')}"
+def _several(kind: type, prefix: str = "") -> Iterator[str]:
+    """The options of a command that take several values."""
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            yield from _several(field.type, f"{field.name}.")
+        elif isinstance(field.default, tuple):
+            yield option(prefix + field.name)
 
 
 def _kind(commands: Any, args: Sequence[str]) -> type | None:
@@ -251,7 +233,7 @@ def _as_options(
         truth = _TRUTH.get(value.lower()) if isinstance(value, str) else None
         if dataclasses.is_dataclass(kind):
             yield from _as_options(kind, value, f"{where}: {name}", f"{name}.")
-        elif value in _NOTHING:
+        elif value in _NOTHING or value == []:
             raise ValueError(
                 f"{where}: {name} must have a value. For the default, leave the line out."
             )
@@ -263,9 +245,11 @@ def _as_options(
             yield from (option(prefix + name), str(truth))
         elif not isinstance(value, str) and not _takes_several(kind):
             raise ValueError(f"{where}: {name} must be one value; got {value!r}.")
+        elif kind == tuple[str, ...]:
+            words = _flat(value, "=", f"{where}: {name}")
+            yield from (f"{option(prefix + name)}={word}" for word in words)
         else:
-            sign = "=" if kind == tuple[str, ...] else None
-            yield from (option(prefix + name), *_flat(value, sign, f"{where}: {name}"))
+            yield from (option(prefix + name), *_flat(value, None, f"{where}: {name}"))
 
 
 def _takes_several(kind: Any) -> bool:

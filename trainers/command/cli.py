@@ -19,11 +19,7 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from trainers.command import settings
-from trainers.command.arguments import (
-    in_typed_words,
-    parse_with_file,
-    with_setting,
-)
+from trainers.command.arguments import parse_with_file
 from trainers.command.output import Printer
 from trainers.run import interrupt
 from trainers.run.progress import visible
@@ -256,8 +252,8 @@ def main(args: Sequence[str] | None = None) -> int:
         words = str(error)
         if isinstance(error, OSError) and error.strerror:
             words = f"{error.strerror}: {error.filename or PROGRAM}"
-        words = in_typed_words(words, command and type(command))
-        _complain(with_setting(words))
+        words = settings.in_typed_words(words, command and type(command))
+        _complain(settings.with_setting(words))
         return 2
 
 

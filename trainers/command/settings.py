@@ -5,6 +5,7 @@
 
 import dataclasses
 import pathlib
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -228,8 +229,7 @@ class FitFile(Reading, Job):
         usual, words = FitFile().result_settings(), ["rbig-nnx", "fit", str(path)]
         for name, value in self.result_settings().items():
             if value != usual[name]:
-                many = isinstance(value, list | tuple)
-                words += [name, *map(str, value if many else [value])]
+                words += _typed(name, value)
         if self.workdir is not None:
             words += [option("workdir"), str(self.workdir)]
         return shlex.join(words)
@@ -240,7 +240,7 @@ class FitFile(Reading, Job):
         values: dict[str, Any] = {}
         train: dict[str, Any] = {}
         for key, value in options.items():
-            name = key.removeprefix("--").replace("-", "_")
+            name = setting(key)
             inner = name.removeprefix("train.")
             into = values if inner == name else train
             into[inner] = tuple(value) if isinstance(value, list) else value
@@ -250,6 +250,28 @@ class FitFile(Reading, Job):
 def option(name: str) -> str:
     """A setting as it is typed."""
     return f"--{name.replace('_', '-')}"
+
+
+def _typed(flag: str, value: Any) -> list[str]:
+    """An option and its value, of whatever type, as words of a command line."""
+    if isinstance(value, list | tuple):
+        parts = [part if isinstance(part, list | tuple) else [part] for part in value]
+        found = [str(word) for part in parts for word in part]
+    else:
+        found = [str(value)]
+    if any(map(looks_like_option, found)):
+        return [f"{flag}={word}" for word in found]
+    return [flag, *found]
+
+
+def looks_like_option(word: str) -> bool:
+    """Whether a word begins as an option does, and not as a number below 0."""
+    return re.match(r"-(?![\d.])", word) is not None
+
+
+def setting(flag: str) -> str:
+    """An option as a file of settings has it."""
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def options_of(command: type) -> dict[str, str]:
@@ -262,3 +284,46 @@ def options_of(command: type) -> dict[str, str]:
         else:
             found[field.name] = option(field.name)
     return nested | found
+
+
+def in_typed_words(message: str, command: type | None) -> str:
+    """A message in one line, with options where it names arguments of Python.
+
+    Args:
+      message: of an error.
+      command: what was asked for, or None.
+    """
+    known = options_of(command) if command is not None else {}
+    known |= dict.fromkeys(("path", "x", "X", "file"), "FILE") | {"run": "RUN"}
+
+    def typed(match: re.Match) -> str:
+        name, value = match[1], match[2]
+        if name not in known:
+            return match[0]
+        return option(f"no_{name}") if value == "False" else known[name]
+
+    said = re.sub(r"`(\w+)(?:=([^`]*))?`", typed, " ".join(message.split()))
+    said = re.sub(r"; in Python kinds=\{.*?\}", "", said)
+    said = re.sub(r"kinds=\{['\"](.*?)['\"]: '(.*?)'\}", _kinds_typed, said)
+    said = re.sub(r"`(rbig-nnx[^`]*)`", r"\1", said)
+    return re.sub(r"(--[\w.-]+) \(\1\)", r"\1", said)  # some say both
+
+
+def with_setting(message: str) -> str:
+    """A message about an option, with the setting's name beside it where that differs."""
+
+    def both(match: re.Match) -> str:
+        name = setting(match[0]).rpartition(".")[2]
+        return f"{match[0]} (setting {name})" if "_" in name else match[0]
+
+    return re.sub(r"^--[\w.-]+(?= must)", both, message)
+
+
+def in_settings(message: str) -> str:
+    """A message with the names of a file of settings where it has options."""
+    form = r"--(?!help)[\w-]+(?:\.[\w-]+)*"
+    return re.sub(form, lambda flag: setting(flag[0]), message)
+
+
+def _kinds_typed(match: re.Match) -> str:
+    return f"--kinds {shlex.quote(f'{match[1]}={match[2]}')}"

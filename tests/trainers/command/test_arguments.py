@@ -1,12 +1,13 @@
 import dataclasses
 import pathlib
+import shlex
 
 import pytest
 
 from tests.trainers.command.conftest import command
 from trainers.command import cli
-from trainers.command.arguments import in_typed_words, parse_with_file
-from trainers.command.settings import FitFile
+from trainers.command.arguments import parse_with_file
+from trainers.command.settings import FitFile, Training, in_typed_words
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,9 @@ def test_an_option_of_several_values_may_come_again():
     assert settings.drop == ("a", "b")
     assert settings.hidden == (8, 9)
     assert settings.seed == 1
+    line = "fit x.csv --na=-- --drop=--a --given=-b"
+    settings = parse_with_file(cli.COMMANDS, line.split(), prog="rbig-nnx")
+    assert (settings.na, settings.drop, settings.given) == (("--",), ("--a",), ("-b",))
 
 
 def parsed(tmp_path, text, *args):
@@ -128,6 +132,33 @@ def parsed(tmp_path, text, *args):
     config.write_text(text)
     line = ["fit", "x.csv", "--config", str(config), *args]
     return parse_with_file(cli.COMMANDS, line, prog="rbig-nnx")
+
+
+@pytest.mark.parametrize(
+    "line", ["--hidden", "--drop a --drop", "--na= --seed 1", "--train.learning-rates"]
+)
+def test_an_option_of_several_values_has_one(line):
+    with pytest.raises(ValueError, match=r"^--\S+ must be followed by a value"):
+        parse_with_file(cli.COMMANDS, ["fit", "x", *line.split()], prog="rbig-nnx")
+
+
+def test_a_fit_can_be_typed_again_with_whatever_settings():
+    settings = FitFile(
+        sep=";",
+        columns=("a b", "--c"),
+        kinds=("a=bounded(0, 1)",),
+        given=("-x",),
+        na=("--", "-9", "-inf"),
+        budget="90s",
+        hidden=(4, 5),
+        tails=True,
+        whiten=False,
+        clusters=0,
+        train=Training(learning_rates={"*.v": 0.1, "q": 2}, jitter=0.1, seed=3),
+    )
+    line = shlex.split(settings.command(pathlib.Path("x.csv")))
+    again = parse_with_file(cli.COMMANDS, line[1:], prog="rbig-nnx")
+    assert again.result_settings() == settings.result_settings()
 
 
 def test_settings_come_from_a_file_and_options_override_it(tmp_path):
@@ -179,6 +210,7 @@ def test_words_of_the_file_are_taken_as_they_stand(tmp_path):
         ("resume: 0", "run.yaml: resume must be true or false; got '0'"),
         ("tails: maybe", "run.yaml: tails must be one of 'True', 'False', 'None'"),
         ("seed: 1:30", "seed must be a whole number; got '1:30'"),
+        ("hidden: []", "run.yaml: hidden must have a value. For the default, leave"),
         ("seed: 1\nseed: 2", "run.yaml must be YAML; it names seed twice in line 1"),
         ("seed: 1\ntrain: {seed: 2}", "seed must be given once"),
         ("config: other.yaml", r"run.yaml has no setting \['config'\]"),

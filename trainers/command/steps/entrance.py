@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.command.arguments import in_typed_words
 from trainers.command.output import Printer
-from trainers.command.settings import FitFile
+from trainers.command.settings import FitFile, in_typed_words
 from trainers.command.steps.holes import no_cell, with_missing, without_holes
 from trainers.command.steps.large import LargeFile, is_large
 from trainers.estimators.encoded import EncodedTable
