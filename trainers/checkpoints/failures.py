@@ -12,6 +12,7 @@ import time
 from trainers.checkpoints.meta.reading import CheckpointError
 from trainers.paths import Path
 
+_NO_NEWS = ("Skipping merge of OCDBT", "Metadata file does not exist")
 _IN_FLIGHT = 0.2  # seconds, after a failed read: the others end within it
 
 
@@ -25,9 +26,10 @@ def be_quiet():
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a message is more than the traceback of an error that Orbax raises as well.
 
-    Nor is it news that a bucket has its arrays one by one, as we want them there.
+    Nor is it news that a bucket has its arrays one by one, as we want them there, or that a
+    step which was cut off while it was written lacks a file that nothing here reads.
     """
-    if "Skipping merge of OCDBT" in record.getMessage():
+    if any(known in record.getMessage() for known in _NO_NEWS):
         return False
     return record.exc_info is None or "orbax" not in record.pathname
 

@@ -141,6 +141,14 @@ def test_a_run_goes_on_before_a_renamed_step(folder):
     assert (folder.with_name("checkpoints.damaged") / "18").is_dir()
 
 
+def test_what_orbax_misses_of_a_step_that_was_cut_off_is_not_shown(folder, caplog):
+    (folder / "15" / "_CHECKPOINT_METADATA").unlink()
+    with checkpoints(folder.parent) as run:
+        run.write(20, tree(20), {"history": []})
+    assert restore(folder, Model(), step=15).mean[0] == 15
+    assert not caplog.records
+
+
 def test_a_saved_model_has_the_step_it_says(tmp_path):
     save(tmp_path, Model(3.0), step=7)
     (tmp_path / "7").rename(tmp_path / "8")  # also what a `save` that was killed leaves
