@@ -116,7 +116,9 @@ def read_table(path: str | pathlib.Path | Source, **options: Any) -> Numbers:
     refuse_missing(frame, name=printable(path))
     values = np.empty((len(frame), len(frame.columns)), np.float32)
     for j, column in enumerate(frame.columns):
-        values[:, j] = _float32(column.values, printable(f"{column.name} of {path}"))
+        values[:, j] = _float32(
+            column.values, f"{printable(column.name)} of {printable(path)}"
+        )
     return Numbers(values, frame.names)
 
 

@@ -46,6 +46,7 @@ GROUPS = {
 _MINUS = "^\u2212", "-"
 _FORTRAN = r"^([+-]?\d*[.,]\d*)[dD]([+-]?\d+)$", r"\1E\2"
 _LONGEST_NUMBER = 100  # characters; of a longer text the patterns would take long
+_MOST_DIGITS = 1_000  # characters of a number that is one without them
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?"
 _ANY_ZONE = r"(?:[Zz]|[A-Z]{3,4}|(?:GMT|UTC)?[+-]\d{1,2}:?(?:\d{2})?)"
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})?"
@@ -104,10 +105,10 @@ def kind(cell: str, decimal: str = ".") -> str:
     cell = cell.strip()
     if cell in _MISSING:
         return "missing"
+    if len(cell) <= _MOST_DIGITS and is_number(cell, decimal):
+        return "number"
     if len(cell) > _LONGEST_NUMBER:
         return "word"
-    if is_number(cell, decimal):
-        return "number"
     if _INSTANT.match(cell) or cell in TRUE or cell in FALSE:
         return "instant"
     return "word"
@@ -213,8 +214,8 @@ def looks_like(words: Any) -> str:
     if not all(found) or len(signs) != 1:
         return by_digits
     (sign,) = signs
-    if sign in ("-", "\u2212"):  # behind some of them
-        example = next(word for word in held if word.endswith(sign))
+    if sign in ("-", "\u2212"):  # behind some of them, or a second one before
+        example = next(word for word in held if _NUMBER.match(word) is None)
         return f"numbers, as {example!r}, {left} write - before negative ones"
     unit = len(held) > _FEW_LEVELS and not any(m and m[1] for m in found)
     if not unit and not _MONEY.fullmatch(sign):
