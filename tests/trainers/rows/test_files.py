@@ -278,17 +278,17 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         large[start : start + len(block)] = block
     large.flush()
     del large
-    names = [f"x{j}" for j in range(4)]
-    with parquet.ParquetWriter(
-        tmp_path / "large.parquet", pa.schema([(n, pa.float32()) for n in names])
-    ) as writer:
-        group = pa.table(dict(zip(names, block.T.copy(), strict=True)))
-        for _ in range(40):  # 640 MB
-            writer.write_table(group)
-    small = peak_megabytes(tmp_path / "small.npy")
-    for name in ("large.npy", "large.parquet"):
-        peak = peak_megabytes(tmp_path / name)
-        assert peak < small + 400, f"{name}: {peak} MB, {small} MB for a small file"
+    group = pa.table({f"x{j}": block[:, j].copy() for j in range(4)})
+    for name, groups in (("small", 1), ("large", 40)):  # 16 and 640 MB
+        with parquet.ParquetWriter(
+            tmp_path / f"{name}.parquet", group.schema
+        ) as writer:
+            for _ in range(groups):
+                writer.write_table(group)
+    for form in ("npy", "parquet"):
+        small = peak_megabytes(tmp_path / f"small.{form}")
+        peak = peak_megabytes(tmp_path / f"large.{form}")
+        assert peak < small + 400, f"{form}: {peak} MB, {small} MB for a small file"
 
 
 def several(tmp_path, sizes=(300, 50, 650)):
