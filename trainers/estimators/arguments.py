@@ -25,7 +25,8 @@ from trainers.tables.kinds.levels import Skipped
 from trainers.tables.schema import Schema
 
 
-def _is_whole(value: Any, least: int = 1) -> bool:
+def is_whole_number(value: Any, least: int = 1) -> bool:
+    """Whether it is one, of this or more; True is none."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return whole and int(value) >= least
 
@@ -36,11 +37,11 @@ def _is_real(value: Any) -> bool:
 
 def _are_widths(value: Any) -> bool:
     listed = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-    return listed and all(map(_is_whole, value))
+    return listed and all(map(is_whole_number, value))
 
 
-_COUNT = "a whole number of 1 or more", _is_whole
-_NUMBER = "a whole number of 0 or more", lambda x: _is_whole(x, 0)
+_COUNT = "a whole number of 1 or more", is_whole_number
+_NUMBER = "a whole number of 0 or more", lambda x: is_whole_number(x, 0)
 _AMOUNT = "a number of 0 or more", lambda x: _is_real(x) and 0 <= x < math.inf
 _SHARE = "a number in [0, 1)", lambda x: _is_real(x) and 0 <= x < 1
 _SWITCH = "True or False", lambda x: isinstance(x, bool | np.bool_)
@@ -49,6 +50,7 @@ _RULES = {  # what an argument must be, in words and as a function
     **dict.fromkeys(("num_blocks", "num_components", "num_steps"), _COUNT),
     **dict.fromkeys(("batch_size", "eval_every", "num_draws"), _COUNT),
     **dict.fromkeys(("patience", "clusters"), _NUMBER),
+    "verbose": (_NUMBER[0], lambda x: _SWITCH[1](x) or _NUMBER[1](x)),
     "hidden": ("widths of 1 or more, as (64, 64)", _are_widths),
     "learning_rate": (
         "a number above 0",

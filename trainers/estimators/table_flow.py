@@ -16,6 +16,7 @@ import rbig_nnx
 from trainers.checkpoints.format import CheckpointError, damaged
 from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.variables import arrays_of, with_arrays
+from trainers.estimators.arguments import is_whole_number
 from trainers.paths import Path, located
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
@@ -82,7 +83,7 @@ class TableFlow:
         Raises:
           InputError: more rows than the memory holds, and as `samples`.
         """
-        if isinstance(num_rows, int | np.integer):
+        if is_whole_number(num_rows):
             _check_memory(int(num_rows), len(self.schema.columns))
         (frame,) = self.samples(num_rows, seed=seed, context=context, rows=num_rows)
         return frame
@@ -95,8 +96,10 @@ class TableFlow:
         Raises:
           InputError: a negative number, or contexts that do not fit.
         """
-        if not isinstance(num_rows, int | np.integer) or num_rows < 0:
-            raise InputError(f"`n_samples` must be 0 or more; got {num_rows!r}.")
+        if not is_whole_number(num_rows, 0):
+            raise InputError(
+                f"`n_samples` must be a whole number of 0 or more; got {num_rows!r}."
+            )
         given = self._given(context, num_rows)
         size = self._size(num_rows)
         key = jax.random.key(seed)

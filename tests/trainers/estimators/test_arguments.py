@@ -45,6 +45,7 @@ def test_a_sentinel_is_warned_of_by_column():
         ({"hidden": 8}, r"`hidden` must be widths of 1 or more.* None; got 8"),
         ({"hidden": (0,)}, r"`hidden` must be widths of 1 or more.* got \(0,\)"),
         ({"rotation": "x"}, r"`rotation` must be one of \('auto', 'pca'.* got 'x'"),
+        ({"verbose": "no"}, "`verbose` must be a whole number of 0 or more; got 'no'"),
         ({"mesh": 3}, "`mesh` must be a jax.sharding.Mesh or None; got 3"),
         ({"random_state": -1}, "`random_state` must be None, 0 to .*; got -1"),
         ({"family": "cauchy"}, r"`family` must be one of .* got 'cauchy'"),
