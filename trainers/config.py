@@ -52,13 +52,14 @@ class TrainConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(TrainConfig):
-            _check_number(field.name, getattr(self, field.name), field.default)
+            number = _number(field.name, getattr(self, field.name), field.default)
+            object.__setattr__(self, field.name, number)
         rates = self.learning_rates
         rates = rates.items() if isinstance(rates, Mapping) else rates
-        rates = tuple((str(pattern), factor) for pattern, factor in rates)
-        for _, factor in rates:
-            _check_number("learning_rates", factor, 1.0)
-        rates = tuple((pattern, float(factor)) for pattern, factor in rates)
+        rates = tuple(
+            (str(pattern), float(_number("learning_rates", factor, 1.0)))
+            for pattern, factor in rates
+        )
         if not all(0 <= factor < float("inf") for _, factor in rates):
             raise ValueError(
                 f"`learning_rates` must be finite factors of at least 0; got {rates}."
@@ -98,12 +99,14 @@ class TrainConfig:
             )
 
 
-def _check_number(name: str, value: Any, default: Any) -> None:
-    """Refuses what is no number, or no whole one, where the default is."""
+def _number(name: str, value: Any, default: Any) -> Any:
+    """A value, a number as Python's; refuses others where the default is one, or whole."""
     kinds = {int: ("__index__", "a whole number"), float: ("__float__", "a number")}
     method, rule = kinds.get(type(default), (None, ""))
     if method and (isinstance(value, bool) or not hasattr(value, method)):
         raise ValueError(f"`{name}` must be {rule}; got {value!r}.")
+    known = method is None or isinstance(value, int | float)
+    return value if known else getattr(value, method)()
 
 
 _LARGEST = {"num_steps": 2**31 - 1, "seed": 2**32 - 1}  # int32 counts; words of a key

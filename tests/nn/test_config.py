@@ -1,7 +1,10 @@
 """Flows as JSON: layers of others by registration, and no map but the one that was."""
 
+import json
+
 import distrax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -76,6 +79,16 @@ def test_registration_is_checked():
             ValueError, match=f"a name of its own; {name} is also a class"
         ):
             rn.register_layer(other)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    sizes = {"num_components": np.int64(2), "hidden": np.array([4, 4])}
+    sizes |= {"context_features": np.int32(1), "anchor_weight": np.float32(0.5)}
+    flow = rn.coupling_flow(np.int64(3), np.int16(1), **sizes, rngs=nnx.Rngs(0))
+    plain = {"num_components": 2, "hidden": (4, 4)}
+    plain |= {"context_features": 1, "anchor_weight": 0.5}
+    same = rn.coupling_flow(3, 1, **plain, rngs=nnx.Rngs(0))
+    assert json.dumps(rn.to_config(flow)) == json.dumps(rn.to_config(same))
 
 
 @pytest.mark.parametrize("entry", [(1, 2), {"type": "x"}, jnp.ones(2)], ids=str)

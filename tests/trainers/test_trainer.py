@@ -312,6 +312,19 @@ def test_a_run_leaves_its_best_and_last_model(model, tmp_path):
     assert (tmp_path / "checkpoints.previous").is_dir()
 
 
+def test_settings_of_numpy_are_those_of_python():
+    found = TrainConfig(
+        num_steps=np.int64(4),
+        batch_size=np.array(16),
+        jitter=np.float32(0.5),
+        learning_rates={"*": np.float16(0.5)},
+    )
+    same = TrainConfig(
+        num_steps=4, batch_size=16, jitter=0.5, learning_rates={"*": 0.5}
+    )
+    assert repr(found) == repr(same)
+
+
 class Empty(nnx.Module):
     def __init__(self):
         self.scale = Count(jnp.ones(()))

@@ -12,6 +12,7 @@ from flax import nnx
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
+from trainers.checkpoints.meta import declared
 from trainers.checkpoints.mismatch import beginning, mismatch
 from trainers.checkpoints.source import (
     Source,
@@ -56,18 +57,17 @@ def save(
 
     Raises:
       ValueError: `path` holds something else, or is not on a disk that all processes share;
-        or `model` holds no arrays.
+        `model` holds no arrays, or `about` what JSON does not.
       ImportError: a bucket, without what reads it; the message names the extra.
       CheckpointError: there is no room, or a bucket does not give back what was written.
 
     Example:
-      >>> import pathlib
       >>> import tempfile
       >>> from flax import nnx
       >>> import rbig_nnx as rn
       >>> import trainers
       >>> flow = rn.diagonal_flow(2, 1, rngs=nnx.Rngs(0))
-      >>> path = pathlib.Path(tempfile.mkdtemp()) / "flow"
+      >>> path = tempfile.mkdtemp() + "/flow"
       >>> trainers.save(path, flow)
       >>> trainers.load_flow(path).num_features
       2
@@ -77,11 +77,11 @@ def save(
             f"`model` must hold arrays; got only the shape of {', '.join(names[:3])}."
             " Restore or build it in full."
         )
-    place = located(path)
+    place, step = located(path), declared.step_of(step)
+    about = about_model(model) | {"about": declared.about_of(about)}
     arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
     number = of_first(together(lambda: _make_room(place, step), alone=True))
     together(lambda: _check_shared(place))
-    about = about_model(model) | {"about": dict(about or {})}
     on_disk.write_single(place / str(number), step, arrays, about)
     if in_bucket(place):  # which may take what it does not give back
         meta = on_disk.read_meta(place, number)
@@ -189,13 +189,12 @@ def load_flow(
         layers that are not known, or of float64 while JAX's 64-bit types are off.
 
     Example:
-      >>> import pathlib
       >>> import tempfile
       >>> from flax import nnx
       >>> import rbig_nnx as rn
       >>> import trainers
       >>> flow = rn.diagonal_flow(2, 1, rngs=nnx.Rngs(0))
-      >>> path = pathlib.Path(tempfile.mkdtemp()) / "flow"
+      >>> path = tempfile.mkdtemp() + "/flow"
       >>> trainers.save(path, flow)
       >>> rn.to_config(trainers.load_flow(path)) == rn.to_config(flow)
       True

@@ -22,7 +22,10 @@ from trainers.tables.columns import ColumnSchema
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
 from trainers.tables.kinds.levels import Skipped
+from trainers.tables.natives.labels import unboxed
 from trainers.tables.schema import Schema
+
+MOST_DRAWS = 1_000_000  # of the noise of discrete columns, to average over
 
 
 def is_whole_number(value: Any, least: int = 1) -> bool:
@@ -48,7 +51,11 @@ _SWITCH = "True or False", lambda x: isinstance(x, bool | np.bool_)
 _ROTATIONS = ("auto", *METHODS)
 _RULES = {  # what an argument must be, in words and as a function
     **dict.fromkeys(("num_blocks", "num_components", "num_steps"), _COUNT),
-    **dict.fromkeys(("batch_size", "eval_every", "num_draws"), _COUNT),
+    **dict.fromkeys(("batch_size", "eval_every"), _COUNT),
+    "num_draws": (
+        f"a whole number of 1 to {MOST_DRAWS:,}",
+        lambda x: is_whole_number(x) and x <= MOST_DRAWS,
+    ),
     **dict.fromkeys(("patience", "clusters"), _NUMBER),
     "verbose": (_NUMBER[0], lambda x: _SWITCH[1](x) or _NUMBER[1](x)),
     "hidden": ("widths of 1 or more, as (64, 64)", _are_widths),
@@ -154,9 +161,10 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
     """The arguments that JSON holds; devices and random states are of the process."""
     params = estimator.get_params(deep=False)
     plain = (bool, int, float, str, type(None))
+    params = {name: unboxed(value) for name, value in params.items()}
     result = {name: value for name, value in params.items() if isinstance(value, plain)}
     if params["hidden"] is not None:
-        result["hidden"] = list(params["hidden"])
+        result["hidden"] = np.asarray(params["hidden"]).tolist()
     if isinstance(params["kinds"], Mapping):
         result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
     return result

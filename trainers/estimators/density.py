@@ -19,14 +19,12 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 import rbig_nnx
-from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.model import read_about
-from trainers.estimators import starts
+from trainers.estimators import kept, starts
 from trainers.estimators.arguments import (
     check_argument,
     check_arguments,
     checked_frame,
-    json_params,
     say,
     schema_of_context,
     seed_of,
@@ -269,18 +267,7 @@ class FlowDensity(
     def save(self, path: str | os.PathLike):
         """Writes the fitted estimator to the folder `path`; `load` reads it."""
         check_is_fitted(self)
-        about = {
-            "estimator": type(self).__name__,
-            "params": json_params(self),
-            "fitted": {
-                "n_features_in_": self.n_features_in_,
-                "feature_names_in_": list(getattr(self, "feature_names_in_", ())),
-                "history_": {k: v.tolist() for k, v in self.history_.items()},
-                "candidates_": getattr(self, "candidates_", {}),
-                **self._more_to_save(),
-            },
-        }
-        self.table_.save(path, about={"estimator": about})
+        self.table_.save(path, about={"estimator": kept.described(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
@@ -292,29 +279,8 @@ class FlowDensity(
           CheckpointError: a checkpoint that is missing, damaged, or of something else.
         """
         table = TableFlow.load(path)
-        about = read_about(checkpoint_in(path)).get("estimator")
-        if about is not None and about["estimator"] != cls.__name__:
-            raise CheckpointError(
-                f"`path` must hold a {cls.__name__}; {path} holds a {about['estimator']}."
-                f" Use {about['estimator']}.load(path)."
-            )
-        fitted = dict(about["fitted"]) if about else {}
-        self = cls(**(about["params"] if about else {"num_draws": table.num_draws}))
-        self.table_, self._n_features_out = table, table.schema.width
-        self.n_features_in_ = fitted.pop("n_features_in_", len(table.schema.columns))
-        names = fitted.pop("feature_names_in_", None)
-        if names is None and table.schema.origin != "numpy":
-            names = list(table.schema.names)
-        if names:
-            self.feature_names_in_ = np.asarray(names, object)
-        history = fitted.pop("history_", {})
-        self.history_ = {name: np.asarray(values) for name, values in history.items()}
-        for name, value in fitted.items():
-            setattr(self, name, value)
-        return self
-
-    def _more_to_save(self) -> dict[str, Any]:
-        return {}
+        place = checkpoint_in(path)
+        return kept.restored(cls, table, read_about(place).get("estimator"), place)
 
     def _train(
         self, train: EncodedTable, valid: EncodedTable | None, seed: int

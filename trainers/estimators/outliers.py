@@ -114,9 +114,6 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         """1 for inliers and −1 for outliers, [n]."""
         return np.where(self.decision_function(X, context) < 0, -1, 1)
 
-    def _more_to_save(self) -> dict[str, Any]:
-        return {"offset_": self.offset_}
-
 
 def _bound(log_prob: np.ndarray, share: float, weights: Any) -> float:
     """Midway between the rows of lowest density that hold a share of the mass and the rest.

@@ -16,7 +16,7 @@ import rbig_nnx
 from trainers.checkpoints.format import CheckpointError, damaged
 from trainers.checkpoints.model import load_flow, read_about, save
 from trainers.checkpoints.variables import arrays_of, with_arrays
-from trainers.estimators.arguments import is_whole_number
+from trainers.estimators.arguments import MOST_DRAWS, is_whole_number
 from trainers.paths import Path, located
 from trainers.tables.checks import InputError
 from trainers.tables.frame import Frame
@@ -24,7 +24,6 @@ from trainers.tables.schema import Schema
 
 FLOW = "flow"  # the checkpoint in the folder of a command's fit
 NUM_DRAWS = 16  # of the noise of discrete columns, to average over
-_MOST_DRAWS = 1_000_000  # that a file may ask for
 _SIZES = (1_024, 16_384)  # rows a call: two programs serve every number of rows
 
 
@@ -168,11 +167,12 @@ class TableFlow:
             schema = Schema.from_config(kept["schema"])
             given = kept["given"] and Schema.from_config(kept["given"])
             num_draws = kept["num_draws"]
-            right = isinstance(num_draws, int) and 0 < num_draws <= _MOST_DRAWS
-            if not right or schema.width != flow.num_features:
+            right = is_whole_number(num_draws) and num_draws <= MOST_DRAWS
+            widths = schema.width, given.try_out().shape[1] if given else 0
+            if not right or widths != (flow.num_features, flow.context_features):
                 raise ValueError("it does not fit the flow")
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            reason = f"its schema cannot be read: {type(error).__name__}: {error}"
+            reason = f"its schema cannot be read: {error}"
             raise damaged(path, reason) from None
         return cls(flow, schema, given, num_draws)
 
@@ -237,7 +237,7 @@ def _warn_far(given: Schema, context: Any):
     frame = given.matched(context, name="context")
     for column in given.kept:
         low, high = column.low, column.high
-        if not isinstance(low, int | float):
+        if not all(isinstance(end, int | float) for end in (low, high)):
             continue
         values, reach = column.numbers(frame[column.name]), (high - low) / 2
         if np.any((values < low - reach) | (values > high + reach)):

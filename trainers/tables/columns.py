@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from msgspec import Meta
 
 from trainers.tables.checks import InputError, shown
 from trainers.tables.dates import ISO
 from trainers.tables.frame import Column, Frame
 from trainers.tables.kinds import Kind, Levels, Skipped, Spike
+from trainers.tables.kinds.base import Value
 from trainers.tables.kinds.exact import (
     digits_of,
     from_origin,
@@ -20,6 +22,8 @@ from trainers.tables.kinds.exact import (
 from trainers.tables.kinds.found import Found
 from trainers.tables.kinds.ticks import Ticks, type_of
 
+_UNIT = r"^(?:\d{0,9}(?:D|h|m|s|ms|us|ns))?$"
+_DTYPE = r"^(?:O|[<>=|][biuf]\d{1,2}|[<>=][mM]8\[(?:[YMWDhms]|ms|us|ns)\])$"
 _SEARCHED = 200  # columns among which copies are looked for
 _LOOKED_AT = 50_000  # rows that order categories
 
@@ -47,15 +51,15 @@ class ColumnSchema:
     name: str
     kind: Kind
     source: str
-    dtype: str
+    dtype: Annotated[str, Meta(pattern=_DTYPE)]
     why: str
-    low: Any = None
-    high: Any = None
-    missing: int = 0
-    unit: str = ""
+    low: Value | None = None
+    high: Value | None = None
+    missing: Annotated[int, Meta(ge=0)] = 0
+    unit: Annotated[str, Meta(pattern=_UNIT)] = ""
     origin: int = 0
     date_format: str = ""
-    digits: int | None = None
+    digits: Annotated[int, Meta(ge=0, le=9)] | None = None
     native: dict[str, Any] | None = None
     label: dict[str, Any] | None = None
 

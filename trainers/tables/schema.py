@@ -1,12 +1,15 @@
 """What was learned of a table: how its rows become numbers that a flow can fit, and back."""
 
+import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trainers.tables.checks import InputError, near, shown
+from trainers.tables import natives
+from trainers.tables.checks import InputError, near, refuse_twice, shown
 from trainers.tables.columns import (
     ColumnSchema,
     in_order,
@@ -17,10 +20,10 @@ from trainers.tables.columns import (
 )
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
-from trainers.tables.kinds import Skipped, dependence, kind_from_config, ticks
+from trainers.tables.kinds import Skipped, dependence, of_json, ticks
 from trainers.tables.kinds.finding import Found, declared, find
-from trainers.tables.kinds.found import KindsTable, kinds_table
-from trainers.tables.natives.labels import unboxed
+from trainers.tables.kinds.found import KindsTable, asked_of, kinds_table
+from trainers.tables.natives.labels import as_level
 
 _VERSION = 1
 _LEAST = np.finfo(np.float64).tiny
@@ -89,7 +92,7 @@ class Schema:
             no column to model.
         """
         frame = as_frame(table, name=name)
-        asked = _asked(kinds, frame)
+        asked = asked_of(kinds, frame.names)
         columns, notes = [], []
         for number, column in enumerate(frame.columns):
             # The columns of arrays have numbers for names.
@@ -212,10 +215,7 @@ class Schema:
         return Encoded(rows, log_det)
 
     def draws(self, num_draws: int) -> np.ndarray:
-        """Noise to average over, the same for every row, [k, noise]: points of a lattice.
-
-        One row of nothing where nothing is discrete.
-        """
+        """Noise to average over, the same for all rows, [k, noise] or [1, 0]: a lattice."""
         if not self.noise:
             return np.empty((1, 0))
         if num_draws == 1:
@@ -268,9 +268,8 @@ class Schema:
         for column in self.columns:
             kind = column.kind
             if isinstance(kind, Skipped) and kind.of is not None:
-                found[column.name] = (
-                    kind.factor * np.float64(found[kind.of]) + kind.offset
-                )
+                of = np.float64(found[kind.of])
+                found[column.name] = kind.factor * of + kind.offset
             elif isinstance(kind, Skipped) and kind.value is not None:
                 dtype = object if isinstance(kind.value, str) else None
                 found[column.name] = np.full(len(rows), kind.value, dtype)
@@ -298,34 +297,48 @@ class Schema:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The schema that `to_config` described."""
-        columns = (
-            ColumnSchema(**(dict(c) | {"kind": kind_from_config(c["kind"])}))
-            for c in config["columns"]
-        )
-        return cls(columns=tuple(columns), origin=config["origin"])
+        """The schema that `to_config` described.
+
+        Raises:
+          ValueError: anything else.
+        """
+        try:
+            columns = tuple(of_json(ColumnSchema, c) for c in config["columns"])
+            schema = cls(columns=columns, origin=config["origin"])
+            refuse_twice(schema.names, "columns")
+            schema.try_out()
+        except Exception as error:  # whatever a file may hold
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        return schema
+
+    def try_out(self) -> np.ndarray:
+        """Writes and reads one row; the context that it is, [1, c].
+
+        Columns may each be as declared, and not fit what is said elsewhere of them.
+        """
+        for column in self.columns:
+            _refuse_contradictions(column)
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            frame = self.decode_frame(np.zeros((1, self.width)))
+            with contextlib.suppress(ImportError):  # to score takes no such library
+                frame.native()
+            self.encode(frame)
+            return self.context(frame)
 
 
-def _asked(kinds: str | Mapping[Any, str], frame: Frame) -> dict[str, str]:
-    """The kinds that were asked for, by name; columns may be given by number."""
-    if isinstance(kinds, str) and kinds == "auto":
-        return {}
-    if not isinstance(kinds, Mapping):
-        raise InputError(
-            f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
-        )
-    result = {}
-    for key, words in zip(map(unboxed, kinds), kinds.values(), strict=True):
-        number = isinstance(key, int) and str(key) not in frame.names
-        if number and 0 <= key < len(frame.columns):
-            result[frame.names[key]] = words
-        elif str(key) in frame.names:
-            result[str(key)] = words
-        else:
-            raise InputError(
-                f"`kinds` must name columns, {shown(frame.names, 20)}; got {key!r}."
-            )
-    return result
+def _refuse_contradictions(column: ColumnSchema) -> None:
+    """Raises where what is said of a column is of the right types, and cannot be."""
+    levels = set(getattr(column.kind, "levels", ()))
+    known = set(map(as_level, natives.levels_of(column.native))) or levels
+    words = column.dtype != "O" and any(isinstance(level, str) for level in levels)
+    if words or not levels <= known:
+        raise ValueError(f"{column.name} has other levels than its type")
+    ends = [
+        isinstance(end, str) for end in (column.low, column.high) if end is not None
+    ]
+    copy = isinstance(column.kind, Skipped) and column.kind.of and not column.unit
+    if len(ends) == 1 or len(set(ends)) == 2 or (copy and ends != [False, False]):
+        raise ValueError(f"{column.name} has ends of other types")
 
 
 def _dependences(columns: Iterable[ColumnSchema], frame: Frame) -> list[str]:

@@ -228,6 +228,22 @@ def test_saving_again_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["flow"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"step": -1}, "`step` must be a whole number of 0 or more; got -1"),
+        ({"step": 2.5}, "`step` must be a whole number of 0 or more; got 2.5"),
+        ({"about": {"a": {1}}}, "`about` must be a mapping that JSON holds: .* set"),
+        ({"about": [1]}, "`about` must be a mapping that JSON holds"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        save(tmp_path / "flow", build(), **wrong)
+    assert not list(tmp_path.iterdir())
+    save(tmp_path / "flow", build(), step=np.int64(3))
+
+
 def test_saving_over_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):

@@ -119,6 +119,10 @@ def test_a_saved_density_is_the_same(density, mixed, tmp_path):
     assert copy.get_params()["hidden"] == [8]
     with pytest.raises(CheckpointError, match=r"FlowDensity\.load"):
         FlowOutlierDetector.load(tmp_path / "d")
+    density.table_.save(tmp_path / "of a command")
+    assert FlowDensity.load(tmp_path / "of a command").n_features_in_ == mixed.shape[1]
+    with pytest.raises(CheckpointError, match=r"FlowDensity\.load"):
+        FlowOutlierDetector.load(tmp_path / "of a command")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ All of it is looked at before anything is built. A number that says how large so
 must not be larger than the arrays that are there; so no number in a file takes memory.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -122,3 +123,23 @@ def size_of(arrays: Mapping[str, Any]) -> int:
         * np.dtype(array["dtype"]).itemsize
         for array in arrays.values()
     )
+
+
+def step_of(step: Any) -> int:
+    """The number that a model is remembered by; raises a `ValueError` for others."""
+    if not hasattr(step, "__index__") or not 0 <= step < 2**62:
+        raise ValueError(f"`step` must be a whole number of 0 or more; got {step!r}.")
+    return int(step)
+
+
+def about_of(about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept with a model; raises a `ValueError` where JSON does not hold it."""
+    try:
+        about = dict(about or {})
+        json.dumps(about)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"`about` must be a mapping that JSON holds: {error}. Use Python's own numbers,"
+            " words, lists and mappings."
+        ) from None
+    return about

@@ -14,15 +14,23 @@ Values that a kind cannot hold have log_det −inf: their density or mass is 0.
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from msgspec import Meta
 from scipy.special import ndtri
 
 LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _KNEE = 8.0  # standard deviations, beyond which distances count by their logarithm
 
 Encoded = tuple[np.ndarray, np.ndarray]  # rows [n, width] and log_det [n], float64
+
+# What a file may say, of which a kind is built: neither NaN nor infinite.
+_FAR = 1.7e308
+Real = Annotated[float, Meta(ge=-_FAR, le=_FAR)]
+Width = Annotated[float, Meta(gt=0, le=_FAR)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Value = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +41,8 @@ class Scale:
     with a continuous slope. One row at 10⁶ lies at 22 instead of ruining the fit.
     """
 
-    center: float
-    spread: float
+    center: Real
+    spread: Width
 
     @classmethod
     def of(cls, y: np.ndarray) -> "Scale":

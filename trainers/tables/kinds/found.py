@@ -3,14 +3,15 @@
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from trainers.tables.checks import shown
+from trainers.tables.checks import InputError, shown
 from trainers.tables.kinds.base import Kind
+from trainers.tables.natives.labels import unboxed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +72,29 @@ def span(about: Mapping[str, Any]) -> str:
     if ends[0] is None:
         return ""
     return " to ".join(f"{e:.6g}" if isinstance(e, float) else str(e) for e in ends)
+
+
+def asked_of(kinds: str | Mapping[Any, str], names: Sequence[str]) -> dict[str, str]:
+    """The kinds that were asked for, by name; columns may be given by number.
+
+    Raises:
+      InputError: no mapping, or of other columns.
+    """
+    if isinstance(kinds, str) and kinds == "auto":
+        return {}
+    if not isinstance(kinds, Mapping):
+        raise InputError(
+            f"`kinds` must be 'auto' or a mapping of columns to kinds; got {kinds!r}."
+        )
+    result = {}
+    for key, words in zip(map(unboxed, kinds), kinds.values(), strict=True):
+        number = isinstance(key, int) and str(key) not in names
+        if number and 0 <= key < len(names):
+            result[names[key]] = words
+        elif str(key) in names:
+            result[str(key)] = words
+        else:
+            raise InputError(
+                f"`kinds` must name columns, {shown(names, 20)}; got {key!r}."
+            )
+    return result

@@ -10,6 +10,9 @@ from scipy.special import ndtr, ndtri
 from trainers.tables.kinds.base import (
     Encoded,
     Kind,
+    Real,
+    Share,
+    Value,
     log_normal,
     log_share,
     nearest_place,
@@ -35,11 +38,18 @@ class Levels(Kind):
     is_mass: ClassVar[bool] = True
     kind: ClassVar[str] = "levels"
     kind_name: str = "categorical"
-    levels: tuple[Any, ...]
-    shares: tuple[float, ...]
-    step: float = 0.0
-    tail: float = 0.0
-    between: float = 0.0
+    levels: tuple[Value, ...]
+    shares: tuple[Share, ...]
+    step: Real = 0.0
+    tail: Share = 0.0
+    between: Share = 0.0
+
+    def __post_init__(self):
+        if not 0 < len(self.levels) == len(self.shares):
+            raise ValueError(
+                f"`levels` must each have one of `shares`; got {len(self.levels)} and"
+                f" {len(self.shares)}."
+            )
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""
@@ -108,8 +118,8 @@ class Spike(Kind):
     """
 
     kind: ClassVar[str] = "spike"
-    value: float
-    share: float
+    value: Real
+    share: Share
     rest: Kind
 
     @property
@@ -170,10 +180,10 @@ class Skipped(Kind):
     kind: ClassVar[str] = "skipped"
     width: ClassVar[int] = 0
     reason: str
-    value: Any = None
+    value: Value | None = None
     of: str | None = None
-    factor: float = 1.0
-    offset: float = 0.0
+    factor: Real = 1.0
+    offset: Real = 0.0
 
     @property
     def is_known(self) -> bool:

@@ -9,7 +9,10 @@ from scipy.special import ndtr
 from trainers.tables.kinds.base import (
     Encoded,
     Kind,
+    Real,
     Scale,
+    Share,
+    Width,
     log_normal,
     log_share,
     nearest_place,
@@ -40,8 +43,8 @@ class Positive(Kind):
     """Numbers above `floor`, by the logarithm of x − floor; written back from `low` on."""
 
     kind: ClassVar[str] = "positive"
-    floor: float = 0.0
-    low: float = 0.0
+    floor: Real = 0.0
+    low: Real = 0.0
     scale: Scale
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
@@ -67,10 +70,10 @@ class Bounded(Kind):
     """
 
     kind: ClassVar[str] = "bounded"
-    low: float
-    high: float
-    floor: float
-    ceiling: float
+    low: Real
+    high: Real
+    floor: Real
+    ceiling: Real
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""
@@ -100,9 +103,9 @@ class Grid(Kind):
 
     kind: ClassVar[str] = "rounded"
     noise: ClassVar[int] = 1
-    step: float
-    low: float
-    high: float
+    step: Width
+    low: Real
+    high: Real
     scale: Scale
     log: bool = False
     mass: bool = True
@@ -156,7 +159,7 @@ class Integer(Grid):
     """
 
     kind: ClassVar[str] = "integer"
-    between: float = 0.0
+    between: Share = 0.0
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""

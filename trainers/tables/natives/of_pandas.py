@@ -129,7 +129,7 @@ def label(name: Any, index: Any) -> dict[str, Any] | None:
 def _objects(values: np.ndarray, native: dict[str, Any]) -> np.ndarray:
     """Python's objects, one for each number or date."""
     if "scale" in native:
-        form = f".{native['scale']}f"
+        form = f".{min(int(native['scale']), _DIGITS)}f"
         held = [decimal.Decimal(format(value, form)) for value in values.tolist()]
     elif "zone" in native or native.get("of") == "Timestamp":
         import pandas as pd
