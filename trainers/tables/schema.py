@@ -329,9 +329,9 @@ class Schema:
 def _refuse_contradictions(column: ColumnSchema) -> None:
     """Raises where what is said of a column is of the right types, and cannot be."""
     levels = set(getattr(column.kind, "levels", ()))
-    known = set(map(as_level, natives.levels_of(column.native))) or levels
-    words = column.dtype != "O" and any(isinstance(level, str) for level in levels)
-    if words or not levels <= known:
+    known = set(map(as_level, natives.levels_of(column.native)))
+    words = {isinstance(level, str) for level in levels} - {column.dtype == "O"}
+    if (known and not levels <= known) or (words and not known):
         raise ValueError(f"{column.name} has other levels than its type")
     ends = [
         isinstance(end, str) for end in (column.low, column.high) if end is not None
