@@ -18,7 +18,7 @@ class Fitted(Struct):
 
     n_features_in_: Annotated[int, Meta(ge=1)]
     feature_names_in_: list[str]
-    history_: dict[str, list[float]]
+    history_: dict[str, list[int | float]]
     candidates_: dict[str, float] = {}
     offset_: float | UnsetType = UNSET  # of a detector of outliers
 

@@ -117,6 +117,9 @@ def test_a_saved_density_is_the_same(density, mixed, tmp_path):
     assert copy.sample(3, random_state=1).equals(density.sample(3, random_state=1))
     assert list(copy.feature_names_in_) == list(mixed.columns)
     assert copy.get_params()["hidden"] == [8]
+    assert {k: v.dtype for k, v in copy.history_.items()} == {
+        k: v.dtype for k, v in density.history_.items()
+    }
     with pytest.raises(CheckpointError, match=r"FlowDensity\.load"):
         FlowOutlierDetector.load(tmp_path / "d")
     density.table_.save(tmp_path / "of a command")
