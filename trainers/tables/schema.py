@@ -3,12 +3,11 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trainers.tables import natives
 from trainers.tables.checks import InputError, near, refuse_twice, shown
 from trainers.tables.columns import (
     ColumnSchema,
@@ -23,7 +22,7 @@ from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, dependence, of_json, ticks
 from trainers.tables.kinds.finding import Found, declared, find
 from trainers.tables.kinds.found import KindsTable, asked_of, kinds_table
-from trainers.tables.natives.labels import as_level
+from trainers.tables.kinds.levels import array_of
 
 _VERSION = 1
 _LEAST = np.finfo(np.float64).tiny
@@ -114,7 +113,7 @@ class Schema:
             refuse_missing(frame, skipped=without_states(columns), name=name)
         if whole and not given:
             columns = in_order(without_copies(columns, frame, asked), frame)
-            notes += _dependences(columns, frame)
+            notes += dependence.notes(columns, frame)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
         if not schema.width and not given:
             reasons = (f"{c.name} ({c.why})" for c in columns)
@@ -316,22 +315,30 @@ class Schema:
 
         Columns may each be as declared, and not fit what is said elsewhere of them.
         """
-        for column in self.columns:
-            _refuse_contradictions(column)
+        context = [np.empty((1, 0))]
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             frame = self.decode_frame(np.zeros((1, self.width)))
-            with contextlib.suppress(ImportError):  # to score takes no such library
+            for column in self.columns:
+                _refuse_contradictions(column)
+                kind, levels = column.kind, getattr(column.kind, "levels", ())
+                with contextlib.suppress(ImportError):  # to score takes no such library
+                    if column.native and levels:
+                        every = column.column(array_of(levels))
+                        Frame((every,), self.origin).native()
+                if kind.width:
+                    x = column.numbers(frame[column.name])
+                    kind.encode(x, np.full((1, kind.noise), 0.5))
+                    context.append(kind.context(x))
+            with contextlib.suppress(ImportError):
                 frame.native()
-            self.encode(frame)
-            return self.context(frame)
+        return np.concatenate(context, axis=1)
 
 
 def _refuse_contradictions(column: ColumnSchema) -> None:
     """Raises where what is said of a column is of the right types, and cannot be."""
-    levels = set(getattr(column.kind, "levels", ()))
-    known = set(map(as_level, natives.levels_of(column.native)))
-    words = {isinstance(level, str) for level in levels} - {column.dtype == "O"}
-    if (known and not levels <= known) or (words and not known):
+    levels = getattr(column.kind, "levels", ())
+    words = {isinstance(level, str) for level in levels}
+    if not column.native and words - {column.dtype == "O"}:
         raise ValueError(f"{column.name} has other levels than its type")
     ends = [
         isinstance(end, str) for end in (column.low, column.high) if end is not None
@@ -339,11 +346,3 @@ def _refuse_contradictions(column: ColumnSchema) -> None:
     copy = isinstance(column.kind, Skipped) and column.kind.of and not column.unit
     if len(ends) == 1 or len(set(ends)) == 2 or (copy and ends != [False, False]):
         raise ValueError(f"{column.name} has ends of other types")
-
-
-def _dependences(columns: Iterable[ColumnSchema], frame: Frame) -> list[str]:
-    """What to say of columns that are linear functions of others."""
-    numeric = [c for c in columns if c.kind.width and c.dtype != "O"]
-    part = frame.take(dependence.rows_to_look_at(len(frame), len(numeric)))
-    values = [np.float64(c.numbers(part[c.name])) for c in numeric]
-    return dependence.notes([c.name for c in numeric], values)

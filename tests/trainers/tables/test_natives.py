@@ -57,6 +57,19 @@ PANDAS = {
     "objects as categories": pd.Categorical(
         WORDS, pd.Index(["x", "y", "z"], dtype=object)
     ),
+    **{
+        f"{name} as categories": pd.Categorical(pd.array(K, name))
+        for name in ("Int64", "Float64", "int64[pyarrow]", "uint64")
+    },
+    "boolean as categories": pd.Categorical(pd.array(K > 2, "boolean")),
+    "mixed categories": pd.Categorical(np.array([1, "x", 2.5], object)[K % 3]),
+    "truth and numbers": pd.Categorical(np.array([0, True, 2], object)[K % 3]),
+    "large numbers as categories": pd.Categorical(
+        np.array([1, 2**63 + 5, 10**25], object)[K % 3]
+    ),
+    "unsigned categories": pd.Categorical(
+        np.array([1, 2, 2**63 + 5], np.uint64)[K % 3]
+    ),
     "sparse": pd.arrays.SparseArray(np.where(K > 2, G, 0.0), fill_value=0.0),
     **{
         name: pd.Series(values, dtype=object)

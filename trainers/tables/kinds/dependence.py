@@ -1,6 +1,7 @@
 """Columns that are linear functions of others, found from a Cholesky factor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def _left_of(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
     return float(np.quantile(np.abs(y - x @ by), 0.9) / spread), spread
 
 
-def notes(names: Sequence[str], columns: Sequence[np.ndarray]) -> list[str]:
+def _told(names: Sequence[str], columns: Sequence[np.ndarray]) -> list[str]:
     """What to say of the dependences among columns, [n] each, with names."""
     found = dependences(np.stack(columns, axis=1)) if len(columns) > 1 else []
     told = []
@@ -88,3 +89,16 @@ def notes(names: Sequence[str], columns: Sequence[np.ndarray]) -> list[str]:
             "More columns are linear functions of others; leave them out as well."
         )
     return told
+
+
+def notes(columns: Iterable[Any], frame: Any) -> list[str]:
+    """The notes on the columns of a frame that are modelled as numbers.
+
+    Args:
+      columns: `ColumnSchema`s.
+      frame: with their values.
+    """
+    numeric = [c for c in columns if c.kind.width and c.dtype != "O"]
+    part = frame.take(rows_to_look_at(len(frame), len(numeric)))
+    values = [np.float64(c.numbers(part[c.name])) for c in numeric]
+    return _told([c.name for c in numeric], values)

@@ -81,7 +81,7 @@ class Levels(Kind):
         shares = np.cumsum(self.shares) / np.sum(self.shares)
         at = (ndtr(z[:, 0]) - self.tail) / (1 - 2 * self.tail)
         number = np.searchsorted(shares[:-1], at, side="right")
-        return _array(self.levels)[number]
+        return array_of(self.levels)[number]
 
     def knows(self, x: np.ndarray) -> np.ndarray:
         """As in `Kind`."""
@@ -212,9 +212,10 @@ class Skipped(Kind):
         return np.full(len(z), np.nan if self.value is None else self.value)
 
 
-def _array(levels: Sequence[Any]) -> np.ndarray:
-    if any(isinstance(level, str) for level in levels):
+def array_of(levels: Sequence[Any]) -> np.ndarray:
+    """Levels as they are: words, and whole numbers that no type holds together, as objects."""
+    result = np.asarray(levels) if not any(isinstance(v, str) for v in levels) else None
+    if result is None or (result.dtype == float and float not in map(type, levels)):
         result = np.empty(len(levels), object)
         result[:] = levels
-        return result
-    return np.asarray(levels)
+    return result
