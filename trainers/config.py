@@ -103,10 +103,16 @@ def _number(name: str, value: Any, default: Any) -> Any:
     """A value, a number as Python's; refuses others where the default is one, or whole."""
     kinds = {int: ("__index__", "a whole number"), float: ("__float__", "a number")}
     method, rule = kinds.get(type(default), (None, ""))
-    if method and (isinstance(value, bool) or not hasattr(value, method)):
-        raise ValueError(f"`{name}` must be {rule}; got {value!r}.")
-    known = method is None or isinstance(value, int | float)
-    return value if known else getattr(value, method)()
+    if method is None:
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", "")  # of NumPy and JAX
+    try:
+        if isinstance(value, bool) or kind in ("b", "c"):
+            raise TypeError
+        number = getattr(value, method)()
+    except (AttributeError, TypeError):
+        raise ValueError(f"`{name}` must be {rule}; got {value!r}.") from None
+    return value if isinstance(value, int | float) else number
 
 
 _LARGEST = {"num_steps": 2**31 - 1, "seed": 2**32 - 1}  # int32 counts; words of a key

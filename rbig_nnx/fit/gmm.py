@@ -16,7 +16,7 @@ from rbig_nnx.fit import em
 from rbig_nnx.fit.sketch import Sketch, check_columns, sketch, spread, with_prior
 from rbig_nnx.fit.starts import as_starts, starts
 from rbig_nnx.math.arrays import Numbers, host_floats
-from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, check_options
+from rbig_nnx.math.params import ANCHOR_WEIGHT, MixtureParams, checked_options
 
 _BRIEF_CYCLES = 10
 _NUM_CYCLES = 60
@@ -47,7 +47,9 @@ def fit_sketch(
     goes on from the one before. The first goes on from `start`, a fit of much the same rows,
     if there is one: then it takes half of the time.
     """
-    check_options(num_components, family, anchor_weight)
+    num_components, anchor_weight = checked_options(
+        num_components, family, anchor_weight
+    )
     sets = []
     for weight in np.atleast_1d(prior_weight):
         own = with_prior(data, weight, base)
@@ -107,7 +109,9 @@ def fit_mixtures(
       >>> fit_mixtures(x, num_components=3, key=jax.random.key(1)).means.shape
       (2, 3)
     """
-    check_options(num_components, family, anchor_weight)
+    num_components, anchor_weight = checked_options(
+        num_components, family, anchor_weight
+    )
     return fit_sketch(
         sketch(x, weights, key),
         num_components=num_components,
@@ -132,7 +136,7 @@ def fit_mixtures_sklearn(
 
     The anchor is ignored in the fit; arguments and result as `fit_mixtures`.
     """
-    check_options(num_components, family, anchor_weight)
+    num_components, _ = checked_options(num_components, family, anchor_weight)
     if weights is not None:
         raise ValueError(
             "`weights` must be None with scikit-learn, whose GaussianMixture takes no "

@@ -1,5 +1,6 @@
 """The parameters of one-dimensional mixtures, and those of mixtures that stand for others."""
 
+import operator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -81,27 +82,35 @@ def limit_scales(log_scales: Array, limit: Array) -> Array:
     return jnp.where(limited > _LEAST_LOG_SCALE, limited, _LEAST_LOG_SCALE)
 
 
-def check_options(num_components: int, family: str, anchor_weight: float) -> None:
-    """Raises ValueError for arguments that make no mixture."""
-    if not is_count(num_components):
-        raise ValueError(
-            f"`num_components` must be a whole number; got {num_components!r}. Try 8."
-        )
-    if num_components < 1:
-        raise ValueError(
-            f"`num_components` must be at least 1; got {num_components}. Try 8."
-        )
+def checked_options(
+    num_components: Any, family: str, anchor_weight: Any
+) -> tuple[int, float]:
+    """Components and weight of the anchor; raises ValueError for what makes no mixture."""
+    num_components = whole("num_components", num_components, advice="Try 8.")
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {FAMILIES}; got {family!r}.")
     if not 0 <= anchor_weight < 1:
         raise ValueError(
             f"`anchor_weight` must be in [0, 1), 0 for no anchor; got {anchor_weight}."
         )
+    return num_components, float(anchor_weight)
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number, and no truth value."""
-    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_)
+def whole(name: str, value: Any, least: int = 1, *, advice: str = "") -> int:
+    """A size as Python has it, which may have come as a number of NumPy or JAX.
+
+    Raises:
+      ValueError: no whole number, a truth value, or fewer than `least`.
+    """
+    try:
+        number = operator.index(None if isinstance(value, bool | np.bool_) else value)
+    except TypeError:
+        rule = f"`{name}` must be a whole number; got {value!r}. {advice}"
+        raise ValueError(rule.rstrip()) from None
+    if number < least:
+        rule = f"`{name}` must be at least {least}; got {number}. {advice}"
+        raise ValueError(rule.rstrip())
+    return number
 
 
 def identity_params(num_components: int, family: Family = "gaussian") -> MixtureParams:

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rbig_nnx.math.params import whole
 from rbig_nnx.nn.network import (
     LECUN_NORMAL,
     MLP,
@@ -90,7 +91,8 @@ class Conditioner(Activated):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        total = in_features + context_features
+        total = whole("in_features", in_features, 0)
+        total += whole("context_features", context_features, 0)
         if total < 1:
             raise ValueError(
                 "a conditioner must read at least one passive feature or a context; got"
@@ -104,6 +106,9 @@ class Conditioner(Activated):
             "bias_metadata": bias_metadata or {},
             "rngs": rngs,
         }
+        if not np.iterable(hidden):
+            raise ValueError(f"`hidden` must be widths, as (64, 64); got {hidden!r}.")
+        hidden = [whole("hidden", width) for width in hidden]
         self.hidden = None if trunk is not None else tuple(hidden)
         self.activation = activation
         self.precision = _precision_name(precision)

@@ -16,7 +16,8 @@ from rbig_nnx.math.params import (
     ANCHOR_WEIGHT,
     Family,
     MixtureParams,
-    check_options,
+    checked_options,
+    whole,
 )
 from rbig_nnx.nn.base.layer import Layer
 from rbig_nnx.nn.conditioner import LECUN_NORMAL, Conditioner
@@ -83,7 +84,9 @@ class MixtureCDFCoupling(Layer):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        check_options(num_components, family, anchor_weight)
+        options = checked_options(num_components, family, anchor_weight)
+        self.num_components, self.anchor_weight = num_components, _ = options
+        num_features = whole("num_features", num_features)
         self.mask = masks.check(masks.half(num_features) if mask is None else mask)
         if len(self.mask) != num_features:
             raise ValueError(
@@ -91,10 +94,8 @@ class MixtureCDFCoupling(Layer):
                 f" for {num_features} features."
             )
         self.num_features = num_features
-        self.num_components = num_components
         self.family = family
-        self.anchor_weight = anchor_weight
-        self.context_features = context_features
+        self.context_features = whole("context_features", context_features, 0)
         num_moved = self.mask.count(False)
         bias = identity_bias(num_moved, num_components, family)
         self.conditioner = Conditioner(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors.density import Density
 from rbig_nnx.math.arrays import Numbers, dtype_of, float_array
+from rbig_nnx.math.params import whole
 from rbig_nnx.math.probit import LOG_SQRT_2PI
 from rbig_nnx.nn.base.layer import Layer, check_width
 from rbig_nnx.nn.base.rounds import in_rounds
@@ -73,6 +74,7 @@ class GaussianizationFlow(nnx.Module):
                 "`num_features` must be given when no layer has an attribute of that name."
             )
         num_features = widths[0] if num_features is None else num_features
+        num_features = whole("num_features", num_features)
         if any(w != num_features for w in widths):
             raise ValueError(
                 f"`layers` must agree on the number of features, {num_features}; got"
@@ -81,6 +83,7 @@ class GaussianizationFlow(nnx.Module):
         contexts = {c for la in parts if (c := getattr(la, "context_features", 0))}
         if context_features is None:
             context_features = max(contexts, default=0)
+        context_features = whole("context_features", context_features, 0)
         if contexts - {context_features}:
             raise ValueError(
                 f"`layers` must agree on the context's width, {context_features}; got"

@@ -13,8 +13,9 @@ from rbig_nnx.math.params import (
     ANCHOR_WEIGHT,
     Family,
     MixtureParams,
-    check_options,
+    checked_options,
     identity_params,
+    whole,
 )
 from rbig_nnx.nn.base.layer import Frozen, Layer
 
@@ -75,11 +76,10 @@ class MixtureCDFMarginal(Layer):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        check_options(num_components, family, anchor_weight)
-        self.num_features = num_features
-        self.num_components = num_components
+        options = checked_options(num_components, family, anchor_weight)
+        self.num_components, self.anchor_weight = num_components, _ = options
+        self.num_features = num_features = whole("num_features", num_features)
         self.family = family
-        self.anchor_weight = anchor_weight
         if bias_init is None:
             bias = identity_bias(num_features, num_components, family)
         else:

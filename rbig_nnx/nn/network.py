@@ -13,6 +13,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from rbig_nnx.math.params import whole
+
 # One program for each shape: a first model is built in less time than by single operations.
 _jitted = functools.partial(jax.jit, static_argnums=(1, 2))
 LECUN_NORMAL = _jitted(nnx.initializers.lecun_normal())
@@ -94,7 +96,7 @@ class MLP(Activated):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        widths = (in_features, *hidden)
+        widths = [whole("hidden", width) for width in (in_features, *hidden)]
         self.activation = activation
         self.layers = nnx.List(
             [

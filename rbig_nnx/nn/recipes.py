@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.math import masks
-from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, is_count
+from rbig_nnx.math.params import ANCHOR_WEIGHT, Family, whole
 from rbig_nnx.nn.coupling import MixtureCDFCoupling
 from rbig_nnx.nn.flow import GaussianizationFlow
 from rbig_nnx.nn.marginal import MixtureCDFMarginal
@@ -94,7 +94,7 @@ def coupling_flow(
       >>> print(flow.log_prob(jnp.zeros((5, 3))).shape)
       (5,)
     """
-    _check_sizes(num_features, num_blocks)
+    num_features = whole("num_features", num_features)
     mixtures = {
         "num_components": num_components,
         "family": family,
@@ -191,7 +191,7 @@ def diagonal_flow(
       >>> print(flow.log_prob(jnp.zeros(2)).shape)
       ()
     """
-    _check_sizes(num_features, num_blocks)
+    num_features = whole("num_features", num_features)
 
     def marginal() -> MixtureCDFMarginal:
         return MixtureCDFMarginal(
@@ -236,11 +236,7 @@ def _next_to_the_data(
     radial: bool,
     clusters: int,
 ) -> list[nnx.Module]:
-    if not is_count(clusters) or clusters < 0:
-        raise ValueError(
-            "`clusters` must be a whole number of components, 0 for none; got"
-            f" {clusters!r}."
-        )
+    clusters = whole("clusters", clusters, 0)
     sizes = {"num_features": num_features, "param_dtype": param_dtype}
     layers: list[nnx.Module] = [Standardize(**sizes)]
     if tails:
@@ -264,6 +260,7 @@ def _flow(
     scan_blocks: bool | None,
     context_features: int | None = None,
 ) -> GaussianizationFlow:
+    num_blocks = whole("num_blocks", num_blocks)
     blocks = [list(block()) for _ in range(num_blocks)]
     if scan_blocks is None:
         scan_blocks = num_blocks > FEW_BLOCKS
@@ -272,11 +269,3 @@ def _flow(
     else:
         layers = [layer for block in blocks for layer in block]
     return GaussianizationFlow([*first, *layers], context_features=context_features)
-
-
-def _check_sizes(num_features: int, num_blocks: int) -> None:
-    if num_features < 1 or num_blocks < 1:
-        raise ValueError(
-            "`num_features` and `num_blocks` must be at least 1; got"
-            f" {num_features} and {num_blocks}."
-        )

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from rbig_nnx.bijectors import Householder
+from rbig_nnx.math.params import whole
 from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _NORMAL = nnx.initializers.normal(1.0)
@@ -53,13 +54,11 @@ class HouseholderRotation(Layer):
         vectors_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
+        num_features = whole("num_features", num_features)
         if num_reflections is None:
             num_reflections = num_features
-        if num_reflections < 1:
-            raise ValueError(
-                f"`num_reflections` must be at least 1; got {num_reflections}. Leave it"
-                " out for any rotation, or leave the layer out for none."
-            )
+        advice = "Leave it out for any rotation, or leave the layer out for none."
+        num_reflections = whole("num_reflections", num_reflections, advice=advice)
         if trainable not in ("vectors", "none"):
             raise ValueError(
                 f"`trainable` must be 'vectors' or 'none'; got {trainable!r}."

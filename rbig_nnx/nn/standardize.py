@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from rbig_nnx.bijectors import Linear
 from rbig_nnx.math.arrays import at_least_float32
+from rbig_nnx.math.params import whole
 from rbig_nnx.nn.base.layer import Frozen, Layer
 
 _BOUND = 1e18  # standard deviations
@@ -58,7 +59,7 @@ class Standardize(Layer):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs
-        self.num_features = num_features
+        self.num_features = num_features = whole("num_features", num_features)
         zeros = np.zeros(num_features, at_least_float32(param_dtype))
         self.mean, self.log_scale = Frozen(jnp.array(zeros)), Frozen(jnp.array(zeros))
 
@@ -109,7 +110,7 @@ class Whiten(Layer):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs
-        self.num_features = num_features
+        self.num_features = num_features = whole("num_features", num_features)
         dtype = at_least_float32(param_dtype)
         identity = np.eye(num_features, dtype=dtype)
         self.matrix, self.inverse = (

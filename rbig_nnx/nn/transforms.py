@@ -16,7 +16,7 @@ from rbig_nnx.bijectors import (
 )
 from rbig_nnx.math.arrays import at_least_float32
 from rbig_nnx.math.clusters import ANCHOR_WEIGHT, ClusterParams
-from rbig_nnx.math.params import check_options, limit_scales
+from rbig_nnx.math.params import checked_options, limit_scales, whole
 from rbig_nnx.math.tails.columns import TailParams
 from rbig_nnx.math.tails.radius import RadialParams
 from rbig_nnx.nn.base.layer import Frozen, Layer
@@ -64,7 +64,7 @@ class TailTransform(Layer):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs
-        self.num_features = num_features
+        self.num_features = num_features = whole("num_features", num_features)
         zeros = np.zeros(num_features, param_dtype)
         fixed = np.zeros(num_features, at_least_float32(param_dtype))
         self.centre = Frozen(jnp.array(fixed))
@@ -139,7 +139,7 @@ class RadialTransform(Layer):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs
-        self.num_features = num_features
+        self.num_features = whole("num_features", num_features)
         self.log_scale = nnx.Param(jnp.zeros((), param_dtype))
         self.tail = nnx.Param(jnp.zeros((), param_dtype))
 
@@ -207,17 +207,16 @@ class ClusterTransform(Layer):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs
-        check_options(num_components, "gaussian", anchor_weight)
-        self.num_features = num_features
-        self.num_components = num_components
-        self.anchor_weight = anchor_weight
-        k, d = num_components, num_features
+        options = checked_options(num_components, "gaussian", anchor_weight)
+        self.num_components, self.anchor_weight = options
+        self.num_features = whole("num_features", num_features)
+        k, d = self.num_components, self.num_features
         zeros = jnp.zeros
         self.logits = nnx.Param(zeros(k, param_dtype))
         self.offsets = nnx.Param(zeros((k, d), param_dtype))
         self.slopes = nnx.Param(zeros((k, d, d), param_dtype))
         self.log_scales = nnx.Param(zeros((k, d), param_dtype))
-        self.max_log_scale = no_scale_limit(num_features, param_dtype)
+        self.max_log_scale = no_scale_limit(d, param_dtype)
 
     def cluster_params(self) -> ClusterParams:
         """The mixture: weights [K], offsets and log scales [K, d], slopes [K, d, d]."""

@@ -152,7 +152,9 @@ def test_its_density_integrates_to_one(d):
 
 @pytest.mark.parametrize("clusters", [-1, 2.0, "4", True, None])
 def test_what_is_no_number_of_clusters_is_refused(clusters):
-    with pytest.raises(ValueError, match="`clusters` must be a whole number"):
+    with pytest.raises(
+        ValueError, match=r"`clusters` must be (a whole number|at least 0)"
+    ):
         rn.coupling_flow(2, 1, clusters=clusters, rngs=nnx.Rngs(0))
 
 

@@ -81,14 +81,31 @@ def test_registration_is_checked():
             rn.register_layer(other)
 
 
-def test_sizes_may_be_numbers_of_numpy():
-    sizes = {"num_components": np.int64(2), "hidden": np.array([4, 4])}
-    sizes |= {"context_features": np.int32(1), "anchor_weight": np.float32(0.5)}
-    flow = rn.coupling_flow(np.int64(3), np.int16(1), **sizes, rngs=nnx.Rngs(0))
-    plain = {"num_components": 2, "hidden": (4, 4)}
-    plain |= {"context_features": 1, "anchor_weight": 0.5}
-    same = rn.coupling_flow(3, 1, **plain, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("number", [np.uint8, np.int64, np.array, jnp.int32])
+def test_sizes_may_be_numbers_of_numpy_and_jax(number):
+    def built(number, weight):
+        sizes = {"num_components": number(2), "hidden": (number(4),)}
+        sizes |= {"context_features": number(1), "anchor_weight": weight}
+        return rn.coupling_flow(number(3), number(1), **sizes, rngs=nnx.Rngs(0))
+
+    flow, same = built(number, np.float32(0.5)), built(int, 0.5)
     assert json.dumps(rn.to_config(flow)) == json.dumps(rn.to_config(same))
+    assert nnx.graphdef(flow) == nnx.graphdef(same)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden": 8}, r"`hidden` must be widths, as \(64, 64\); got 8"),
+        ({"hidden": (2.5,)}, "`hidden` must be a whole number; got 2.5"),
+        ({"hidden": np.array([[8, 8]])}, "`hidden` must be a whole number; got array"),
+        ({"num_components": True}, "`num_components` must be a whole number; got True"),
+        ({"context_features": -1}, "`context_features` must be at least 0; got -1"),
+    ],
+)
+def test_other_sizes_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        rn.coupling_flow(3, 1, **sizes, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("entry", [(1, 2), {"type": "x"}, jnp.ones(2)], ids=str)

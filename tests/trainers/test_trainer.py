@@ -323,6 +323,11 @@ def test_settings_of_numpy_are_those_of_python():
         num_steps=4, batch_size=16, jitter=0.5, learning_rates={"*": 0.5}
     )
     assert repr(found) == repr(same)
+    for wrong in (np.array([5]), np.True_, "3", None):
+        with pytest.raises(ValueError, match="`num_steps` must be a whole number; got"):
+            TrainConfig(num_steps=wrong)
+    with pytest.raises(ValueError, match="`jitter` must be a number; got"):
+        TrainConfig(jitter=np.complex64(1))
 
 
 class Empty(nnx.Module):

@@ -166,7 +166,12 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
     if params["hidden"] is not None:
         result["hidden"] = np.asarray(params["hidden"]).tolist()
     if isinstance(params["kinds"], Mapping):
-        result["kinds"] = {str(k): v for k, v in params["kinds"].items()}
+        # JSON has words for names alone.
+        names = estimator.schema_.names
+        result["kinds"] = {
+            names[k] if isinstance(k, numbers.Integral) else str(k): str(v)
+            for k, v in params["kinds"].items()
+        }
     return result
 
 

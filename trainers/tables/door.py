@@ -220,7 +220,8 @@ def _of_series(
             source = "Datetime(time_unit='us', time_zone='UTC')"
         return Column(name, values, missing, source)
     if isinstance(kind, nw.Date):
-        values = np.asarray(series.to_list(), "datetime64[D]")
+        dates = [None if _is_missing(v) else v for v in series.to_list()]
+        values = np.asarray(dates, "datetime64[D]")
     elif isinstance(kind, nw.Datetime):
         zone = getattr(kind, "time_zone", None)
         plain = series.dt.replace_time_zone(None) if zone is None else (

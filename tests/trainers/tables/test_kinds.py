@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from trainers.tables.checks import InputError
@@ -19,6 +20,7 @@ from trainers.tables.kinds import (
     kind_from_config,
 )
 from trainers.tables.kinds.finding import declared, find
+from trainers.tables.schema import Schema
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=2_000)
@@ -271,6 +273,17 @@ def test_zeros_among_heaps_are_a_spike():
     ):
         assert isinstance(found.kind, Spike)
         assert found.kind.value == 0
+
+
+@pytest.mark.parametrize(
+    "kind", ["integer", "categorical", "boolean", "bounded(0, 9)", "rounded(1)"]
+)
+@pytest.mark.parametrize("value", [7.0, 7, True, np.datetime64("2020-01-01")])
+def test_one_value_is_of_no_other_kind(kind, value):
+    table = pd.DataFrame({"a": [1.0, 2.5, 3.0], "k": [value] * 3})
+    with pytest.raises(InputError, match=r"`kinds` .* dates|'k' holds one value only"):
+        Schema.of(table, {"k": kind})
+    assert Schema.of(table).column("k").kind.kind == "skipped"
 
 
 @pytest.mark.parametrize(

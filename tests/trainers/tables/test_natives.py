@@ -52,6 +52,9 @@ PANDAS = {
     "numbers as categories": pd.Categorical(K, [9, 4, 3, 2, 1, 0]),
     "small numbers as categories": pd.Categorical(K.astype("int8")),
     "intervals": pd.cut(G, 4),
+    "intervals of zoned times": pd.cut(
+        pd.date_range("2020-03-01", "2020-05-01", N, tz="Europe/Berlin"), 3
+    ),
     "days as categories": pd.Categorical(pd.DatetimeIndex(DAYS)),
     "strings as categories": pd.Series(WORDS, dtype="string").astype("category"),
     "objects as categories": pd.Categorical(
@@ -104,6 +107,12 @@ def test_pandas_types_come_back(values, constant):
     assert went["a"].dtype == table["a"].dtype
     assert type(went["a"].iloc[0]) is type(table["a"].iloc[0])
     assert back(table, slice(0)).dtypes.equals(table.dtypes)
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.int8()])
+def test_a_column_without_values_is_left_out(kind):
+    empty = pd.array([None] * N, pd.ArrowDtype(kind))
+    assert Schema.of(pd.DataFrame({"g": G, "y": empty})).width == 1
 
 
 def test_decimals_of_python_keep_their_scale():

@@ -119,6 +119,11 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
     why = "as asked"
     if name == "skipped":
         return Found(Skipped(reason=why), why)
+    if (x == x[0]).all():
+        raise InputError(
+            f"`kinds` asks for {name}; {where} holds one value only, which has no density."
+            " Use skipped, or leave the kind out."
+        )
     if name in ("categorical", "boolean"):
         levels = sorted_levels(x)
         if name == "boolean" and len(levels) > 2:

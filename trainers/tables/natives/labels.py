@@ -29,7 +29,8 @@ def as_json(value: Any) -> Any:
     if kind in ("date", "datetime"):
         return [kind, value.isoformat()]
     if kind in ("Timestamp", "Timedelta"):
-        return [kind, value.isoformat(), value.unit]
+        zone = str(getattr(value, "tz", ""))  # of others the offset is all there is
+        return [kind, value.isoformat(), value.unit, *([zone] if "/" in zone else [])]
     if kind == "Period":
         return [kind, str(value), value.freqstr]
     if kind == "Interval":
@@ -55,7 +56,8 @@ def value_of(written: Any) -> Any:
     import pandas as pd
 
     if kind in ("Timestamp", "Timedelta"):
-        return getattr(pd, kind)(parts[0]).as_unit(parts[1])
+        value = getattr(pd, kind)(parts[0]).as_unit(parts[1])
+        return value.tz_convert(parts[2]) if len(parts) > 2 else value
     if kind == "Interval":
         return pd.Interval(value_of(parts[0]), value_of(parts[1]), closed=parts[2])
     return pd.Period(parts[0], freq=parts[1]) if kind == "Period" else pd.NaT

@@ -146,6 +146,13 @@ def test_times_before_and_after_noon_are_told(tmp_path):
     assert "looks like times, as '1:30 PM'" in frame.notes[0]
 
 
+def test_two_signs_before_a_number_make_none(tmp_path):
+    frame = read_frame(column(tmp_path, [*map(str, range(60)), "+-26", "+7"]))
+    assert frame["y"].missing.tolist() == [False] * 60 + [True, False]
+    assert frame["y"].values[-1] == 7
+    assert "'+-26' (1 of 62 cells) is no number" in frame.notes[0]
+
+
 def test_integers_that_float64_rounds_are_told(tmp_path):
     frame = read_frame(column(tmp_path, [str(10**25 + i) for i in range(30)]))
     assert frame.notes == ("`y`: integers beyond 2^53 are rounded (--drop y)",)

@@ -304,7 +304,7 @@ def _cast(text: Any, rule: Rule) -> Any:
         text = pc.replace_substring(text, ",", ".")
     whole = rule.kind == "integer"
     if whole and pc.any(pc.starts_with(text, "+")).as_py():
-        text = pc.replace_substring_regex(text, r"^\+", "")
+        text = pc.replace_substring_regex(text, r"^\+(\d)", r"\1")
     for kind in (arrow.int64(), arrow.uint64()) if whole else (arrow.float64(),):
         try:
             found = text.cast(kind)
