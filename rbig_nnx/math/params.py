@@ -133,7 +133,7 @@ def identity_params(num_components: int, family: Family = "gaussian") -> Mixture
         scale *= np.sqrt(3) / np.pi  # a logistic of scale s has variance (π s)²/3
     return MixtureParams(
         logits=np.zeros(num_components, np.float32),
-        means=np.float32(means),
+        means=np.asarray(means, np.float32),
         log_scales=np.full(num_components, np.log(scale), np.float32),
     )
 

@@ -200,7 +200,7 @@ def slices(given: View, modelled: Sequence[View], most: int = 3) -> list[Picture
 def latent(subject: Subject) -> Picture:
     """Distribution functions of the latent columns against the normal one."""
     n, width = subject.latent.shape
-    u, at = ndtr(np.float64(subject.latent)), np.linspace(0, 1, 101)[1:-1]
+    u, at = ndtr(np.asarray(subject.latent, np.float64)), np.linspace(0, 1, 101)[1:-1]
     deviations = judging.uniform_deviations(u, at)
     band, outside = judging.BAND / np.sqrt(n), int(judging.outside_band(u).sum())
 
@@ -228,7 +228,7 @@ def density_levels(subject: Subject) -> Picture:
     at = np.linspace(0.01, 0.99, 99)
     found = judging.coverage(subject.log_prob, subject.drawn_log_prob, at)
     sizes = len(subject.log_prob), len(subject.drawn_log_prob)
-    band = judging.BAND * np.sqrt(sum(sizes) / np.prod(np.float64(sizes)))
+    band = judging.BAND * np.sqrt(sum(sizes) / np.prod(np.asarray(sizes, np.float64)))
     furthest = int(np.argmax(np.abs(found - at)))
 
     def draw(ax: Any):

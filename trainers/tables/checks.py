@@ -125,7 +125,7 @@ def near(words: Iterable[str], names: Sequence[str]) -> str:
 
 def refuse_extreme(x: np.ndarray, where: str):
     """Raises for numbers whose squares float64 does not hold."""
-    y = np.float64(x)
+    y = np.asarray(x, np.float64)
     size, spread = np.abs(y).max(), np.ptp(y)
     if size > _LARGEST:
         value = y[np.abs(y).argmax()]

@@ -130,7 +130,7 @@ class ColumnSchema:
         if values.dtype == object:
             return values
         with np.errstate(over="ignore"):  # of longer floats, which are refused then
-            numbers = np.float64(values)
+            numbers = np.asarray(values, np.float64)
         if self.digits is None:
             return numbers
         decimal = np.round(numbers, self.digits)
@@ -142,7 +142,8 @@ class ColumnSchema:
         if self.unit:
             values = self.ticks.dates(values, dtype)
         elif dtype.kind in "iu":
-            values = whole_from(np.rint(np.float64(values)), self.origin, dtype)
+            whole = np.rint(np.asarray(values, np.float64))
+            values = whole_from(whole, self.origin, dtype)
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
         return Column(

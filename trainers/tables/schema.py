@@ -257,7 +257,7 @@ class Schema:
 
     def decode_frame(self, rows: np.ndarray) -> Frame:
         """The table of encoded rows, [n, width]; columns that cannot be told are left out."""
-        rows = np.float64(rows)
+        rows = np.asarray(rows, np.float64)
         found: dict[str, np.ndarray] = {}
         at = 0
         for column in self.kept:
@@ -267,7 +267,7 @@ class Schema:
         for column in self.columns:
             kind = column.kind
             if isinstance(kind, Skipped) and kind.of is not None:
-                of = np.float64(found[kind.of])
+                of = np.asarray(found[kind.of], np.float64)
                 found[column.name] = kind.factor * of + kind.offset
             elif isinstance(kind, Skipped) and kind.value is not None:
                 dtype = object if isinstance(kind.value, str) else None

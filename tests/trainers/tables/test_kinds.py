@@ -275,6 +275,15 @@ def test_zeros_among_heaps_are_a_spike():
         assert found.kind.value == 0
 
 
+@pytest.mark.parametrize("kind", ["integer", "rounded(1)"])
+@pytest.mark.parametrize("times", [0.4, 1.0, 30.0])
+def test_values_off_the_grid_that_was_asked_for_have_mass(kind, times):
+    x = times * np.random.default_rng(0).random((200, 1))
+    schema = Schema.of(x, {0: kind})
+    assert " values off the grid are rounded" in schema.columns[0].why
+    assert np.isfinite(schema.encode(x).log_det).all()
+
+
 @pytest.mark.parametrize(
     "kind", ["integer", "categorical", "boolean", "bounded(0, 9)", "rounded(1)"]
 )

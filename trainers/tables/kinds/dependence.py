@@ -100,5 +100,5 @@ def notes(columns: Iterable[Any], frame: Any) -> list[str]:
     """
     numeric = [c for c in columns if c.kind.width and c.dtype != "O"]
     part = frame.take(rows_to_look_at(len(frame), len(numeric)))
-    values = [np.float64(c.numbers(part[c.name])) for c in numeric]
+    values = [np.asarray(c.numbers(part[c.name]), np.float64) for c in numeric]
     return _told([c.name for c in numeric], values)

@@ -12,7 +12,7 @@ def digits_of(x: np.ndarray) -> int | None:
     for digits in range(10):
         if not 10.0**-digits > _COARSE * np.spacing(top):
             break
-        decimal = np.round(np.float64(x), digits).astype(x.dtype)
+        decimal = np.round(np.asarray(x, np.float64), digits).astype(x.dtype)
         if np.mean(decimal == x) >= _NEARLY_ALL:
             return digits
     return None
@@ -34,9 +34,11 @@ def from_origin(origin: int, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind in "iu":
         # Modulo 2⁶⁴, so right where it fits.
         whole = (x.astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.int64)
-        far = np.abs(np.float64(x) - origin) >= 2**62
-        return np.where(far, np.float64(x) - origin, np.float64(whole))
-    return np.float64(x) - origin
+        far = np.abs(np.asarray(x, np.float64) - origin) >= 2**62
+        return np.where(
+            far, np.asarray(x, np.float64) - origin, np.asarray(whole, np.float64)
+        )
+    return np.asarray(x, np.float64) - origin
 
 
 def whole_from(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:

@@ -91,7 +91,7 @@ def _holds(kind: Kind, x: np.ndarray) -> bool:
     if isinstance(kind, Skipped):
         return bool((x == kind.value).all())
     middle = np.full((len(x), kind.noise), 0.5)
-    return bool(np.isfinite(kind.encode(np.float64(x), middle)[1]).all())
+    return bool(np.isfinite(kind.encode(np.asarray(x, np.float64), middle)[1]).all())
 
 
 def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Found:
@@ -146,13 +146,14 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
         if name != "integer" and not numbers:
             step = step_of(levels)
         if step is None:
-            found = Found(Continuous(scale=Scale.of(np.float64(x))), why)
+            found = Found(Continuous(scale=Scale.of(np.asarray(x, np.float64))), why)
             return dataclasses.replace(found, why=f"{why}; no step found")
         snapped = on_steps(x, step, whole=name == "integer")
         levels = np.unique(snapped)
-        found = _on_grid(snapped, levels, step, name, why, mass=mass)
+        off = bool((snapped != x).any())  # which only a grid has a place for
+        found = _on_grid(snapped, levels, step, name, why, mass=mass, off=off)
         return remarked(found, x, where)
-    y = np.float64(x)
+    y = np.asarray(x, np.float64)
     if name == "spike":
         return _asked_spike(x, numbers, words, where=where, mass=mass)
     if name == "continuous":
@@ -193,7 +194,7 @@ def _asked_spike(x, numbers, words, *, where: str, mass: bool) -> Found:
 def _of_context(x: np.ndarray, levels: np.ndarray) -> Found:
     if len(levels) == 2:
         return Found(counted(x, levels, "boolean"), "two values")
-    return Found(Continuous(scale=Scale.of(np.float64(x))), "a number")
+    return Found(Continuous(scale=Scale.of(np.asarray(x, np.float64))), "a number")
 
 
 def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
@@ -228,7 +229,7 @@ def _of_numbers(x, levels, *, where: str, mass: bool, spikes: int = 0) -> Found:
 
 def _real(x: np.ndarray) -> Found:
     """A column of real numbers: bounded, positive, or anything."""
-    y = np.float64(x)
+    y = np.asarray(x, np.float64)
     low, high, width = y.min(), y.max(), np.ptp(y)
     ten = 10.0 ** np.ceil(np.log10(max(high, 1e-300)) - 1e-9)
     for a, b in (*_NATURAL, (0, ten), (-ten, ten)):
@@ -267,12 +268,14 @@ def _bounded(y: np.ndarray, low: float, high: float) -> Bounded:
     )
 
 
-def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Found:
+def _on_grid(
+    x, levels, step: float, name: str, why: str, *, mass: bool, off: bool = False
+) -> Found:
     low, high = float(levels[0]), float(levels[-1])
     cells = round((high - low) / step) + 1
     if name == "integer" and step > 1:
         why = f"{why} in steps of {step:g}"
-    if name == "integer" and len(levels) == 2 and (low, high) == (0, 1):
+    if name == "integer" and len(levels) == 2 and (low, high) == (0, 1) and not off:
         return Found(counted(x, levels, "boolean"), "0 or 1")
     whole = name == "integer"
     if mass or whole:
@@ -283,9 +286,9 @@ def _on_grid(x, levels, step: float, name: str, why: str, *, mass: bool) -> Foun
             why = f"{len(levels)} values that repeat, of {cells:,} steps of {step:g}"
             if cells <= _MAX_SPARSE_CELLS:
                 return Found(cells_of(x, low, step, cells, name), why)
-            if len(levels) <= _MAX_VALUES:
+            if len(levels) <= _MAX_VALUES and not off:
                 return Found(counted(x, levels, "categorical"), why)
-    y = np.float64(x)
+    y = np.asarray(x, np.float64)
     options: dict[str, Any] = {"step": step, "low": low, "high": high}
     if whole:
         mass, options["between"] = True, between(step, len(x))

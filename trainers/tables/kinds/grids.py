@@ -26,7 +26,7 @@ def rounded(x: np.ndarray) -> tuple[float, np.ndarray] | None:
     usual = levels[counts > 1]
     found, coarse = step_of(levels), step_of(usual) if len(usual) > 1 else None
     if coarse is not None and (found is None or found < coarse / _FINER):
-        number = np.rint((np.float64(x) - float(usual[0])) / coarse)
+        number = np.rint((np.asarray(x, np.float64) - float(usual[0])) / coarse)
         snapped = float(usual[0]) + number * coarse
         much = found is None or found < coarse / _MUCH_FINER
         enough = _ON_GRID if much else _ON_COARSE_GRID
@@ -40,7 +40,7 @@ def step_of(levels: np.ndarray) -> float | None:
     if levels.dtype.kind in "iu":
         return float(whole_step(levels))
     eps = float(np.finfo(levels.dtype).eps)
-    y = np.float64(levels)
+    y = np.asarray(levels, np.float64)
     unit = 10.0 ** np.floor(np.log10(np.ptp(y)))
     for digits in range(0, 10):
         scaled = y / unit * 10.0**digits
@@ -73,15 +73,15 @@ def on_steps(x: np.ndarray, step: float, *, whole: bool) -> np.ndarray:
     """x at the nearest places of a grid on which its most common value lies, [n]."""
     if x.dtype.kind in "iub" and step == 1:
         return x
-    values, counts = np.unique(np.float64(x), return_counts=True)
+    values, counts = np.unique(np.asarray(x, np.float64), return_counts=True)
     anchor = float(values[counts.argmax()])
     anchor = round(anchor) if whole else anchor
-    return anchor + step * np.rint((np.float64(x) - anchor) / step)
+    return anchor + step * np.rint((np.asarray(x, np.float64) - anchor) / step)
 
 
 def coarser(x: np.ndarray, step: float) -> tuple[float, float] | None:
     """A coarser grid through 0 that holds most of x but not all, and its share."""
-    places = np.rint(np.float64(x[x != 0]) / step)  # 0 lies on every grid
+    places = np.rint(np.asarray(x[x != 0], np.float64) / step)  # 0 lies on every grid
     for times in _COARSER:
         held = places % times == 0
         share = float(held.mean()) if len(held) else 0.0
@@ -98,14 +98,14 @@ def is_sparse(x: np.ndarray, levels: np.ndarray, step: float) -> bool:
     """
     if len(levels) > _MAX_SPARSE or len(x) < _ROWS_A_LEVEL * len(levels):
         return False
-    low, high = np.quantile(np.float64(x), (0.05, 0.95), method="nearest")
+    low, high = np.quantile(np.asarray(x, np.float64), (0.05, 0.95), method="nearest")
     inner = ((levels >= low) & (levels <= high)).sum()
     return bool(inner < 0.5 * ((high - low) / step + 1))
 
 
 def cells_of(x: np.ndarray, low: float, step: float, cells: int, name: str) -> Levels:
     """Every cell of a grid with its share of x, those of few or those of many."""
-    places = np.rint((np.float64(x) - low) / step).astype(int)
+    places = np.rint((np.asarray(x, np.float64) - low) / step).astype(int)
     counts = np.bincount(places, minlength=cells) + 0.0
     empty = counts == 0
     # A cell that nobody has seen is not impossible. Where most are, all of them together

@@ -92,18 +92,18 @@ class Levels(Kind):
         number = self._number(x)
         if self.step or len(self.levels) == 2:
             return (2 * number / max(len(self.levels) - 1, 1) - 1)[:, None]
-        return np.float64(number[:, None] == np.arange(len(self.levels)))
+        return np.asarray(number[:, None] == np.arange(len(self.levels)), np.float64)
 
     def _number(self, x: np.ndarray) -> np.ndarray:
         """The level's number, NaN for none; on a grid the nearest, also beyond its ends."""
         if self.step:
-            return nearest_place(np.float64(x), self.levels[0], self.step)
+            return nearest_place(np.asarray(x, np.float64), self.levels[0], self.step)
         if isinstance(self.levels[0], str) or x.dtype == object:
             numbers = {level: i for i, level in enumerate(self.levels)}
             return np.array([numbers.get(value, np.nan) for value in x.tolist()], float)
         levels = np.asarray(self.levels, np.float64)
         order = np.argsort(levels)  # categories come in an order of their own
-        at = np.searchsorted(levels, np.float64(x), sorter=order)
+        at = np.searchsorted(levels, np.asarray(x, np.float64), sorter=order)
         at = order[np.minimum(at, len(levels) - 1)]
         return np.where(levels[at] == x, at, np.nan)
 
@@ -135,7 +135,9 @@ class Spike(Kind):
     def encode(self, x: np.ndarray, u: np.ndarray) -> Encoded:
         """As in `Kind`."""
         there = x == self.value
-        switch, log_mass = self._switch().encode(np.float64(there), u[:, :1])
+        switch, log_mass = self._switch().encode(
+            np.asarray(there, np.float64), u[:, :1]
+        )
         fill = ndtri(u[:, 1 : 1 + self.rest.width])
         some = x[~there][0] if not there.all() else x.dtype.type(0)
         z, log_det = self.rest.encode(np.where(there, some, x), u[:, 1:])

@@ -77,7 +77,7 @@ def far_values(
     found: dict[float, int] = {}
     filled: set[float] = set()
     for sign in (1, -1):
-        left, seen = sign * np.float64(x), {}
+        left, seen = sign * np.asarray(x, np.float64), {}
         while len(seen) < _MAX_FAR:
             value = left.min()
             inner = left[left > value]
@@ -129,7 +129,7 @@ def _off_grid(kind: Kind, x: np.ndarray) -> int:
     if not step or not kind.is_mass or (x.dtype.kind in "iub" and step == 1):
         return 0
     low = kind.levels[0] if isinstance(kind, Levels) else kind.low
-    places = (np.float64(x) - low) / step
+    places = (np.asarray(x, np.float64) - low) / step
     # Beyond 2⁵² steps, and by what the type resolves, nothing can be told.
     slack = np.maximum(_LOOSE, 4 * np.abs(x) / step * np.finfo(np.float64).eps)
     return int((np.abs(places - np.rint(places)) > slack).sum())

@@ -85,14 +85,14 @@ class Ticks:
         times = _DAY[fine] // _DAY[base]
         origin: Any = self.origin * times
         if counts.dtype.kind == "f" or abs(origin) >= _LARGEST:
-            counts, origin = np.float64(counts), float(origin)
-        return np.float64(counts - origin) / (size * times)
+            counts, origin = np.asarray(counts, np.float64), float(origin)
+        return np.asarray(counts - origin, np.float64) / (size * times)
 
     def dates(self, numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """The inverse, in a type of dates or durations; the ends of what it holds beyond."""
         base, size = self._parts
         end = _LAST / max(_DAY[_unit(dtype)] // _DAY[base], 1)
-        counts = np.rint(np.float64(numbers) * size)
+        counts = np.rint(np.asarray(numbers, np.float64) * size)
         counts = np.clip(counts, -end - self.origin, end - self.origin)
         whole = counts.astype(np.int64) + self.origin
         return whole.astype(f"{self.kind}8[{base}]").astype(dtype)
@@ -211,5 +211,5 @@ def _counts(values: np.ndarray, unit: str) -> np.ndarray:
         times > 1
         and np.abs(np.where(there, whole, 0)).max(initial=0) >= _LARGEST // times
     ):
-        return np.float64(whole) * times
+        return np.asarray(whole, np.float64) * times
     return whole * times
