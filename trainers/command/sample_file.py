@@ -15,7 +15,7 @@ from trainers.placement.compilation import use_cache
 from trainers.run.progress import Progress
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
-from trainers.tables.checks import InputError, near, printable, shown
+from trainers.tables.checks import InputError, near, printable, refuse_repeated, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.files.outputs import check_output, folder_of
 from trainers.tables.files.sources import STANDARD, find
@@ -146,6 +146,7 @@ def _parsed(words: str, given: Schema | None) -> Frame:
                 f" {name!r}.{near([name.strip()], list(known))}"
             )
         columns.append(_value(known[name.strip()], value.strip()))
+    refuse_repeated([column.name for column in columns], "`given_values`")
     return Frame(tuple(columns))
 
 

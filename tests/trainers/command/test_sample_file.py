@@ -70,6 +70,10 @@ def test_a_conditional_density_needs_what_is_given(conditional, tmp_path):
     [
         ("color=violet", "got 'violet' in color"),
         ("hue=red", "--given-values (setting given_values) must name color"),
+        (
+            "color=red,color=blue",
+            "--given-values (setting given_values) must name a column once; got color",
+        ),
         ("nowhere.csv", "existing file"),
     ],
 )
