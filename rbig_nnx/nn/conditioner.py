@@ -106,15 +106,16 @@ class Conditioner(Activated):
             "bias_metadata": bias_metadata or {},
             "rngs": rngs,
         }
-        if not np.iterable(hidden):
-            raise ValueError(f"`hidden` must be widths, as (64, 64); got {hidden!r}.")
-        hidden = [whole("hidden", width) for width in hidden]
-        self.hidden = None if trunk is not None else tuple(hidden)
+        self.hidden = None if trunk is not None else _widths(hidden)
         self.activation = activation
         self.precision = _precision_name(precision)
         if trunk is None:
             trunk = MLP(
-                total, hidden, activation=activation, kernel_init=kernel_init, **options
+                total,
+                self.hidden,
+                activation=activation,
+                kernel_init=kernel_init,
+                **options,
             )
         self.trunk = trunk
         self.out = nnx.Linear(
@@ -225,6 +226,12 @@ def _precision_name(precision: Any) -> str:
             "`precision` must be one of 'highest', 'high' and 'default'; got"
             f" {precision!r}. For bfloat16 throughout use dtype=jnp.bfloat16."
         ) from None
+
+
+def _widths(hidden: Any) -> tuple[int, ...]:
+    if not np.iterable(hidden):
+        raise ValueError(f"`hidden` must be widths, as (64, 64); got {hidden!r}.")
+    return tuple(whole("hidden", width) for width in hidden)
 
 
 def _width(trunk: nnx.Module, in_features: int, dtype: Any) -> int:

@@ -54,7 +54,7 @@ def test_a_sentinel_is_warned_of_by_column():
             "`num_blocks` must be a whole number of 1 or more or None",
         ),
         ({"num_steps": True}, "`num_steps` must be a whole number .* got True"),
-        ({"num_draws": None}, "`num_draws` must be a whole number .* more; got None"),
+        ({"num_draws": None}, "`num_draws` must be a whole number of 1 to 1,000,000; got None"),
         ({"patience": -1}, "`patience` must be a whole number of 0 or more or None"),
         ({"learning_rate": "x"}, "`learning_rate` must be a number above 0; got 'x'"),
         ({"jitter": float("inf")}, "`jitter` must be a number of 0 or more or None"),
