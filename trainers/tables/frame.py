@@ -197,9 +197,15 @@ def _for_dataframe(column: Column) -> Any:
         values.dtype.itemsize > 8 and values.dtype.kind == "f"
     ):
         values = values.astype(np.float64)  # Arrow has no such floats
+    if values.dtype == object and any(map(_is_long, values.tolist())):
+        values = values.astype(str).astype(object)  # Arrow has no such numbers
     if column.missing.any():
         return [
             None if gone else value
             for value, gone in zip(values.tolist(), column.missing, strict=True)
         ]
     return values.tolist() if values.dtype == object else values
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) is int and not -(2**63) <= value < 2**63
