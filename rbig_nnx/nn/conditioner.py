@@ -22,6 +22,7 @@ from rbig_nnx.nn.network import (
     has_usual_options,
     is_plain,
     looked_at,
+    widths_of,
     zeros,
 )
 
@@ -106,7 +107,7 @@ class Conditioner(Activated):
             "bias_metadata": bias_metadata or {},
             "rngs": rngs,
         }
-        self.hidden = None if trunk is not None else _widths(hidden)
+        self.hidden = None if trunk is not None else widths_of(hidden)
         self.activation = activation
         self.precision = _precision_name(precision)
         if trunk is None:
@@ -226,12 +227,6 @@ def _precision_name(precision: Any) -> str:
             "`precision` must be one of 'highest', 'high' and 'default'; got"
             f" {precision!r}. For bfloat16 throughout use dtype=jnp.bfloat16."
         ) from None
-
-
-def _widths(hidden: Any) -> tuple[int, ...]:
-    if not np.iterable(hidden):
-        raise ValueError(f"`hidden` must be widths, as (64, 64); got {hidden!r}.")
-    return tuple(whole("hidden", width) for width in hidden)
 
 
 def _width(trunk: nnx.Module, in_features: int, dtype: Any) -> int:

@@ -1,7 +1,6 @@
 """A flow as JSON and back: what a checkpoint carries beside its arrays."""
 
 import json
-import operator
 from typing import Any, TypeVar
 
 import jax
@@ -109,13 +108,11 @@ def to_config(flow: GaussianizationFlow) -> dict[str, Any]:
                 f"only a {own.__name__} itself can be described in its place; got"
                 f" {type(part).__name__}. Build the model in code and restore its parameters."
             )
-    described = {
+    return {
         "num_features": flow.num_features,
         "context_features": flow.context_features,
         "layers": [_layer_to_config(layer) for layer in flow.layers],
     }
-    # Sizes may have come as NumPy's numbers.
-    return json.loads(json.dumps(described, default=operator.methodcaller("tolist")))
 
 
 def _layer_to_config(layer: Any) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class MLP(Activated):
         bias_metadata: dict[str, Any] | None = None,
         rngs: nnx.Rngs,
     ):
-        widths = [whole("hidden", width) for width in (in_features, *hidden)]
+        widths = (whole("in_features", in_features), *widths_of(hidden))
         self.activation = activation
         self.layers = nnx.List(
             [
@@ -121,6 +121,13 @@ class MLP(Activated):
         for layer in self.layers:
             features = self.activation(applied(layer, features))
         return features.T
+
+
+def widths_of(hidden: Any) -> tuple[int, ...]:
+    """Widths of layers as Python has them; raises a ValueError for what is none."""
+    if not np.iterable(hidden):
+        raise ValueError(f"`hidden` must be widths, as (64, 64); got {hidden!r}.")
+    return tuple(whole("hidden", width) for width in hidden)
 
 
 def looked_at(module: nnx.Module, x: Array) -> Array:

@@ -21,6 +21,7 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
+from trainers.tables.kinds.found import asked_of
 from trainers.tables.kinds.levels import Skipped
 from trainers.tables.natives.labels import unboxed
 from trainers.tables.schema import Schema
@@ -166,12 +167,8 @@ def json_params(estimator: BaseEstimator) -> dict[str, Any]:
     if params["hidden"] is not None:
         result["hidden"] = np.asarray(params["hidden"]).tolist()
     if isinstance(params["kinds"], Mapping):
-        # JSON has words for names alone.
-        names = estimator.schema_.names
-        result["kinds"] = {
-            names[k] if isinstance(k, numbers.Integral) else str(k): str(v)
-            for k, v in params["kinds"].items()
-        }
+        asked = asked_of(params["kinds"], estimator.schema_.names)
+        result["kinds"] = {name: str(words) for name, words in asked.items()}
     return result
 
 

@@ -197,7 +197,9 @@ def _for_dataframe(column: Column) -> Any:
         values.dtype.itemsize > 8 and values.dtype.kind == "f"
     ):
         values = values.astype(np.float64)  # Arrow has no such floats
-    if values.dtype == object and any(map(_is_long, values.tolist())):
+    held = values[~column.missing] if values.dtype == object else ()
+    whole = len(held) and type(held[0]) is int
+    if whole and not all(-(2**63) <= value < 2**63 for value in held):
         values = values.astype(str).astype(object)  # Arrow has no such numbers
     if column.missing.any():
         return [
@@ -205,7 +207,3 @@ def _for_dataframe(column: Column) -> Any:
             for value, gone in zip(values.tolist(), column.missing, strict=True)
         ]
     return values.tolist() if values.dtype == object else values
-
-
-def _is_long(value: Any) -> bool:
-    return type(value) is int and not -(2**63) <= value < 2**63

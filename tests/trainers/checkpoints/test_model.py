@@ -1,6 +1,3 @@
-import json
-import shutil
-
 import distrax
 import jax
 import jax.numpy as jnp
@@ -13,7 +10,6 @@ import rbig_nnx as rn
 from rbig_nnx.nn import config
 from tests.nn.users import Loud
 from trainers import CheckpointError, load_flow, restore, save
-from trainers.checkpoints.meta import checksums
 from trainers.checkpoints.variables import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
@@ -41,11 +37,6 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "flow"
     save(path, build(seed=3))
     return path
-
-
-@pytest.fixture
-def damaged(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "flow")
 
 
 def assert_same(one, two):
@@ -231,8 +222,10 @@ def test_saving_again_replaces(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"step": -1}, "`step` must be a whole number of 0 or more; got -1"),
-        ({"step": 2.5}, "`step` must be a whole number of 0 or more; got 2.5"),
+        ({"step": -1}, "`step` must be at least 0; got -1"),
+        ({"step": 2.5}, "`step` must be a whole number; got 2.5"),
+        ({"step": True}, "`step` must be a whole number; got True"),
+        ({"step": 2**63}, "`step` must be at most 46116860184.*; got 92233720368"),
         ({"about": {"a": {1}}}, "`about` must be a mapping that JSON holds: .* set"),
         ({"about": [1]}, "`about` must be a mapping that JSON holds"),
     ],
@@ -251,13 +244,6 @@ def test_saving_over_something_else_is_refused(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_an_unfinished_write_is_not_a_checkpoint(damaged):
-    (damaged / "9").mkdir()
-    shutil.copytree(damaged / "0", damaged / "8.orbax-checkpoint-tmp")
-    assert_same(load_flow(damaged), build(seed=3))
-    assert_same(load_flow(damaged, step="last"), build(seed=3))
-
-
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="which is not there"):
         load_flow(tmp_path / "none")
@@ -266,73 +252,6 @@ def test_a_missing_folder_is_named(tmp_path):
         load_flow(tmp_path / "file")
     with pytest.raises(CheckpointError, match="which holds none"):
         load_flow(tmp_path)
-
-
-@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
-def test_flipped_bits_are_found(damaged, part):
-    # Orbax finds some of these itself; the others would come back as other numbers.
-    for file in (damaged / "0" / "arrays").rglob("d/*"):
-        content = bytearray(file.read_bytes())
-        content[int(len(content) * part)] ^= 0x40
-        file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged"):
-        load_flow(damaged)
-
-
-def test_changed_arrays_are_named_by_their_checksums(damaged):
-    # A whole checkpoint of other numbers beside the description of these.
-    other = damaged.parent / "other"
-    save(other, build(seed=4))
-    shutil.rmtree(damaged / "0" / "arrays")
-    shutil.copytree(other / "0" / "arrays", damaged / "0" / "arrays")
-    with pytest.raises(CheckpointError, match=r"checksum does not match for model\."):
-        load_flow(damaged)
-
-
-def test_a_changed_description_is_found(damaged):
-    file = damaged / "0" / "meta" / "metadata"
-    text = file.read_text()
-    assert '"num_features": 2' in text
-    file.write_text(text.replace('"num_features": 2', '"num_features": 3'))
-    with pytest.raises(CheckpointError, match="checksum of its `meta` item"):
-        load_flow(damaged)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "complex64"])
-def test_the_checksum_depends_on_values_and_order_only(dtype, key, monkeypatch):
-    x = (4 * jax.random.normal(key, (8, 6))).astype(dtype)
-    whole = checksums.checksum(np.asarray(x))
-    mesh = jax.make_mesh((4, 2), ("a", "b"))
-    spread = jax.device_put(
-        x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("a", "b"))
-    )
-    assert checksums.checksum(spread) == whole
-    on_devices = jax.jit(lambda a: checksums._mixed(checksums._words_on_device(a), jnp))
-    assert int(on_devices(spread)) == whole
-    changed = np.asarray(x).copy()
-    changed[0, 0], changed[1, 1] = changed[1, 1], changed[0, 0]
-    assert checksums.checksum(changed) != whole or changed[0, 0] == changed[1, 1]
-
-
-def test_the_checksum_sees_every_single_bit():
-    x = np.arange(4, dtype=np.float32)
-    seen = {checksums.checksum(x)}
-    for bit in range(128):
-        flipped = bytearray(x.tobytes())
-        flipped[bit // 8] ^= 1 << bit % 8
-        seen.add(checksums.checksum(np.frombuffer(bytes(flipped), np.float32)))
-    assert len(seen) == 129
-    signs = x.copy()
-    signs[1:3] *= -1  # the highest bits of two words
-    assert checksums.checksum(signs) not in seen
-
-
-@pytest.mark.x64
-def test_double_precision_has_one_checksum_everywhere():
-    x = jnp.linspace(0.0, 1.0, 7)
-    assert x.dtype == jnp.float64
-    on_device = checksums._mixed(checksums._words_on_device(x), jnp)
-    assert int(on_device) == checksums.checksum(x)
 
 
 def test_empty_arrays_are_saved(tmp_path):
@@ -363,28 +282,6 @@ def test_a_saved_model_has_one_set_of_weights(saved):
         load_flow(saved, weights="raw")
     with pytest.raises(ValueError, match="`weights` must be 'ema' or 'raw'"):
         load_flow(saved, weights="mean")
-
-
-def test_truncated_arrays_are_found(damaged):
-    for file in (damaged / "0" / "arrays").rglob("d/*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="is damaged"):
-        load_flow(damaged)
-
-
-def test_truncated_meta_is_found(damaged):
-    file = damaged / "0" / "meta" / "metadata"
-    file.write_text(file.read_text()[:-9])
-    with pytest.raises(CheckpointError, match="does not parse"):
-        load_flow(damaged)
-
-
-def test_a_later_format_is_refused(damaged):
-    file = damaged / "0" / "meta" / "metadata"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
-    with pytest.raises(CheckpointError, match=r"format version 99.*reads version 2"):
-        load_flow(damaged)
 
 
 def test_somebody_elses_checkpoint_is_refused(tmp_path):

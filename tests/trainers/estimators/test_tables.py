@@ -128,6 +128,18 @@ def test_a_saved_density_is_the_same(density, mixed, tmp_path):
         FlowOutlierDetector.load(tmp_path / "of a command")
 
 
+def test_kinds_by_number_are_saved_by_name(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2)).round(1)
+    for table, kinds, names in (
+        (x, {np.int64(0): np.str_("continuous")}, {"x0": "continuous"}),
+        (pd.DataFrame(x, columns=["1", "0"]), {0: "continuous"}, {"0": "continuous"}),
+    ):
+        FlowDensity(**SMALL, kinds=kinds).fit(table).save(tmp_path / "d")
+        again = FlowDensity.load(tmp_path / "d")
+        assert again.get_params()["kinds"] == names
+        assert again.fit(table).schema_.column(*names).why == "as asked"
+
+
 @pytest.mark.slow
 def test_a_context_is_given_and_not_modelled():
     context = pd.DataFrame({"g": RNG.choice(["a", "b"], 600)})

@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from rbig_nnx.math.params import whole
 from trainers.checkpoints.meta.layers import check_config
 
 _MOST = 1_000_000  # arrays of a checkpoint, records of a history
-Count = Annotated[int, Meta(ge=0, le=2**62)]
+_LAST = 2**62
+Count = Annotated[int, Meta(ge=0, le=_LAST)]
 Word = Annotated[int, Meta(ge=0, lt=2**32)]
 Name = Annotated[str, Meta(min_length=1, max_length=1_000)]
 Digest = Annotated[str, Meta(max_length=100)]
@@ -127,9 +129,10 @@ def size_of(arrays: Mapping[str, Any]) -> int:
 
 def step_of(step: Any) -> int:
     """The number that a model is remembered by; raises a `ValueError` for others."""
-    if not hasattr(step, "__index__") or not 0 <= step < 2**62:
-        raise ValueError(f"`step` must be a whole number of 0 or more; got {step!r}.")
-    return int(step)
+    number = whole("step", step, 0)
+    if number > _LAST:
+        raise ValueError(f"`step` must be at most {_LAST}; got {number}.")
+    return number
 
 
 def about_of(about: Mapping[str, Any] | None) -> dict[str, Any]:
