@@ -20,6 +20,7 @@ from trainers.tables.columns import (
 from trainers.tables.door import as_frame
 from trainers.tables.frame import ARRAY, Frame
 from trainers.tables.kinds import Skipped, dependence, of_json, ticks
+from trainers.tables.kinds.exact import rounding
 from trainers.tables.kinds.finding import Found, declared, find
 from trainers.tables.kinds.found import KindsTable, asked_of, kinds_table
 from trainers.tables.kinds.levels import array_of
@@ -97,8 +98,8 @@ class Schema:
             # The columns of arrays have numbers for names.
             called = repr(column.name) if frame.is_named else f"{number} (from 0)"
             schema, values = start(column, wanted := asked.get(column.name))
-            values = values[~column.gone]
-            options = {"where": f"column {called}", "mass": masses}
+            values, where = values[~column.gone], f"column {called}"
+            options = {"where": where, "mass": masses}
             if not len(values):
                 found = Found(Skipped(reason="empty"), "no values")
             elif schema.unit:
@@ -108,7 +109,8 @@ class Schema:
             else:
                 found = find(values, given=given, **options)
             columns.append(schema.of_kind(found))
-            notes += [found.note] if found.note else []
+            rounded = rounding(found, column.values[~column.gone], where)
+            notes += filter(None, (found.note, rounded))
         if whole:
             refuse_missing(frame, skipped=without_states(columns), name=name)
         if whole and not given:

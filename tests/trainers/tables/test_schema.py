@@ -297,3 +297,20 @@ def test_whole_numbers_over_all_of_int64_come_back():
     x = np.where(np.arange(N) % 2, ends.max, ends.min)[:, None]
     schema = Schema.of(x)
     assert schema.decode(schema.encode(x).rows).tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([2**60 + 1, 2**60 + 3, 7], True),  # two are one
+        ([2**63 - 1, -(2**63), 5], True),  # 5 becomes 0
+        ([2**60 + 1, 2**60 + 3], False),  # counted from one of them
+        ([2**53 - 1, 5], False),
+        (RNG.integers(-(2**62), 2**62, N), False),  # a density
+    ],
+)
+def test_integers_too_far_apart_for_their_masses_are_told(values, told):
+    k = np.resize(np.asarray(values, np.int64), N)
+    notes = Schema.of({"k": k, "x": RNG.normal(size=N)}).notes
+    wanted = ("column 'k': integers 2^53 or more apart are rounded (--drop k)",)
+    assert notes == wanted * told

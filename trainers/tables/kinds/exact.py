@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from trainers.tables.kinds.found import Found, option
+
 _NEARLY_ALL = 0.98  # of the values, that have so few digits
 _COARSE = 2  # times what their type resolves, for digits to be theirs
 
@@ -27,6 +29,14 @@ def needs_origin(x: np.ndarray) -> bool:
     """Whether float64 tells the differences of whole numbers, but not the numbers."""
     low, high = int(x.min()), int(x.max())
     return max(-low, high) >= 2**53 > high - low
+
+
+def rounding(found: Found, x: np.ndarray, where: str) -> str:
+    """A note on whole numbers with masses that float64 may not tell apart, or ""."""
+    whole = found.kind.is_mass and x.dtype.kind in "iu" and len(x)
+    if not whole or is_told(x) or needs_origin(x):
+        return ""
+    return f"{where}: integers 2^53 or more apart are rounded ({option(where, 'drop')})"
 
 
 def from_origin(origin: int, x: np.ndarray) -> np.ndarray:
