@@ -34,6 +34,7 @@ from trainers.placement.names import dotted
 from trainers.placement.processes import together
 
 WHOLE = "commit_success.txt"  # what Orbax writes last where folders have no other name
+_CENTURY = 100 * 366 * 24 * 3600  # seconds
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -80,6 +81,7 @@ def open_manager(path: Path, *, keep: int) -> ocp.CheckpointManager:
         preservation_policy=checkpoint_managers.LatestN(keep),
         cleanup_tmp_directories=True,
         atomicity_options=_atomicity(path),
+        async_options=_waiting(),
     )
     return ocp.CheckpointManager(path, options=options, item_handlers=_handlers(path))
 
@@ -144,6 +146,15 @@ def _items(step, arrays, about):
         arrays=ocp.args.PyTreeSave(filled),
         meta=ocp.args.JsonSave(meta | {"checksum": json_checksum(meta)}),
     )
+
+
+def _waiting() -> ocp.AsyncOptions:
+    """How long a write may take: Orbax's rule among processes, one of which may be gone.
+
+    Orbax reads the clock of the day, which jumps where a laptop sleeps.
+    """
+    alone = jax.process_count() == 1
+    return ocp.AsyncOptions(timeout_secs=_CENTURY) if alone else ocp.AsyncOptions()
 
 
 def _atomicity(path: Path) -> AtomicityOptions:
