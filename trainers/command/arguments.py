@@ -138,7 +138,7 @@ def read_settings(path: pathlib.Path, command: type) -> Any:
         another type.
     """
     try:
-        found = yaml.load(path.read_text(), Loader=_AsWritten)
+        found = _AsWritten(path.read_text()).get_single_data()
     except OSError as error:
         raise ValueError(
             f"--config must be a file; got {path}: {error.strerror}."
