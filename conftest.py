@@ -18,12 +18,14 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from tests.shell import check_commands
 
 ROOT = pathlib.Path(__file__).parent
-_LONG_GUIDES = ("checkpoints", "conditional", "fine_tuning", "modules", "outliers")
-_LONG_GUIDES += ("serving", "sizes")
-SLOW = {  # documents that take more than some seconds
+_LONG_GUIDES = ("checkpoints", "conditional", "fine_tuning", "information", "modules")
+_LONG_GUIDES += ("outliers", "serving", "sizes")
+SLOW = {  # documents and docstrings that take more than some seconds
     "docs/how_it_works.md",
     "docs/start.md",
     *(f"docs/guides/{name}.md" for name in _LONG_GUIDES),
+    "trainers/command/html.py",
+    *(f"trainers/estimators/{name}.py" for name in ("density", "outliers")),
 }
 collect_ignore_glob = ["docs/*.py"]  # programs that make the documentation
 
@@ -55,7 +57,7 @@ pytest_collect_file = documents.pytest()
 
 
 def pytest_collection_modifyitems(items):
-    """Blocks of long documents are slow."""
+    """Blocks of long documents, and long examples of docstrings, are slow."""
     for item in items:
         if item.path.relative_to(ROOT).as_posix() in SLOW:
             item.add_marker(pytest.mark.slow)

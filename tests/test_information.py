@@ -45,6 +45,7 @@ def measures(seed, x=None):
     }
 
 
+@pytest.mark.slow
 def test_measures_of_exact_densities_meet_the_closed_forms():
     values = [measures(seed) for seed in range(5)]
     expected = {
@@ -114,6 +115,7 @@ def test_whole_numbers_that_hardly_repeat_are_as_good_as_others():
     np.testing.assert_allclose(entropy, traced, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_errors_are_those_that_other_samples_show():
     """Of forty samples the values scatter as the errors say."""
     joint, part = Gaussian(COVARIANCE), Gaussian(np.eye(2, dtype=np.float32))

@@ -93,6 +93,7 @@ def test_the_warm_start_draws_the_same_numbers():
     np.testing.assert_allclose(two.sample(KEY, 5), one.sample(KEY, 5), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_float64_keeps_what_float32_would_lose():
     x = rows("float64") + np.array([0, 1e9])
     flow = flow_of("float64")

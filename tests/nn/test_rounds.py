@@ -77,6 +77,7 @@ def test_a_network_of_the_user_gets_its_own_rows():
     assert set(seen) == {(5, 1)}
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_rows():
     flow, x, _ = flow_and_rows(5)
     x = jnp.asarray(x, jnp.float32)

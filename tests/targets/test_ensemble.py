@@ -18,6 +18,7 @@ from tests.targets.models import (
 )
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_start_from_samples_of_their_own():
     model = ensemble(coupling, 3)
     before = [np.array(a) for a in leaves(model)]

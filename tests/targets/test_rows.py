@@ -42,6 +42,7 @@ def encoded(sizes=None):
     return encode
 
 
+@pytest.mark.slow
 def test_a_flow_is_fitted_to_what_an_encoder_in_evaluation_mode_gives(monkeypatch):
     monkeypatch.setattr(target_rows, "_ROWS", 128)
     model = Encoded(nnx.Rngs(0))

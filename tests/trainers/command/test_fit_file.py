@@ -227,6 +227,7 @@ def test_bad_files_end_with_one_line(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_table_larger_than_a_quarter_of_the_memory_is_streamed(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     file, run = tmp_path / "rows.parquet", tmp_path / "run"

@@ -80,6 +80,7 @@ def test_it_is_a_scikit_learn_estimator():
     check_estimator(FlowDensity(**SMALL, random_state=0))
 
 
+@pytest.mark.slow
 def test_points_of_the_noise_may_be_changed_after_the_fit():
     x = np.c_[np.arange(100) % 4, X[:100, :1]]
     model = FlowDensity(**SMALL).fit(x)

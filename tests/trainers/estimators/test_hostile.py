@@ -74,7 +74,7 @@ def used(path, frame, years):
     return log_prob
 
 
-@pytest.mark.parametrize("number", [60, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [30, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_mutations_give_densities_or_are_named(saved, number):
     path, file, good, frame, years = saved
     wanted = used(path, frame, years)

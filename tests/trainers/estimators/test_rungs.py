@@ -149,6 +149,7 @@ def test_all_runs_are_one_compiled_program(small, always):
     assert list(compilation._compiled) == before
 
 
+@pytest.mark.slow
 def test_a_ladder_that_was_stopped_goes_on_to_the_same_bits(small, always, tmp_path):
     whole = train_rungs(*small, workdir=tmp_path / "whole")
     calls = itertools.count()

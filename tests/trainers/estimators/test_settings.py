@@ -115,6 +115,7 @@ def test_blocks_follow_rows_and_columns():
     assert wide.num_blocks < large.num_blocks
 
 
+@pytest.mark.slow
 def test_an_estimator_takes_a_budget_of_steps():
     x = np.random.default_rng(0).normal(size=(60, 1))
     density = FlowDensity(num_blocks=1, budget="3 steps", random_state=0).fit(x)

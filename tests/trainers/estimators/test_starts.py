@@ -64,6 +64,7 @@ def test_a_shared_scale_is_taken_out_where_the_start_gains(tables, elliptical):
     assert "RadialTransform" not in layers(tables["normal"])
 
 
+@pytest.mark.slow
 def test_layers_are_compared_alone(tables, elliptical):
     def alone(table, **options):
         return starts._alone(table, Architecture(**options), seed=0)
@@ -156,6 +157,7 @@ def test_clusters_are_taken_apart_where_the_start_gains(tables, clustered):
     assert "ClusterTransform" not in layers(tables["normal"])
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_built(tables):
     found = layers(
         tables["heavy"],

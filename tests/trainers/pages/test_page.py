@@ -135,6 +135,7 @@ def density():
     return trainers.FlowDensity(**SMALL).fit(table[:400]), table[400:]
 
 
+@pytest.mark.slow
 def test_page_of_an_estimator_with_names_that_are_markup(density, tmp_path):
     model, rows = density
     with warnings.catch_warnings(action="error"):  # a font without a control character

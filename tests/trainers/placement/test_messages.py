@@ -91,6 +91,7 @@ def test_arrays_in_parts_become_whole_in_one_message():
     assert counts(text) == {"all-gather": 2}  # over "model", and over both axes
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_that_are_fewer_than_devices_lie_over_the_rows_axis():
     in_parts = dataclasses.replace(QUICK, accumulate=4)  # of 16 rows, on 4 x 2
     one, many = (

@@ -173,6 +173,7 @@ def test_an_iterator_resumes_with_the_run(tmp_path):
     np.testing.assert_array_equal(again.history["train"], whole.history["train"])
 
 
+@pytest.mark.slow
 def test_an_iterator_of_grain_trains_and_goes_back():
     grain = pytest.importorskip("grain")
     x = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)

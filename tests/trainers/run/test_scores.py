@@ -120,6 +120,7 @@ def test_a_run_that_never_had_a_finite_score_has_no_best_model(patience, tmp_pat
                 fit(Tiny(), X, with_wild(VALID, 3), **options)
 
 
+@pytest.mark.slow
 def test_rows_far_from_a_flow_that_was_not_fitted_are_told():
     x = np.random.default_rng(0).normal(1_000, 50, size=(200, 2)).astype(np.float32)
     fresh = flow()
@@ -131,6 +132,7 @@ def test_rows_far_from_a_flow_that_was_not_fitted_are_told():
         fit(warm, x * scale, config=QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`x_train` lies far:UserWarning")
 def test_noise_that_leaves_the_support_of_a_first_layer_is_named():
     x = np.random.default_rng(0).beta(0.5, 0.5, size=(256, 2)).astype(np.float32)

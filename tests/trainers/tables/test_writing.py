@@ -220,6 +220,7 @@ def test_standard_input_is_not_written_over(tmp_path, monkeypatch):
         check_output(tmp_path / "out.csv", inputs=["-"])
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told(tmp_path):
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
