@@ -3,6 +3,7 @@
 import inspect
 import math
 import numbers
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -240,6 +241,11 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
             _refuse_context(estimator, frame)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return frame if reset else _compared(estimator, frame)
+    if X is None or isinstance(X, str | os.PathLike | Mapping | set):
+        raise InputError(
+            f"`X` must be an array or a DataFrame; got a {type(X).__name__}. Give"
+            " pandas.DataFrame(X) of a mapping, pandas.read_csv(X) of a file."
+        )
     if isinstance(X, list) or np.asarray(X).dtype.kind in "OUS":
         refuse_words(X)
     if np.ma.isMaskedArray(X):  # scikit-learn would take what is masked

@@ -18,7 +18,9 @@ def checked_weights(weights: Any, num_rows: int) -> np.ndarray | None:
     if weights is None:
         return None
     try:
-        weights = np.asarray(weights, np.float64)
+        if (came := np.asarray(weights)).dtype.kind in "cmM":
+            raise TypeError("complex numbers, dates, durations")
+        weights = np.asarray(came, np.float64)
     except (TypeError, ValueError):
         raise InputError(
             f"`sample_weight` must be numbers, one for each row; got {printable(weights)}."

@@ -1,13 +1,17 @@
 """pyarrow, an extra: imported where it is needed; its types, as a `Frame` holds them."""
 
+import contextlib
 import dataclasses
 from typing import Any
+
+import numpy as np
 
 from trainers.tables import natives
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import frame_of
-from trainers.tables.frame import Frame
+from trainers.tables.frame import Column, Frame
 
+_DIGITS = 15  # that float64 keeps of any decimal
 _OLDEST = 26  # of pyarrow; the first that writes missing cells as a word of ours
 
 
@@ -93,7 +97,11 @@ def frame_of_arrow(table: Any, name: str) -> Frame:
     plain = [_plain(column) for column in table.columns]
     frame = frame_of(arrow.table(plain, names=table.column_names), name=name)
     columns = (
-        dataclasses.replace(column, native=natives.described(own, frame.origin))
+        dataclasses.replace(
+            column,
+            native=natives.described(own, frame.origin),
+            rounded=_is_rounded(own, column),
+        )
         for column, own in zip(frame.columns, table.columns, strict=True)
     )
     return dataclasses.replace(frame, columns=tuple(columns))
@@ -120,13 +128,32 @@ def arrow_of_frame(frame: Frame) -> Any:
     return table
 
 
+def _is_rounded(own: Any, column: Column) -> bool:
+    """Whether float64 tells fewer of a column of decimals apart."""
+    arrow = import_pyarrow()
+    floats = column.values.dtype.kind == "f"
+    if not (
+        floats and arrow.types.is_decimal(own.type) and own.type.precision > _DIGITS
+    ):
+        return False
+    words = arrow.compute.count_distinct(own.cast(arrow.string())).as_py()
+    return words > len(np.unique(column.values[~column.missing]))
+
+
 def _plain(column: Any) -> Any:
     """The column in a type that NumPy has too."""
     arrow = import_pyarrow()
     types, kind = arrow.types, column.type
     if types.is_null(kind):
         return arrow.nulls(len(column), arrow.float64())
-    if types.is_decimal(kind):  # pyarrow's own way to float64 is off by one unit
+    if types.is_decimal(kind):
+        if (
+            kind.scale == 0 and kind.precision > _DIGITS
+        ):  # the same in every part of a file
+            for whole in (arrow.int64(), arrow.uint64()):
+                with contextlib.suppress(arrow.ArrowInvalid):
+                    return column.cast(whole)
+        # pyarrow's own way to float64 is off by one unit
         return column.cast(arrow.string()).cast(arrow.float64())
     if types.is_float16(kind):
         return column.cast(arrow.float32())

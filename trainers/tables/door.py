@@ -1,10 +1,9 @@
 """The one door for tables: in memory or in a file, every column in the type it came in."""
 
 import dataclasses
-import datetime
-import decimal
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -23,6 +22,14 @@ from trainers.tables.checks import (
 )
 from trainers.tables.frame import Column, Frame
 from trainers.tables.natives.labels import as_level, unboxed
+from trainers.tables.natives.of_objects import (
+    are_aware,
+    is_missing,
+    is_rounded,
+    numbers_of,
+    words_or_numbers,
+)
+from trainers.tables.natives.of_pandas import instants
 
 _NOT_READ = (nw.Time, nw.List, nw.Array, nw.Struct, nw.Binary)
 
@@ -153,9 +160,9 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
       InputError: for text and other things that are no numbers or dates.
     """
     missing = np.ma.getmaskarray(values)
-    values = np.ma.getdata(values)
+    came = values = np.ma.getdata(values)
     if values.dtype == object:
-        values, missing = _of_objects(values, missing, where)
+        values, missing = numbers_of(values, missing, where)
     if values.dtype.kind in "USc":
         came = "complex" if values.dtype.kind == "c" else values[:1].tolist()
         raise not_numbers(where, came)
@@ -169,7 +176,8 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
         values = values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind in "fmM":
         missing = missing | np.isnan(values)
-    return Column(name, values, missing, _source(values.dtype))
+    rounded = came.dtype == object and is_rounded(came[~missing], values[~missing])
+    return Column(name, values, missing, _source(values.dtype), rounded=rounded)
 
 
 def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
@@ -210,17 +218,23 @@ def _of_series(
         levels = levels or tuple(series.cat.get_categories().to_list())
     if isinstance(kind, nw.Categorical | nw.Enum | nw.String):
         values = np.empty(len(series), object)
-        values[:] = [None if _is_missing(v) else as_level(v) for v in series.to_list()]
+        values[:] = [None if is_missing(v) else as_level(v) for v in series.to_list()]
         return Column(name, values, missing, str(kind), levels)
+    if isinstance(kind, nw.Unknown) and (zoned := instants(series.to_native())):
+        values, source = zoned
+        return Column(name, values, missing, source)
     if isinstance(kind, nw.Object | nw.Decimal | nw.Unknown):
-        values, missing = _of_dataframe_objects(series.to_list(), missing, where)
+        held = series.to_list()
+        values, missing = words_or_numbers(held, missing, where)
         words = values.dtype == object
         source = "String" if words else _source(values.dtype)
-        if values.dtype.kind == "M" and _are_aware(series.drop_nulls().to_list()):
-            source = "Datetime(time_unit='us', time_zone='UTC')"
-        return Column(name, values, missing, source)
+        if values.dtype.kind == "M" and are_aware(series.drop_nulls().to_list()):
+            source = source.replace("None", "'UTC'")
+        held = list(itertools.compress(held, ~missing))
+        rounded = is_rounded(held, values[~missing])
+        return Column(name, values, missing, source, rounded=rounded)
     if isinstance(kind, nw.Date):
-        dates = [None if _is_missing(v) else v for v in series.to_list()]
+        dates = [None if is_missing(v) else v for v in series.to_list()]
         values = np.asarray(dates, "datetime64[D]")
     elif isinstance(kind, nw.Datetime):
         zone = getattr(kind, "time_zone", None)
@@ -242,93 +256,12 @@ def _of_series(
     return Column(name, values, missing, str(kind))
 
 
-def _of_objects(values: np.ndarray, missing: np.ndarray, where: str):
-    """Python's numbers in an object array, as one NumPy type."""
-    missing = missing | np.array([_is_missing(v) for v in values], bool)
-    held = values[~missing].tolist()
-    words = [v for v in held if isinstance(v, str | bytes)]
-    if words:
-        raise not_numbers(where, words[:1])
-    if held and all(isinstance(v, bool | np.bool_) for v in held):
-        held = np.asarray(held, bool)
-    elif held and all(isinstance(v, datetime.date) for v in held):
-        instants = any(isinstance(v, datetime.datetime) for v in held)
-        held = [_in_utc(v) for v in held] if _are_aware(held, where) else held
-        held = np.asarray(held, f"datetime64[{'us' if instants else 'D'}]")
-    elif held and all(isinstance(v, datetime.timedelta) for v in held):
-        held = np.asarray(held, "timedelta64[us]")
-    elif any(isinstance(v, decimal.Decimal) for v in held):
-        held = np.asarray([float(v) for v in held])
-    elif (
-        held
-        and all(isinstance(v, int) for v in held)
-        and (not -(2**63) <= min(held) <= max(held) < 2**64)
-    ):
-        raise beyond_64_bits(where, min(held), max(held))
-    elif any(isinstance(v, list | tuple | dict | set | np.ndarray) for v in held):
-        raise not_numbers(where, type(held[0]).__name__)
-    else:
-        held = np.asarray(held) if held else np.zeros(0)
-    if held.dtype.kind not in "biufmM":
-        raise not_numbers(where, type(values[~missing][0]).__name__)
-    filled = np.zeros(len(values), held.dtype)
-    filled[~missing] = held
-    return filled, missing
-
-
-def _are_aware(held: Sequence[Any], where: str = "") -> bool:
-    """Whether instants have a time zone; all or none of them."""
-    aware = {getattr(v, "tzinfo", None) is not None for v in held}
-    if len(aware) > 1:
-        raise InputError(
-            f"{where} must hold times that all have a time zone, or none; got some of both."
-            " Convert them with pandas.to_datetime(x, utc=True)."
-        )
-    return aware == {True}
-
-
-def _of_dataframe_objects(values: Sequence[Any], missing: np.ndarray, where: str):
-    """Columns of Python objects: words stay words."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    missing = missing | np.array([_is_missing(v) for v in values], bool)
-    words = np.array([isinstance(v, str) for v in array], bool)
-    if words.any():
-        others = array[~missing & ~words]
-        if len(others):
-            raise InputError(
-                f"{where} must hold words or numbers, not both; got"
-                f" {array[words][0]!r} in {words.sum()} rows and {others[0]!r} in"
-                f" {len(others)}. Make words of all with .astype(str), or numbers with"
-                " pandas.to_numeric."
-            )
-        array[~missing] = [str(word) for word in array[~missing]]
-        return array, missing
-    return _of_objects(array, missing, where)
-
-
-def _in_utc(date: datetime.date) -> datetime.date:
-    """An instant with a time zone as NumPy counts it; others as they are."""
-    if getattr(date, "tzinfo", None) is None:
-        return date
-    return date.astimezone(datetime.UTC).replace(tzinfo=None)  # type: ignore[attr-defined]
-
-
 def _in_64_bits(series: nw.Series, where: str) -> nw.Series:
     """Integers of 128 bits in a type that NumPy has."""
     low, high = series.min(), series.max()
     if low is not None and not -(2**63) <= low <= high < 2**64:
         raise beyond_64_bits(where, low, high)
     return series.cast(nw.UInt64() if (high or 0) >= 2**63 else nw.Int64())
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None:
-        return True
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return type(value).__name__ == "NAType"
 
 
 def _source(dtype: np.dtype) -> str:

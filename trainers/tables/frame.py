@@ -37,6 +37,7 @@ class Column:
         `natives.described` has it, where `source` does not say it.
       label: what pandas calls the column where that is not `name` alone, as
         `natives.of_pandas.label` has it.
+      rounded: whether some of its numbers are one in float64, and were not as they came.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Column:
     date_format: str = ""
     native: dict[str, Any] | None = None
     label: dict[str, Any] | None = None
+    rounded: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -143,6 +145,7 @@ def joined(frames: Sequence[Frame]) -> Frame:
             native=parts[0].native
             if all(part.native == parts[0].native for part in parts)
             else None,
+            rounded=any(part.rounded for part in parts),
         )
         for parts in zip(*(frame.columns for frame in frames), strict=True)
     )

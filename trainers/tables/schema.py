@@ -109,7 +109,7 @@ class Schema:
             else:
                 found = find(values, given=given, **options)
             columns.append(schema.of_kind(found))
-            rounded = rounding(found, column.values[~column.gone], where)
+            rounded = rounding(found, column, where)
             notes += filter(None, (found.note, rounded))
         if whole:
             refuse_missing(frame, skipped=without_states(columns), name=name)

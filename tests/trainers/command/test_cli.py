@@ -83,9 +83,11 @@ def ended_after(seconds, number, folder):
     file = folder / "rows.csv"
     file.write_text("a\n" + "".join(f"{i * i % 97}.5\n" for i in range(200)))
     line = ["fit", str(file), "--workdir", str(folder / "run"), "--budget", "1s"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
-        [sys.executable, "-c", FRONT, *line], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", FRONT, *line], **pipes, text=True
     ) as process:
+        process.stdout.readline()  # the interpreter has started, however busy the machine
         time.sleep(seconds)
         process.send_signal(number)
         said = process.communicate(timeout=120)[1]
@@ -97,6 +99,7 @@ FRONT = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from trainers.command import program
+print("started", flush=True)
 raise SystemExit(program())
 """
 MOMENTS = [round(0.15 + 0.07 * i, 2) for i in range(60)]  # until into the warm start

@@ -187,7 +187,15 @@ def test_weights_decide():
     model = FlowDensity(**SMALL).fit(x, sample_weight=weights)
     limit = -1 - np.log(2 * np.pi)
     assert model.score(RNG.normal(size=(2_000, 2))) > limit - 0.2
-    for bad in (-weights, weights * 0, weights[:5], weights * np.nan):
+    days = weights.astype("M8[D]")
+    for bad in (
+        -weights,
+        weights * 0,
+        weights[:5],
+        weights * np.nan,
+        days,
+        weights + 1j,
+    ):
         with pytest.raises(InputError, match="`sample_weight` must"):
             model.fit(x, sample_weight=bad)
 

@@ -329,6 +329,8 @@ def test_numbers_as_words_are_refused():
         ("positive", "above 0; column 'x' holds -"),
         ("bounded", r"as in bounded\(0, 1\)"),
         ("bounded(0, 1)", "Widen the bounds"),
+        ("bounded(-9, inf)", r"finite bounds .* use positive\.$"),
+        ("bounded(nan, 9)", "finite bounds"),
     ],
 )
 def test_a_kind_that_cannot_be_is_refused(words, message):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trainers.tables.frame import Column
 from trainers.tables.kinds.found import Found, option
 
 _NEARLY_ALL = 0.98  # of the values, that have so few digits
@@ -31,12 +32,15 @@ def needs_origin(x: np.ndarray) -> bool:
     return max(-low, high) >= 2**53 > high - low
 
 
-def rounding(found: Found, x: np.ndarray, where: str) -> str:
-    """A note on whole numbers with masses that float64 may not tell apart, or ""."""
+def rounding(found: Found, column: Column, where: str) -> str:
+    """A note on numbers that float64 tells no more apart, or ""; of masses, that may be."""
+    x, way_out = column.values[~column.gone], option(where, "drop")
+    if column.rounded:
+        return f"{where}: numbers of more than 15 digits are rounded ({way_out})"
     whole = found.kind.is_mass and x.dtype.kind in "iu" and len(x)
     if not whole or is_told(x) or needs_origin(x):
         return ""
-    return f"{where}: integers 2^53 or more apart are rounded ({option(where, 'drop')})"
+    return f"{where}: integers 2^53 or more apart are rounded ({way_out})"
 
 
 def from_origin(origin: int, x: np.ndarray) -> np.ndarray:

@@ -165,9 +165,10 @@ def declared(x: np.ndarray, words: str, *, where: str, mass: bool = True) -> Fou
                 " continuous, or leave those rows out."
             )
         return Found(Positive(scale=Scale.of(np.log(y))), why)
-    if len(numbers) != 2 or numbers[0] >= numbers[1]:
+    if len(numbers) != 2 or not -np.inf < numbers[0] < numbers[1] < np.inf:
         raise InputError(
-            f"`kinds` must give bounds as in bounded(0, 1); got {words!r} for {where}."
+            f"`kinds` must give finite bounds as in bounded(0, 1); got {words!r} for"
+            f" {where}. Without an upper one use positive."
         )
     low, high = numbers
     if y.min() < low or y.max() > high:

@@ -1,5 +1,6 @@
 """Types of pyarrow as JSON, and columns in them."""
 
+import decimal
 import re
 from typing import Any
 
@@ -67,7 +68,10 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
     if values.dtype == object:
         return pa.array(values.tolist(), kind, mask=missing)
     if pa.types.is_decimal(kind):
-        values = within(values.astype(np.float64), kind.precision, kind.scale)
+        values = within(values, kind.precision, kind.scale)
+        if values.dtype.kind in "iu":  # which pyarrow casts to long decimals only
+            held = map(decimal.Decimal, values.tolist())
+            return pa.array(list(held), kind, mask=missing)
     if pa.types.is_float16(kind):
         values = values.astype(np.float16)
     if pa.types.is_time(kind):  # since midnight
@@ -78,7 +82,11 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
 
 
 def within(x: np.ndarray, precision: int, scale: int) -> np.ndarray:
-    """Rounded to what a decimal type holds."""
+    """Rounded to what a decimal type holds; whole numbers stay so."""
+    if x.dtype.kind in "iu":
+        info, most = np.iinfo(x.dtype), 10 ** (precision - scale) - 1
+        return np.clip(x, max(info.min, -most), min(info.max, most))
+    x = x.astype(np.float64)
     top = min(10.0 ** (precision - scale) - 10.0**-scale,
               np.nextafter(10.0 ** (precision - scale), 0))  # fmt: skip
     return np.clip(np.round(x, scale), -top, top)

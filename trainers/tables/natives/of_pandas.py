@@ -63,6 +63,26 @@ def _of_objects(series: Any) -> dict[str, Any]:
     return {"type": "object"} | ({"of": "Timestamp"} if stamps else {}) | zone
 
 
+def instants(series: Any) -> tuple[np.ndarray, str] | None:
+    """A Series with a time zone: in UTC, and its type; None for another one.
+
+    Narwhals knows no zones with a digit, a dash or an underscore in their names, as
+    America/New_York.
+    """
+    kind = getattr(series, "dtype", None)
+    if type(kind).__name__ != "DatetimeTZDtype":
+        return None
+    import pandas as pd
+
+    zone = str(kind.tz)
+    try:
+        pd.DatetimeTZDtype(kind.unit, zone)
+    except (TypeError, ValueError, KeyError):
+        zone = "UTC"
+    values = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    return values, f"Datetime(time_unit={kind.unit!r}, time_zone={zone!r})"
+
+
 def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) -> Any:
     """A Series of the type.
 
@@ -130,7 +150,11 @@ def _objects(values: np.ndarray, native: dict[str, Any]) -> np.ndarray:
     """Python's objects, one for each number or date."""
     if "scale" in native:
         form = f".{min(int(native['scale']), _DIGITS)}f"
-        held = [decimal.Decimal(format(value, form)) for value in values.tolist()]
+        whole = values.dtype.kind in "iu"  # which `format` would make floats of
+        held = [
+            decimal.Decimal(value if whole else format(value, form))
+            for value in values.tolist()
+        ]
     elif "zone" in native or native.get("of") == "Timestamp":
         import pandas as pd
 

@@ -33,7 +33,7 @@ def restored(values: np.ndarray, missing: np.ndarray, native: dict[str, Any]) ->
     name = native["type"]
     if name == "Decimal":
         precision = native["precision"] or 38
-        values = within(values.astype(np.float64), precision, native["scale"])
+        values = within(values, precision, native["scale"])
         kind = pl.Decimal(native["precision"], native["scale"])
     elif name == "Enum":
         kind = pl.Enum(native["levels"])

@@ -118,7 +118,12 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, name):
         ({"header": "x"}, "--header must be none, or the number of the line"),
         ({"header": 0}, "the line, counted from 1, that names the columns, got '0'"),
         ({"header": 9}, "--header must name a line with words, got line 9"),
-        ({"encoding": "utf-9"}, "--encoding must be one that Python knows, .* 'utf-9'"),
+        (
+            {"encoding": "utf-9"},
+            "--encoding must be one of text that Python knows, .* 'utf-9'",
+        ),
+        ({"encoding": "rot13"}, "--encoding must be one of text .* 'rot13'"),
+        ({"encoding": "zip"}, "--encoding must be one of text .* 'zip'"),
         ({"encoding": "utf-16"}, "not in the --encoding utf-16"),
         (
             {"columns": ["prise"]},

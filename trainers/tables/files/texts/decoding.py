@@ -21,11 +21,13 @@ def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # 
     if encoding is not None:
         try:
             codec = codecs.lookup(encoding)
+            if not getattr(codec, "_is_text_encoding", True):  # zip, hex, rot13
+                raise LookupError
             text = codec.incrementaldecoder("strict").decode(sample, complete)
         except LookupError:
             raise InputError(
-                f"--encoding must be one that Python knows, such as utf-8 or latin-1, got"
-                f" {encoding!r}."
+                f"--encoding must be one of text that Python knows, such as utf-8 or"
+                f" latin-1, got {encoding!r}."
             ) from None
         except UnicodeError as error:
             raise InputError(

@@ -1,0 +1,128 @@
+"""Decimals, objects, zones: exact where NumPy can hold them, or told."""
+
+import json
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from trainers import Schema
+
+N = 60
+STEPS = np.arange(N)
+Z = np.random.default_rng(0).normal(size=N)
+BEYOND = "column 'a': numbers of more than 15 digits are rounded (--drop a)"
+
+
+def parquet(values, kind, folder):
+    path = folder / "rows.parquet"
+    pq.write_table(arrow(values, kind, folder), path)
+    return path
+
+
+def arrow(values, kind, _):
+    return pa.table({"a": pa.array(values, kind), "z": Z})
+
+
+def in_polars(values, kind, _):
+    kind = pl.Decimal(kind.precision, kind.scale)
+    return pl.DataFrame({"a": pl.Series(values, dtype=kind), "z": Z})
+
+
+def in_pandas(values, kind, _):
+    return pd.DataFrame({"a": pd.array(values, dtype=pd.ArrowDtype(kind)), "z": Z})
+
+
+def objects(values, kind, _):
+    del kind
+    return pd.DataFrame({"a": pd.Series(values, dtype=object), "z": Z})
+
+
+def mapping(values, kind, _):
+    del kind
+    return {"a": np.array(values, object), "z": Z}
+
+
+def back_and_notes(table):
+    """Column a of the rows as they are decoded, by a schema that was saved; its notes."""
+    schema = Schema.of(table)
+    again = Schema.from_config(json.loads(json.dumps(schema.to_config())))
+    column = again.decode(again.encode(table).rows)["a"]
+    values = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+    return values, schema.notes
+
+
+@pytest.mark.parametrize("form", [parquet, arrow, in_polars, in_pandas, objects])
+@pytest.mark.parametrize("first", [-(2**60) - 1, 2**53 + 1, 2**60 + 1, 2**63 + 1])
+def test_whole_decimals_beyond_float64_come_back(form, first, tmp_path):
+    values = [Decimal(first + 2 * int(k)) for k in STEPS]
+    table = form(values, pa.decimal128(30, 0), tmp_path)
+    assert back_and_notes(table) == (values, ())
+
+
+@pytest.mark.parametrize(
+    "form", [parquet, arrow, in_polars, in_pandas, objects, mapping]
+)
+@pytest.mark.parametrize(
+    ("first", "scale"), [("1234567890123456789.125", 3), (f"{10**25}", 0)]
+)
+def test_decimals_of_more_digits_are_told(form, first, scale, tmp_path):
+    values = [Decimal(first) + 16 * int(k) for k in STEPS]
+    table = form(values, pa.decimal128(30, scale), tmp_path)
+    assert BEYOND in _notes(table)
+
+
+def _notes(table):
+    return Schema.of(table, whole=False).notes
+
+
+@pytest.mark.parametrize("form", [objects, mapping])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-1 - k if k % 2 else 2**63 + k for k in range(N)],  # of no type of 64 bits
+        [*(2**53 + 1 + 2 * k for k in range(N - 1)), 0.5],
+    ],
+)
+def test_whole_numbers_that_no_type_holds_are_told(form, values, tmp_path):
+    assert BEYOND in _notes(form(values, None, tmp_path))
+
+
+def test_what_float64_tells_apart_is_not_told(tmp_path):
+    values = [Decimal(k) / 8 for k in range(N)]
+    assert not _notes(parquet(values, pa.decimal128(38, 4), tmp_path))
+    assert not _notes(objects(values, None, tmp_path))
+    assert BEYOND not in _notes(objects([2.0**70 * k for k in range(N)], None, None))
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+@pytest.mark.parametrize(
+    "zone",
+    ["America/New_York", "America/Port-au-Prince", "Etc/GMT+5", "Europe/Berlin", "UTC"],
+)
+def test_a_time_zone_comes_back(zone, unit):
+    days = pd.date_range("2024-01-01", periods=N, freq="h", tz=zone).as_unit(unit)
+    table = pd.DataFrame({"a": days, "z": Z})
+    schema = Schema.of(table)
+    back = schema.decode(schema.encode(table).rows)["a"]
+    assert back.dtype == table["a"].dtype
+    assert (back == table["a"]).all()
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+@pytest.mark.parametrize("dtype", [None, object])
+def test_instants_keep_their_nanoseconds(zone, dtype):
+    ticks = pd.to_datetime(1577836800000000001 + 3 * STEPS).tz_localize(zone)
+    table = pd.DataFrame({"a": pd.Series(ticks, dtype=dtype), "z": Z})
+    assert back_and_notes(table) == (list(ticks), ())
+
+
+def test_durations_of_pandas_are_told_apart_by_nanoseconds():
+    values = [pd.Timedelta(1001 + 3 * int(k)) for k in STEPS]
+    column = Schema.of(objects(values, None, None)).columns[0]
+    assert np.dtype(column.dtype) == "m8[ns]"
+    assert column.kind.width
