@@ -32,13 +32,13 @@ def test_bad_tables_are_refused_by_column(x, message):
         FlowDensity(**SMALL).fit(x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("x", [None, "rows.csv", {"a": [1, 2]}, {1.0, 2.0}])
 def test_what_is_no_table_is_told_how_to_become_one(x):
     with pytest.raises(InputError, match=r"`X` must be an array or a DataFrame; got"):
         FlowDensity().fit(x)
 
 
+@pytest.mark.slow
 def test_a_sentinel_is_warned_of_by_column():
     x = RNG.normal(size=(600, 2))
     x[:40, 1] = -9_999
