@@ -131,10 +131,8 @@ def arrow_of_frame(frame: Frame) -> Any:
 def _is_rounded(own: Any, column: Column) -> bool:
     """Whether float64 tells fewer of a column of decimals apart."""
     arrow = import_pyarrow()
-    floats = column.values.dtype.kind == "f"
-    if not (
-        floats and arrow.types.is_decimal(own.type) and own.type.precision > _DIGITS
-    ):
+    is_long = arrow.types.is_decimal(own.type) and own.type.precision > _DIGITS
+    if not is_long or column.values.dtype.kind != "f":
         return False
     words = arrow.compute.count_distinct(own.cast(arrow.string())).as_py()
     return words > len(np.unique(column.values[~column.missing]))
@@ -147,9 +145,8 @@ def _plain(column: Any) -> Any:
     if types.is_null(kind):
         return arrow.nulls(len(column), arrow.float64())
     if types.is_decimal(kind):
-        if (
-            kind.scale == 0 and kind.precision > _DIGITS
-        ):  # the same in every part of a file
+        is_long = kind.scale == 0 and kind.precision > _DIGITS
+        if is_long:  # in every part of a file, whatever it holds
             for whole in (arrow.int64(), arrow.uint64()):
                 with contextlib.suppress(arrow.ArrowInvalid):
                     return column.cast(whole)

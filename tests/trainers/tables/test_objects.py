@@ -126,3 +126,9 @@ def test_durations_of_pandas_are_told_apart_by_nanoseconds():
     column = Schema.of(objects(values, None, None)).columns[0]
     assert np.dtype(column.dtype) == "m8[ns]"
     assert column.kind.width
+
+
+def test_far_dates_beside_nanoseconds_are_not_wrapped():
+    held = [pd.Timestamp(1577836800000000001), pd.Timestamp("9999-12-31").as_unit("s")]
+    column = Schema.of(objects(held * (N // 2), None, None)).columns[0]
+    assert column.high.startswith("9999-12-31")

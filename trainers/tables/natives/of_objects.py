@@ -47,10 +47,11 @@ def numbers_of(values: np.ndarray, missing: np.ndarray, where: str):
 
 
 def is_rounded(values: Sequence[Any], numbers: np.ndarray) -> bool:
-    """Whether numbers, [n], tell fewer of the values apart, none of which is missing."""
-    if numbers.dtype.kind != "f" or not (np.abs(numbers) >= _EXACT).any():
+    """Whether numbers that became float64, [n], tell fewer of the exact values apart."""
+    if numbers.dtype.kind != "f":
         return False
-    return len(set(values)) > len(np.unique(numbers))
+    exact = {v for v in values if isinstance(v, int | np.integer | decimal.Decimal)}
+    return len({float(v) for v in exact}) < len(exact)
 
 
 def _of_decimals(held: Sequence[Any]) -> np.ndarray:
@@ -70,11 +71,13 @@ def _ticks(held: Sequence[Any], kind: str) -> np.ndarray:
     """Dates ("D"), instants ("M") or durations ("m"); those of pandas may have nanoseconds."""
     if kind == "D":
         return np.asarray(held, "datetime64[D]")
-    finer = ("nanosecond", "nanoseconds")
-    if any(getattr(v, name, 0) for v in held for name in finer):
-        held = [getattr(v, "asm8", v) for v in held]
-        return np.asarray(held, f"{kind}8[ns]")
-    return np.asarray(held, f"{kind}8[us]")
+    ticks = np.asarray(held, f"{kind}8[us]")
+    names = ("nanosecond", "nanoseconds")
+    if any(getattr(v, name, 0) for v in held for name in names):
+        finer = np.asarray([getattr(v, "asm8", v) for v in held], f"{kind}8[ns]")
+        if (finer.astype(ticks.dtype) == ticks).all():  # else beyond the years of ns
+            return finer
+    return ticks
 
 
 def are_aware(held: Sequence[Any], where: str = "") -> bool:
