@@ -112,7 +112,7 @@ class NpyRows:
         except Exception as error:  # a torn header is read as Python and fails as such
             raise InputError(
                 f"`path` must be a .npy file of plain numbers, got {self.name}, which"
-                f" NumPy cannot read: {printable(error)}. Save it again, without objects."
+                f" NumPy cannot read: {_why(error)}. Save it again, without objects."
             ) from error
         if not isinstance(array, np.ndarray):
             raise InputError(
@@ -183,7 +183,7 @@ def _archive(source: Source, array: str | None) -> dict[str, np.ndarray]:
     except Exception as error:  # as in `NpyRows.map`, and what zipfile says
         raise InputError(
             f"`path` must be a .npz file of plain numbers, got {source.name}, which NumPy"
-            f" cannot read: {printable(error)}. Save it again, without objects."
+            f" cannot read: {_why(error)}. Save it again, without objects."
         ) from error
     if len({values.shape for values in arrays.values()}) != 1 or any(
         values.ndim != 1 or values.dtype.names for values in arrays.values()
@@ -238,3 +238,10 @@ def _column(values: np.ndarray, name: str, where: str) -> Column:
     objects = words.astype(object)
     objects[missing] = None
     return Column(name, objects, missing, "String")
+
+
+def _why(error: Exception) -> str:
+    """What NumPy says, but for its advice to unpickle what may be no file of its own."""
+    if "allow_pickle" in str(error):
+        return "it is none of NumPy's files, or holds objects"
+    return printable(error).rstrip(".")

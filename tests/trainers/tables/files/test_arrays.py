@@ -122,3 +122,12 @@ def test_torn_files_are_refused(tmp_path, name, how):
     with pytest.raises(InputError, match=name.replace(".", r"\.")) as caught:
         read_frame(tmp_path / name)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_what_numpy_did_not_write_is_not_to_be_unpickled(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="cannot read: ") as caught:
+        read_frame(path)
+    assert "pickle" not in str(caught.value)
