@@ -10,8 +10,8 @@ from trainers.tables import natives
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Column, Frame
+from trainers.tables.natives.of_objects import DIGITS
 
-_DIGITS = 15  # that float64 keeps of any decimal
 _OLDEST = 26  # of pyarrow; the first that writes missing cells as a word of ours
 
 
@@ -131,11 +131,13 @@ def arrow_of_frame(frame: Frame) -> Any:
 def _is_rounded(own: Any, column: Column) -> bool:
     """Whether float64 tells fewer of a column of decimals apart."""
     arrow = import_pyarrow()
-    is_long = arrow.types.is_decimal(own.type) and own.type.precision > _DIGITS
-    if not is_long or column.values.dtype.kind != "f":
+    if not arrow.types.is_decimal(own.type) or column.values.dtype.kind != "f":
+        return False
+    values = column.values[~column.missing]
+    if np.abs(values).max(initial=0) < 10.0 ** (DIGITS - own.type.scale):
         return False
     words = arrow.compute.count_distinct(own.cast(arrow.string())).as_py()
-    return words > len(np.unique(column.values[~column.missing]))
+    return words > len(np.unique(values))
 
 
 def _plain(column: Any) -> Any:
@@ -145,7 +147,7 @@ def _plain(column: Any) -> Any:
     if types.is_null(kind):
         return arrow.nulls(len(column), arrow.float64())
     if types.is_decimal(kind):
-        is_long = kind.scale == 0 and kind.precision > _DIGITS
+        is_long = kind.scale == 0 and kind.precision > DIGITS
         if is_long:  # in every part of a file, whatever it holds
             for whole in (arrow.int64(), arrow.uint64()):
                 with contextlib.suppress(arrow.ArrowInvalid):

@@ -228,9 +228,9 @@ def _of_series(
         values, missing = words_or_numbers(held, missing, where)
         words = values.dtype == object
         source = "String" if words else _source(values.dtype)
-        if values.dtype.kind == "M" and are_aware(series.drop_nulls().to_list()):
-            source = source.replace("None", "'UTC'")
         held = list(itertools.compress(held, ~missing))
+        if values.dtype.kind == "M" and are_aware(held):
+            source = source.replace("None", "'UTC'")
         rounded = is_rounded(held, values[~missing])
         return Column(name, values, missing, source, rounded=rounded)
     if isinstance(kind, nw.Date):

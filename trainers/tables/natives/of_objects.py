@@ -9,6 +9,7 @@ import numpy as np
 
 from trainers.tables.checks import InputError, beyond_64_bits, not_numbers
 
+DIGITS = 15  # that float64 keeps of any decimal
 _EXACT = 2**53  # integers up to here are exact in float64
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.natives import labels, of_arrow
+from trainers.tables.natives.of_objects import DIGITS
 
 _MASKED = (
     *(f"{u}Int{bits}" for u in ("", "U") for bits in (8, 16, 32, 64)),
@@ -19,7 +20,7 @@ _NUMPY = (
 )
 _LONG = np.dtype(np.longdouble).name  # float128 or float96, where there is one
 _DATES = re.compile(r"(?:datetime64|timedelta64)\[(?:s|ms|us|ns)(?:, [\w/+:\-]+)?\]")
-_DIGITS = 15  # decimals that a float has
+_OWN = ("Timestamp", "Timedelta")  # objects of pandas, with nanoseconds
 
 
 def described(series: Any) -> dict[str, Any] | None:
@@ -55,12 +56,13 @@ def _of_objects(series: Any) -> dict[str, Any]:
     if any(isinstance(value, decimal.Decimal) for value in held):
         exponents = [v.as_tuple().exponent for v in held if hasattr(v, "as_tuple")]
         scale = -min(int(e) for e in exponents if isinstance(e, int))
-        return {"type": "object", "scale": min(max(scale, 0), _DIGITS)}
-    stamps = bool(held) and all(type(value).__name__ == "Timestamp" for value in held)
+        return {"type": "object", "scale": min(max(scale, 0), DIGITS)}
+    names = {type(value).__name__ for value in held}
+    of = {"of": names.pop()} if len(names) == 1 and names <= {*_OWN} else {}
     zones = {str(getattr(value, "tzinfo", None)) for value in held}
     zones = {"UTC"} if len(zones) > 1 and "None" not in zones else zones
     zone = {"zone": zones.pop()} if len(zones) == 1 and zones != {"None"} else {}
-    return {"type": "object"} | ({"of": "Timestamp"} if stamps else {}) | zone
+    return {"type": "object"} | of | zone
 
 
 def instants(series: Any) -> tuple[np.ndarray, str] | None:
@@ -149,19 +151,19 @@ def label(name: Any, index: Any) -> dict[str, Any] | None:
 def _objects(values: np.ndarray, native: dict[str, Any]) -> np.ndarray:
     """Python's objects, one for each number or date."""
     if "scale" in native:
-        form = f".{min(int(native['scale']), _DIGITS)}f"
+        form = f".{min(int(native['scale']), DIGITS)}f"
         whole = values.dtype.kind in "iu"  # which `format` would make floats of
         held = [
             decimal.Decimal(value if whole else format(value, form))
             for value in values.tolist()
         ]
-    elif "zone" in native or native.get("of") == "Timestamp":
+    elif "zone" in native or native.get("of") in _OWN:
         import pandas as pd
 
         held = pd.Series(values)
         if "zone" in native:
             held = held.dt.tz_localize("UTC").dt.tz_convert(native["zone"])
-        if native.get("of") != "Timestamp":
+        if native.get("of") not in _OWN:
             held = held.array.to_pydatetime()
         held = list(held)
     elif values.dtype.kind in "mM" and values.dtype != "M8[D]":

@@ -20,9 +20,8 @@ def decoded(sample: bytes, complete: bool, encoding: str | None, name: str):  # 
     """The encoding, the text, and a list of notes on it."""
     if encoding is not None:
         try:
+            " ".encode(encoding)  # a LookupError also for zip, hex, rot13
             codec = codecs.lookup(encoding)
-            if not getattr(codec, "_is_text_encoding", True):  # zip, hex, rot13
-                raise LookupError
             text = codec.incrementaldecoder("strict").decode(sample, complete)
         except LookupError:
             raise InputError(
