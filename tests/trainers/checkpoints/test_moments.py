@@ -34,7 +34,7 @@ class Moments:
     def __init__(self, folder: pathlib.Path, copies: pathlib.Path):
         self.folder, self.copies = folder, copies
         self.found: list[pathlib.Path] = []
-        self._lock, self._active = threading.RLock(), False
+        self._lock, self._active = threading.Lock(), False
         sys.addaudithook(self._before)  # there is no way to remove one
 
     @contextlib.contextmanager
@@ -56,23 +56,20 @@ class Moments:
         paths = [os.fspath(a) for a in args[:2] if isinstance(a, str | os.PathLike)]
         if not any(str(path).startswith(str(self.folder)) for path in paths):
             return
-        with self._lock:
+        with self._lock:  # what other threads are about to do waits
             self._copy()
 
     def _copy(self):
-        self._active, before = False, self._active
         copy = self.copies / f"{len(self.found):04}"
         try:
             shutil.copytree(self.folder, copy, symlinks=True)
-        except (shutil.Error, FileNotFoundError):  # another thread was at work in it
+        except (shutil.Error, FileNotFoundError):  # TensorStore's, which tell no hook
             shutil.rmtree(copy, ignore_errors=True)
+            return
+        if self.found and _are_same(self.found[-1], copy):
+            shutil.rmtree(copy)
         else:
-            if self.found and _are_same(self.found[-1], copy):
-                shutil.rmtree(copy)
-            else:
-                self.found.append(copy)
-        finally:
-            self._active = before
+            self.found.append(copy)
 
 
 def _are_same(one, other):
