@@ -19,7 +19,7 @@ Path: TypeAlias = pathlib.Path | epath.Path
 # What reads and writes a kind of bucket, and what brings it. Orbax knows no others.
 _BUCKETS = {"gs": ("gcsfs", "'rbig-nnx[gcs]'"), "s3": ("s3fs", "s3fs")}
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://?(?=[^/])", re.IGNORECASE)
-_WHOLE_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_OTHER_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:(?=/)", re.IGNORECASE)
 
 
 def located(path: str | os.PathLike) -> Path:
@@ -45,7 +45,8 @@ def placed(path: str | os.PathLike) -> Path:
     found = _ADDRESS.match(text)
     scheme = found.group(1).lower() if found else ""
     if found is None or scheme not in _BUCKETS:
-        if _WHOLE_ADDRESS.match(text):
+        other = _OTHER_ADDRESS.match(text)
+        if other and not os.path.exists(other[0]):  # a folder may have such a name
             kinds = " and ".join(f"{kind}://" for kind in _BUCKETS)
             raise ValueError(
                 f"a path must be one of this machine, or in a bucket ({kinds}); got"

@@ -36,3 +36,17 @@ def test_a_bucket_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
 def test_what_is_no_path_is_refused(path):
     with pytest.raises(TypeError, match=f"a path must be a text .*; got {path!r}"):
         paths.located(path)
+
+
+@pytest.mark.parametrize("path", ["http://x.org/a.csv", "file:///a.csv", "hdfs://a/b"])
+def test_other_addresses_are_told_from_folders(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"must be one of this machine, or in a bucket"
+    ):
+        paths.placed(path)
+    with pytest.raises(ValueError, match="Copy it, or mount it as a folder"):
+        paths.placed(pathlib.Path(path))  # which writes one slash
+    folder = pathlib.Path(path).parts[0]
+    (tmp_path / folder).mkdir()
+    assert paths.placed(pathlib.Path(path)) == pathlib.Path(path)

@@ -58,7 +58,9 @@ _SIMPLER = {
     r"(got '[^']{60})[^']+'": r"\1…'",
     # Of a set, whose order is another in every process.
     r"one of '(None|True|False)', '(?!\1)\w+', '(?!\1)\w+';": "one of 'True', 'False', 'None';",
-    r"^Missing value for argument '(?:\S*/)?(\S+)'.*": r"\1 must be followed by a value",
+    r"^Missing value for argument '(?:\S*/)?(\S+)'.*": (
+        r"\1 must be followed by a value; one that begins with a dash as \1=-a"
+    ),
     r"^Missing from \S+ \S+: (\S+).*": r"\1 is missing",
     r"^Expected one of \{(.*)\}": r"give a command: \1",
 }

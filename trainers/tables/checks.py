@@ -107,7 +107,7 @@ def as_float32(values: np.ndarray, name: str) -> np.ndarray:
 def shown(items: Sequence[Any] | np.ndarray, limit: int = _NUM_SHOWN) -> str:
     """The first of some items in a message."""
     dots = ", …" if len(items) > limit else ""
-    return ", ".join(printable(item) for item in items[:limit]) + dots
+    return ", ".join(printable(item) or "''" for item in items[:limit]) + dots
 
 
 def printable(text: Any, limit: int = 200) -> str:

@@ -206,7 +206,10 @@ def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
 def _of_series(
     series: nw.Series, name: str, native: dict[str, Any] | None, *, where: str
 ) -> Column:
-    kind = series.dtype
+    try:
+        kind = series.dtype
+    except ValueError:  # decimals of a negative scale, which narwhals has no word for
+        raise not_numbers(where, series.to_native().type) from None
     if isinstance(kind, nw.Int128 | nw.UInt128):
         series = _in_64_bits(series, where)
     if isinstance(kind, _NOT_READ):

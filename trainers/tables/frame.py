@@ -111,8 +111,7 @@ class Frame:
     def native(self) -> Any:
         """The table as it came: an array, [n, d], or a DataFrame of its library."""
         if self.origin == ARRAY:
-            arrays = [_for_numpy(column) for column in self.columns]
-            return np.stack(arrays, axis=1) if arrays else np.empty((len(self), 0))
+            return _as_one([_for_numpy(c) for c in self.columns], len(self))
         return self.dataframe(self.origin)
 
     def dataframe(self, backend: str) -> Any:
@@ -182,6 +181,14 @@ def _narwhals_type(source: str) -> Any:
     plain = ("String", "Date", "Boolean", "Float32", "Float64")
     integers = [f"{u}Int{bits}" for u in ("", "U") for bits in (8, 16, 32, 64)]
     return getattr(nw, source)() if source in (*plain, *integers) else None
+
+
+def _as_one(columns: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """Columns, [n] each, as [n, d]; of objects where there are dates beside other types."""
+    types = {column.dtype for column in columns}
+    if len(types) > 1 and any(kind.kind in "mM" for kind in types):
+        columns = [np.array(list(column), object) for column in columns]
+    return np.stack(columns, axis=1) if columns else np.empty((n, 0))
 
 
 def _for_numpy(column: Column) -> np.ndarray:

@@ -87,6 +87,10 @@ from trainers.command.settings import FitFile, Training, in_typed_words
             "--budget must be left out where --train.num-steps is given",
         ),
         ("fit nowhere.csv", "FILE must be an existing file, got 'nowhere.csv'"),
+        (
+            "fit http://x.org/a.csv",
+            "must be one of this machine, or in a bucket (gs://",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_in_the_words_that_were_typed(line, words):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainers import Schema
+from trainers.tables import InputError
 
 N = 60
 STEPS = np.arange(N)
@@ -130,3 +131,25 @@ def test_far_dates_beside_nanoseconds_are_not_wrapped():
     held = [pd.Timestamp(1577836800000000001), pd.Timestamp("9999-12-31").as_unit("s")]
     column = Schema.of(objects(held * (N // 2), None, None)).columns[0]
     assert column.high.startswith("9999-12-31")
+
+
+def test_a_decimal_of_negative_scale_is_refused():
+    values = [Decimal("1E2"), Decimal("3E2"), Decimal("7E2")] * (N // 3)
+    with pytest.raises(InputError, match=r"column 'a' of `X` .*decimal128\(5, -2\)"):
+        Schema.of(arrow(values, pa.decimal128(5, -2), None))
+
+
+def test_dates_beside_numbers_come_back_as_objects():
+    table = {
+        "a": np.datetime64("2024-01-01") + STEPS,
+        "b": STEPS.astype("timedelta64[s]") * 7,
+        "c": STEPS,
+    }
+    schema = Schema.of(table)
+    encoded = schema.encode(table).rows
+    back = schema.decode(encoded)
+    assert back.dtype == object
+    for column, values in zip(back.T, table.values(), strict=True):
+        assert {type(value) for value in column} == {type(values[0])}
+        np.testing.assert_array_equal(column.astype(values.dtype), values)
+    np.testing.assert_array_equal(Schema.of(back).encode(back).rows, encoded)
