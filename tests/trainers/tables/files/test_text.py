@@ -68,6 +68,10 @@ def test_parts_are_the_whole(tmp_path, name):
 BAD = {
     "empty": ("", "a file with rows, got .*rows.csv' of 0 bytes"),
     "header alone": ("a,b\n", "got .* with 0 rows of 2 columns"),
+    "one line without an end": (
+        "a,b",
+        "must hold rows; it has no line below its header",
+    ),
     "blank lines": ("\n\n \n", "only blank lines and comments"),
     "comments alone": ("a,b\n# x\n", "with 0 rows of 2 columns"),
     "a short line": (

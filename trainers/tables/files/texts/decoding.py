@@ -153,6 +153,8 @@ def unreadable(
             f"{name} is not in {encoding} throughout:"
             f" {printable(text)}. Name another --encoding."
         )
+    if "Could not skip initial" in text:  # the header, without the end of its line
+        return InputError(f"{name} must hold rows; it has no line below its header.")
     return InputError(
         f"{name} cannot be read as a table: {printable(text)}. Check --sep and"
         " --header, or write the file again."
