@@ -22,7 +22,7 @@ from trainers.command.steps import runs, verdict
 from trainers.command.steps.baselines import Mixture
 from trainers.command.steps.entrance import Table, open_table
 from trainers.estimators import starts
-from trainers.estimators.fitting import compile_ahead, train_flow
+from trainers.estimators.fitting import compile_ahead, refuse_patterns, train_flow
 from trainers.estimators.rungs import steps_within, train_rungs
 from trainers.estimators.settings import (
     VALID_ROWS,
@@ -136,6 +136,7 @@ def _fit(table, path, settings, workdir, found, identity, progress, printer):
     options = {"monitor": {"test": watched}, "progress": progress}
     workdir.mkdir(parents=True, exist_ok=True)
     if found is None:
+        refuse_patterns(train, chosen)
         _set_aside(workdir)
         progress.phase("warm start")
         expect = functools.partial(

@@ -1,18 +1,48 @@
 """From tables to a trained density: the way that the estimators and the command share."""
 
+import dataclasses
+import fnmatch
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from flax import nnx
 
 import rbig_nnx
 from trainers.config import TrainConfig
 from trainers.estimators.encoded import EncodedTable
 from trainers.estimators.settings import Architecture, Settings
 from trainers.estimators.starts import build_flow
+from trainers.placement.names import by_pattern, names_of
 from trainers.run.loop import FitResult
 from trainers.trainer import Trainer, fit
+
+_NUMBER = re.compile(r"\d+")
+
+
+def refuse_patterns(train: EncodedTable, settings: Settings) -> None:
+    """Raises before the start, which decides how many layers there are.
+
+    Raises:
+      ValueError: a pattern of `learning_rates` that would match nothing, whatever the numbers
+        of the layers.
+    """
+    patterns = settings.train.learning_rates
+    if not patterns:
+        return
+    every = dataclasses.replace(
+        settings.architecture, tails=True, marginals=True, radial=True, clusters=2
+    )
+    flow = nnx.eval_shape(lambda: build_flow(train, every, seed=0))
+    names = names_of(nnx.to_pure_dict(nnx.state(flow, nnx.Param)))
+    lost = [
+        (pattern, factor)
+        for pattern, factor in patterns
+        if not ("[" in pattern or fnmatch.filter(names, _NUMBER.sub("*", pattern)))
+    ]
+    by_pattern(names, lost, argument="learning_rates", default=1.0)
 
 
 def compile_ahead(

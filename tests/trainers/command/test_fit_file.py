@@ -187,6 +187,15 @@ def test_the_folder_is_checked_before_the_file_is_read(mixed, tmp_path):
     assert (ended.code, ended.err.count("is a link to none")) == (2, 1)
 
 
+@pytest.mark.parametrize("pattern", ["*.vektors", "layers.3.vektors"])
+def test_rates_of_nothing_are_refused_before_the_start(mixed, tmp_path, pattern):
+    run, rates = tmp_path / "run", ("--train.learning-rates", pattern, ".1")
+    ended = command("fit", mixed.file, "--workdir", run, *QUICK[:8], *rates)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"--train.learning-rates must match a variable; '{pattern}'" in ended.err
+    assert not run.exists()
+
+
 @pytest.mark.slow
 def test_a_conditional_fit(conditional):
     assert "columns that are given" in conditional.ended.out
