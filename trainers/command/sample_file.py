@@ -1,5 +1,6 @@
 """`sample`: rows drawn from a fitted density into a file, by parts."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainers.command.output import Printer
+from trainers.command.steps.holes import with_missing
 from trainers.command.steps.runs import Run
 from trainers.paths import placed
 from trainers.placement.compilation import use_cache
@@ -64,6 +66,7 @@ def run(settings: Any, printer: Printer, progress: Progress) -> None:
             f" conditional, as {example} or in a file."
         )
     if contexts is not None and model.given is not None:
+        contexts, *_ = with_missing(contexts, opened.na)
         model.given.context(contexts, name="given_values")  # before any work
     num_rows = _DEFAULT if asked is None else asked
     if contexts is not None and len(contexts) != 1:
@@ -151,7 +154,7 @@ def _parsed(words: str, given: Schema | None) -> Frame:
 
 
 def _value(column: ColumnSchema, word: str) -> Column:
-    dtype = np.dtype(column.dtype)
+    dtype, source = np.dtype(column.dtype), column.source
     try:
         if dtype.kind == "O":
             value = np.array([word], object)
@@ -161,12 +164,9 @@ def _value(column: ColumnSchema, word: str) -> Column:
             time = cells.clock(import_pyarrow().array([word]))
             value = np.array([word if time is None else time[0].as_py()], dtype)
         elif dtype.kind == "M":
-            form = column.date_format
-            guessed = not form or dates.is_unmistakable(form)
-            date = None if guessed else dates.instant(word, form)
-            value = np.array([word if date is None else date], dtype)
+            value, source = _instant(column, word)
         else:
-            value = np.array([float(word)])
+            value, source = _number(column, word)
     except (ValueError, KeyError):
         wanted = {"b": "true or false", "m": "a time", "M": "a date"}.get(
             dtype.kind, "a number"
@@ -175,9 +175,33 @@ def _value(column: ColumnSchema, word: str) -> Column:
             f"`given_values` must give {wanted} for {column.name}; got {word!r}."
         ) from None
     return Column(
-        column.name,
-        value,
-        np.zeros(1, bool),
-        column.source,
-        date_format=column.date_format,
+        column.name, value, np.zeros(1, bool), source, date_format=column.date_format
     )
+
+
+def _instant(column: ColumnSchema, word: str) -> tuple[np.ndarray, str]:
+    """A date in the format of the fit, or in ISO 8601, and its type: with a zone or without."""
+    dtype, form = np.dtype(column.dtype), column.date_format
+    if form and not dates.is_unmistakable(form):
+        date = dates.instant(word, form)
+        if date is not None:
+            return np.array([date], dtype), column.source
+    found = cells.instants(import_pyarrow().array([word]))
+    if found is None:
+        return np.array([word], dtype), column.source
+    value, zone = found.to_numpy(zero_copy_only=False), found.type.tz
+    is_zoned = "time_zone='" in column.source
+    if (value.astype(dtype) == value).all() and bool(zone) == is_zoned:
+        return value.astype(dtype), column.source
+    return value, f"Datetime(time_unit={found.type.unit!r}, time_zone={zone!r})"
+
+
+def _number(column: ColumnSchema, word: str) -> tuple[np.ndarray, str]:
+    """A number, and its type: that of the fit where it holds it."""
+    dtype = np.dtype(column.dtype)
+    if not cells.is_number(word):
+        raise ValueError
+    if dtype.kind in "iu":
+        with contextlib.suppress(ValueError, OverflowError):
+            return np.array([int(word)], dtype), column.source
+    return np.array([float(word)]), column.source if dtype.kind == "f" else "Float64"

@@ -1,5 +1,6 @@
 """Rows that the density finds strangest."""
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -97,13 +98,14 @@ class FlowOutlierDetector(OutlierMixin, FlowDensity):
         self, X: Any, y: Any = None, *, sample_weight: Any = None, context: Any = None
     ) -> Self:
         """Fits the density, and the bound by its training rows; as `FlowDensity.fit`."""
-        if not 0 < self.contamination <= 0.5:
+        share = self.contamination
+        if not (isinstance(share, numbers.Real) and 0 < share <= 0.5):
             raise InputError(
-                f"`contamination` must be in (0, 0.5]; got {self.contamination!r}."
+                f"`contamination` must be a number in (0, 0.5]; got {share!r}."
             )
         super().fit(X, y, sample_weight=sample_weight, context=context)
         log_prob = self.score_samples(X, context)
-        self.offset_ = _bound(log_prob, self.contamination, sample_weight)
+        self.offset_ = _bound(log_prob, share, sample_weight)
         return self
 
     def decision_function(self, X: Any, context: Any = None) -> np.ndarray:

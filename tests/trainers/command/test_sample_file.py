@@ -1,12 +1,18 @@
+import dataclasses
+
 import numpy as np
+import pandas
 import pytest
 
 from tests.trainers.command.conftest import QUICK, command
 from trainers.command import sample_file
+from trainers.command.steps.runs import Run
 from trainers.tables.checks import InputError
 from trainers.tables.columns import start
 from trainers.tables.door import of_array
 from trainers.tables.reading import read_frame
+from trainers.tables.schema import Schema
+from trainers.tables.writing import PartWriter
 
 
 def drawn(run, path, *options):
@@ -34,6 +40,66 @@ def test_a_time_of_the_day_is_given_as_the_file_has_it():
     assert sample_file._value(schema, "5:45").values[0] == times[0]
     with pytest.raises(InputError, match="must give a time for t; got 'noon'"):
         sample_file._value(schema, "noon")
+
+
+HOURS = pandas.date_range("2024-01-01", periods=60, freq="h")
+GIVEN = pandas.DataFrame(
+    {
+        "t": HOURS.tz_localize("Europe/Berlin"),
+        "u": HOURS,
+        "n": np.arange(60, dtype=np.int16) % 7,
+        "z": np.random.default_rng(0).normal(size=60),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "row"),
+    [
+        ("t=2024-01-03T02:00:00+02:00", ("2024-01-03T01:00+01:00", 0, 1, 0.5)),
+        ("t=2024-01-03 00:00Z", ("2024-01-03T01:00+01:00", 0, 1, 0.5)),
+        ("u=2024-01-03", (0, "2024-01-03", 1, 0.5)),
+        ("u=2024-01-03T00:00:00.25", (0, "2024-01-03T00:00:00.25", 1, 0.5)),
+        ("n=3.5", (0, 0, 3.5, 0.5)),
+        ("n=70000", (0, 0, 70000.0, 0.5)),
+        ("z=-1e-3", (0, 0, 1, -0.001)),
+    ],
+)
+def test_a_word_is_what_it_is_in_a_table(words, row, tmp_path):
+    given = Schema.of(GIVEN, given=True)
+    names = [c.name for c in given.kept]
+    usual = {
+        "t": "t=2024-01-01 00:00+01:00", "u": "u=2024-01-01", "n": "n=1", "z": "z=0.5"
+    }  # fmt: skip
+    words = ",".join((usual | {words[0]: words})[name] for name in names)
+    frame = sample_file._parsed(words, given)
+    times = [pandas.Timestamp(w) if w else HOURS[0] for w in row[:2]]
+    times[0] = times[0] if row[0] else times[0].tz_localize("Europe/Berlin")
+    table = pandas.DataFrame([[*times, *row[2:]]], columns=list("tunz"))
+    table["t"] = table["t"].dt.tz_convert("Europe/Berlin")
+    np.testing.assert_array_equal(given.context(frame), given.context(table))
+    with PartWriter(tmp_path / "given.csv") as writer:
+        writer.write(frame)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("t=2024-01-03T00:00,u=2024-01-03,n=1,z=1", "'t' must hold times with a time"),
+        ("t=2024-01-03,u=2024-01-03,n=1,z=1", "'t' must hold times with a time zone"),
+        (
+            "t=2024-01-03 00:00Z,u=2024-01-03 00:00Z,n=1,z=1",
+            "'u' must hold times without",
+        ),
+        ("n=1_0", "must give a number for n; got '1_0'"),
+        ("z=nan", "must give a number for z; got 'nan'"),
+        ("u=soon", "must give a date for u; got 'soon'"),
+    ],
+)
+def test_a_word_that_is_none_is_refused(words, message):
+    given = Schema.of(GIVEN, given=True)
+    with pytest.raises(InputError, match=message):
+        given.context(sample_file._parsed(words, given))
 
 
 @pytest.mark.slow
@@ -83,6 +149,20 @@ def test_what_is_given_is_checked(conditional, tmp_path, values, words):
     assert ended.code == 2
     assert words in ended.err
     assert not out.exists()
+
+
+def test_what_counted_as_missing_in_the_fit_is_not_given(
+    conditional, tmp_path, monkeypatch
+):
+    file, out = tmp_path / "given.csv", tmp_path / "drawn.csv"
+    file.write_text("color\nblue\nred\n")
+    opened = dataclasses.replace(Run.open(conditional.run), na=("red",))
+    monkeypatch.setattr(Run, "open", lambda _: opened)
+    for values in ("color=red", file):
+        ended = command("sample", conditional.run, out, "--given-values", values)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "missing" in ended.err
+        assert not out.exists()
 
 
 def test_mistakes_are_found_before_any_work(mixed, tmp_path):

@@ -25,8 +25,11 @@ def test_outliers_are_found(tmp_path):
     detector.save(tmp_path / "o")
     copy = FlowOutlierDetector.load(tmp_path / "o")
     np.testing.assert_array_equal(copy.predict(x), detector.predict(x))
-    with pytest.raises(InputError, match=r"`contamination` must be in \(0, 0.5\]"):
-        FlowOutlierDetector(contamination=0.7).fit(x)
+    for share in (0.7, 0, None, "auto", [0.1]):
+        with pytest.raises(
+            InputError, match=r"`contamination` must be a number in \(0,"
+        ):
+            FlowOutlierDetector(contamination=share).fit(x)
 
 
 def test_the_bound_counts_a_weight_as_copies():
