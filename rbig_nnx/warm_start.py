@@ -14,6 +14,7 @@ the rows and a key of its own.
 
 import contextlib
 import functools
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from rbig_nnx.fit.mixtures import Options
 from rbig_nnx.fit.rotation import METHODS
 from rbig_nnx.fit_flow import fit_flow
 from rbig_nnx.math.arrays import Numbers
+from rbig_nnx.math.params import whole
 from rbig_nnx.nn.base import meshes
 from rbig_nnx.nn.surgery.members import leading_axes
 from rbig_nnx.report import LayerReport, WarmStartReport
@@ -130,6 +132,10 @@ def warm_start(
       >>> print(list(report.flows))
       ['a', 'b']
     """
+    for name, value in (("holdout", holdout), ("smoothing", smoothing)):
+        if not isinstance(value, numbers.Real | jax.Array) or np.ndim(value):
+            raise ValueError(f"`{name}` must be a number; got {value!r}.")
+    max_rows = whole("max_rows", max_rows)
     if rotation not in (*METHODS, "auto"):
         raise ValueError(
             f"`rotation` must be one of {(*METHODS, 'auto')}; got {rotation!r}."

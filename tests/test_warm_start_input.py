@@ -135,6 +135,10 @@ def test_too_few_rows_are_refused_under_every_key():
             r"`context` must have one row per row of `x`, 300",
         ),
         ({"context": normal().astype(str)}, "`context` must hold numbers; column 0, 1"),
+        ({"holdout": "a"}, "`holdout` must be a number; got 'a'"),
+        ({"holdout": [0.1]}, r"`holdout` must be a number; got \[0.1\]"),
+        ({"smoothing": None}, "`smoothing` must be a number; got None"),
+        ({"max_rows": 50.5}, "`max_rows` must be a whole number; got 50.5"),
     ],
 )
 def test_what_belongs_to_the_rows_is_checked(options, message):
