@@ -1,7 +1,7 @@
-"""What was learned of one column, and columns that are functions of others."""
+"""What was learned of one column, and the order of its categories."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -10,21 +10,22 @@ from msgspec import Meta
 from trainers.tables.checks import InputError, shown
 from trainers.tables.dates import ISO
 from trainers.tables.frame import Column, Frame
-from trainers.tables.kinds import Kind, Levels, Skipped, Spike
+from trainers.tables.kinds import Kind, Levels, Skipped, Spike, ticks
 from trainers.tables.kinds.base import Value
 from trainers.tables.kinds.exact import (
     digits_of,
     from_origin,
     is_told,
     needs_origin,
+    rounding,
     whole_from,
 )
+from trainers.tables.kinds.finding import declared, find
 from trainers.tables.kinds.found import Found
 from trainers.tables.kinds.ticks import Ticks, type_of
 
 _UNIT = r"^(?:\d{0,9}(?:D|h|m|s|ms|us|ns))?$"
 _DTYPE = r"^(?:O|[<>=|][biuf]\d{1,2}|[<>=][mM]8\[(?:[YMWDhms]|ms|us|ns)\])$"
-_SEARCHED = 200  # columns among which copies are looked for
 _LOOKED_AT = 50_000  # rows that order categories
 
 
@@ -144,17 +145,36 @@ class ColumnSchema:
         elif dtype.kind in "iu":
             whole = np.rint(np.asarray(values, np.float64))
             values = whole_from(whole, self.origin, dtype)
+        elif dtype.kind == "b":
+            values = np.asarray(values, np.float64) > 0.5
         elif dtype.kind != "O":
             values = np.asarray(values).astype(dtype)
+        return self._column(values, np.zeros(len(values), bool))
+
+    def nothing(self, num_rows: int) -> Column:
+        """The column where none of its values can be told."""
+        return self._column(np.zeros(num_rows, self.dtype), np.ones(num_rows, bool))
+
+    def _column(self, values: np.ndarray, missing: np.ndarray) -> Column:
         return Column(
             self.name,
             values,
-            np.zeros(len(values), bool),
+            missing,
             self.source,
             date_format=self.date_format,
             native=self.native,
             label=self.label,
         )
+
+    def refuse_contradictions(self) -> None:
+        """Raises where what is said of it is of the right types, and cannot be."""
+        words = {isinstance(v, str) for v in getattr(self.kind, "levels", ())}
+        if not self.native and words - {self.dtype == "O"}:
+            raise ValueError(f"{self.name} has other levels than its type")
+        ends = [isinstance(v, str) for v in (self.low, self.high) if v is not None]
+        copy = isinstance(self.kind, Skipped) and self.kind.of and not self.unit
+        if len(ends) == 1 or len(set(ends)) == 2 or (copy and ends != [False, False]):
+            raise ValueError(f"{self.name} has ends of other types")
 
     def to_config(self) -> dict[str, Any]:
         """JSON."""
@@ -165,7 +185,26 @@ class ColumnSchema:
         return values | {"kind": self.kind.to_config()}
 
 
-def start(column: Column, asked: str | None = None) -> tuple[ColumnSchema, np.ndarray]:
+def learned(
+    column: Column, asked: str | None, *, where: str, mass: bool, given: bool
+) -> tuple[ColumnSchema, list[str]]:
+    """What a column is, and what is worth a warning; as `ticks.find` and `finding.find`."""
+    schema, values = _start(column, asked)
+    values, options = values[~column.gone], {"where": where, "mass": mass}
+    if not len(values):
+        found = Found(Skipped(reason="empty"), "no values")
+    elif schema.unit:
+        options |= {"dates": column.values[~column.gone], "given": given}
+        found = ticks.find(values, schema.ticks, asked, **options)
+    elif asked is not None:
+        found = declared(values, asked, **options)
+    else:
+        found = find(values, given=given, **options)
+    notes = filter(None, (found.note, rounding(found, column, where)))
+    return schema.of_kind(found), list(notes)
+
+
+def _start(column: Column, asked: str | None) -> tuple[ColumnSchema, np.ndarray]:
     """A schema without its kind yet, and the values that decide it; `asked` is a kind."""
     values, dates = column.values, column.values.dtype.kind in "mM"
     if dates:
@@ -174,8 +213,8 @@ def start(column: Column, asked: str | None = None) -> tuple[ColumnSchema, np.nd
     about: dict[str, Any] = {"low": None, "high": None}
     if dates:
         found = Ticks.of(held, days=asked == "continuous")
-        ends = found.numbers(np.sort(held)[[0, -1]]) if len(held) else ()
-        about |= dict(zip(("low", "high"), map(found.text, ends), strict=False))
+        ends = np.sort(held)[[0, -1]] if len(held) else ()
+        about |= dict(zip(("low", "high"), map(found.written, ends), strict=False))
         about |= {"unit": found.unit, "origin": found.origin}
     elif held.dtype != object and len(held):
         about = {"low": _plain(held.min()), "high": _plain(held.max())}
@@ -213,58 +252,6 @@ def _check_zone(fitted: ColumnSchema, column: Column):
             f" (x.dt.{'tz_localize(ZONE)' if aware else 'tz_localize(None)'}; in a text,"
             f" {'Z or +02:00 behind the time' if aware else 'no Z or +02:00 behind it'})."
         )
-
-
-def without_copies(
-    columns: Sequence[ColumnSchema], frame: Frame, asked: Collection[str]
-) -> list[ColumnSchema]:
-    """Columns that are linear functions of others, which have no density beside them."""
-    numeric = [
-        c for c in columns if c.kind.width and c.dtype != "O" and c.name not in asked
-    ]
-    if len(numeric) > _SEARCHED or len(frame) < 3:
-        return list(columns)
-    copies: dict[str, Skipped] = {}
-    seen: list[tuple[str, np.ndarray, float, float]] = []
-    for c in numeric:
-        x = c.numbers(frame[c.name])
-        center, spread = x.mean(), x.std()
-        z = (x - center) / spread
-        dtype = np.dtype(c.dtype)
-        # Exact in the type it came in.
-        eps = np.finfo(dtype).eps if dtype.kind == "f" else 0
-        atol = max(1e-9, 4 * eps * np.abs(x).max() / spread)
-        for name, other, other_center, other_spread in seen:
-            sign = np.sign(z[0] * other[0]) or 1.0
-            # The first rows tell most columns apart.
-            alike = np.allclose(z[:20], sign * other[:20], rtol=0, atol=atol)
-            if alike and np.allclose(z, sign * other, rtol=0, atol=atol):
-                factor = sign * spread / other_spread
-                offset = center - factor * other_center
-                copies[c.name] = Skipped(
-                    reason=_function(name, factor, offset, spread),
-                    of=name,
-                    factor=float(factor),
-                    offset=float(offset),
-                )
-                break
-        else:
-            seen.append((c.name, z, center, spread))
-    return [
-        dataclasses.replace(c, kind=copies[c.name], why=copies[c.name].reason)
-        if c.name in copies
-        else c
-        for c in columns
-    ]
-
-
-def _function(name: str, factor: float, offset: float, spread: float) -> str:
-    """What factor · x + offset is, in words."""
-    if abs(offset) <= 1e-6 * spread:
-        return f"{'a copy' if np.isclose(factor, 1) else 'a multiple'} of {name}"
-    if np.isclose(factor, -1):
-        return f"{offset:.6g} minus {name}"
-    return f"a linear function of {name}"
 
 
 def in_order(columns: Sequence[ColumnSchema], frame: Frame) -> list[ColumnSchema]:

@@ -1,9 +1,10 @@
 """The one door for tables: in memory or in a file, every column in the type it came in."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -162,7 +163,8 @@ def of_array(values: Any, name: str, *, where: str) -> Column:
     missing = np.ma.getmaskarray(values)
     came = values = np.ma.getdata(values)
     if values.dtype == object:
-        values, missing = numbers_of(values, missing, where)
+        with _told(where):
+            values, missing = numbers_of(values, missing, where)
     if values.dtype.kind in "USc":
         came = "complex" if values.dtype.kind == "c" else values[:1].tolist()
         raise not_numbers(where, came)
@@ -190,17 +192,30 @@ def of_dataframe(frame: nw.DataFrame, *, name: str = "X") -> Frame:
         frame.columns, names, frame.iter_columns(), strict=True
     ):
         where = f"column {column!r} of `{name}`"
-        try:
-            native = natives.described(series.to_native(), origin)
-            label = natives.label(own, frame.to_native(), origin)
-        except ValueError as error:
-            raise InputError(
-                f"{where} must have a name and categories that are {error}. Rename them,"
-                " or make words of them with .astype(str)."
-            ) from None
-        found = _of_series(series, column, native, where=where)
+        with _told(where):
+            try:
+                native = natives.described(series.to_native(), origin)
+                label = natives.label(own, frame.to_native(), origin)
+            except ValueError as error:
+                raise InputError(
+                    f"{where} must have a name and categories that are {error}. Rename"
+                    " them, or make words of them with .astype(str)."
+                ) from None
+            found = _of_series(series, column, native, where=where)
         columns.append(dataclasses.replace(found, native=native, label=label))
     return Frame(tuple(columns), origin)
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Names the column whose objects are beyond what Python's own types hold."""
+    try:
+        yield
+    except OverflowError as error:
+        raise InputError(
+            f"{where} must hold dates of the years 1 to 9999, in UTC too, and numbers of"
+            f" float64; got others: {printable(error)}. Leave those rows or the column out."
+        ) from error
 
 
 def _of_series(
@@ -214,7 +229,9 @@ def _of_series(
         series = _in_64_bits(series, where)
     if isinstance(kind, _NOT_READ):
         raise not_numbers(where, kind)
-    missing = np.asarray(series.is_null().to_numpy(), bool)
+    missing = np.zeros(len(series), bool)  # of objects each is asked later
+    if not isinstance(kind, nw.Object):
+        missing = np.asarray(series.is_null().to_numpy(), bool)
     levels: tuple[Any, ...] = ()
     if isinstance(kind, nw.Categorical | nw.Enum):
         levels = tuple(map(as_level, natives.levels_of(native)))
@@ -236,10 +253,9 @@ def _of_series(
             source = source.replace("None", "'UTC'")
         rounded = is_rounded(held, values[~missing])
         return Column(name, values, missing, source, rounded=rounded)
-    if isinstance(kind, nw.Date):
-        dates = [None if is_missing(v) else v for v in series.to_list()]
-        values = np.asarray(dates, "datetime64[D]")
-    elif isinstance(kind, nw.Datetime):
+    if isinstance(kind, nw.Date):  # as days: Python's dates end with the year 9999
+        series = series.cast(nw.Int32())
+    if isinstance(kind, nw.Datetime):
         zone = getattr(kind, "time_zone", None)
         plain = series.dt.replace_time_zone(None) if zone is None else (
             series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -252,6 +268,8 @@ def _of_series(
         values[~missing] = filled
     else:
         values = np.asarray(series.to_numpy())
+    if isinstance(kind, nw.Date):
+        values = values.astype("datetime64[D]")
     if values.dtype.kind not in "biufmM":
         raise not_numbers(where, kind)
     if values.dtype.kind in "fmM":

@@ -134,6 +134,11 @@ class Frame:
         return natives.named(frame, self.columns, backend) if as_came else frame
 
 
+def numbered(num_columns: int) -> tuple[str, ...]:
+    """The names of columns that came without: x0, x1, ..."""
+    return tuple(f"x{j}" for j in range(num_columns))
+
+
 def joined(frames: Sequence[Frame]) -> Frame:
     """The rows of several tables of the same columns, one after another."""
     columns = (
@@ -197,7 +202,8 @@ def _for_numpy(column: Column) -> np.ndarray:
     if column.values.dtype.kind in "biu":
         return np.where(column.missing, np.nan, column.values)
     values = column.values.copy()
-    values[column.missing] = None if values.dtype == object else np.nan
+    gap = {"O": None, "M": "NaT", "m": "NaT"}.get(values.dtype.kind, np.nan)
+    values[column.missing] = gap
     return values
 
 

@@ -8,20 +8,23 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trainers.tables.checks import InputError, near, refuse_twice, shown
+from trainers.tables.checks import (
+    InputError,
+    check_finite,
+    near,
+    refuse_twice,
+    shown,
+)
 from trainers.tables.columns import (
     ColumnSchema,
     in_order,
+    learned,
     refuse_missing,
-    start,
-    without_copies,
     without_states,
 )
 from trainers.tables.door import as_frame
-from trainers.tables.frame import ARRAY, Frame
-from trainers.tables.kinds import Skipped, dependence, of_json, ticks
-from trainers.tables.kinds.exact import rounding
-from trainers.tables.kinds.finding import Found, declared, find
+from trainers.tables.frame import ARRAY, Frame, numbered
+from trainers.tables.kinds import Skipped, dependence, of_json
 from trainers.tables.kinds.found import KindsTable, asked_of, kinds_table
 from trainers.tables.kinds.levels import array_of
 
@@ -97,24 +100,14 @@ class Schema:
         for number, column in enumerate(frame.columns):
             # The columns of arrays have numbers for names.
             called = repr(column.name) if frame.is_named else f"{number} (from 0)"
-            schema, values = start(column, wanted := asked.get(column.name))
-            values, where = values[~column.gone], f"column {called}"
-            options = {"where": where, "mass": masses}
-            if not len(values):
-                found = Found(Skipped(reason="empty"), "no values")
-            elif schema.unit:
-                found = ticks.find(values, schema.ticks, wanted, given=given, **options)
-            elif wanted is not None:
-                found = declared(values, wanted, **options)
-            else:
-                found = find(values, given=given, **options)
-            columns.append(schema.of_kind(found))
-            rounded = rounding(found, column, where)
-            notes += filter(None, (found.note, rounded))
+            options = {"where": f"column {called}", "mass": masses, "given": given}
+            schema, said = learned(column, asked.get(column.name), **options)
+            columns.append(schema)
+            notes += said
         if whole:
             refuse_missing(frame, skipped=without_states(columns), name=name)
         if whole and not given:
-            columns = in_order(without_copies(columns, frame, asked), frame)
+            columns = in_order(dependence.without_copies(columns, frame, asked), frame)
             notes += dependence.notes(columns, frame)
         schema = cls(columns=tuple(columns), origin=frame.origin, notes=tuple(notes))
         if not schema.width and not given:
@@ -150,9 +143,10 @@ class Schema:
         return sum(column.kind.noise for column in self.columns)
 
     def matched(self, table: Any, *, name: str = "X") -> Frame:
-        """The table's columns in the order of the schema: by name, or by number.
+        """The table's columns in the order of the schema: by name.
 
-        Skipped columns may be missing, and others may be there.
+        Skipped columns may be missing, and others may be there. By place where the table,
+        or that of the fit, had no names.
 
         Raises:
           InputError: a column that is not there, or arrays of another width.
@@ -164,7 +158,8 @@ class Schema:
         wanted = [c.name for c in self.kept]
         if frame.is_named and set(wanted) <= set(frame.names):
             return frame.select(n for n in self.names if n in frame.names)
-        if not frame.is_named or self.origin == ARRAY:
+        was_named = self.origin != ARRAY or self.names != numbered(len(self.names))
+        if not (frame.is_named and was_named):
             if len(frame.columns) != len(self.columns):
                 raise InputError(
                     f"`{name}` must have the {len(self.columns)} columns of the fit, got"
@@ -176,7 +171,7 @@ class Schema:
         absent = [n for n in wanted if n not in frame.names]
         raise InputError(
             f"`{name}` must have the columns of the fit; {shown(absent)} not among"
-            f" {shown(frame.names, 20)}. Rename or add them."
+            f" {shown(frame.names, 20)}. Rename or add them.{near(absent, frame.names)}"
         )
 
     def encode(
@@ -258,7 +253,11 @@ class Schema:
         return np.all([np.ones(len(frame), bool), *known], axis=0)
 
     def decode_frame(self, rows: np.ndarray) -> Frame:
-        """The table of encoded rows, [n, width]; columns that cannot be told are left out."""
+        """The table of encoded rows, [n, width].
+
+        Columns that cannot be told are left out; of arrays, whose places count, they are
+        missing values.
+        """
         rows = np.asarray(rows, np.float64)
         found: dict[str, np.ndarray] = {}
         at = 0
@@ -274,13 +273,26 @@ class Schema:
             elif isinstance(kind, Skipped) and kind.value is not None:
                 dtype = object if isinstance(kind.value, str) else None
                 found[column.name] = np.full(len(rows), kind.value, dtype)
-            elif isinstance(kind, Skipped) and self.origin == ARRAY:
-                found[column.name] = np.full(len(rows), np.nan)
-        columns = [c.column(found[c.name]) for c in self.columns if c.name in found]
+        columns = (
+            c.column(found[c.name]) if c.name in found else c.nothing(len(rows))
+            for c in self.columns
+            if c.name in found or self.origin == ARRAY
+        )
         return Frame(tuple(columns), self.origin)
 
     def decode(self, rows: np.ndarray) -> Any:
-        """The table of encoded rows, [n, width], as the fitted one came."""
+        """The table of encoded rows, [n, width], as the fitted one came.
+
+        Raises:
+          InputError: rows of another width, or that are not finite.
+        """
+        rows = np.asarray(rows, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.width:
+            raise InputError(
+                f"`rows` must be encoded, [n, {self.width}], as `encode` gives them; got"
+                f" shape {rows.shape}."
+            )
+        check_finite(rows, "rows")
         return self.decode_frame(rows).native()
 
     def about(self) -> list[dict[str, Any]]:
@@ -321,7 +333,7 @@ class Schema:
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             frame = self.decode_frame(np.zeros((1, self.width)))
             for column in self.columns:
-                _refuse_contradictions(column)
+                column.refuse_contradictions()
                 kind, levels = column.kind, getattr(column.kind, "levels", ())
                 with contextlib.suppress(ImportError):  # to score takes no such library
                     if column.native and levels:
@@ -334,17 +346,3 @@ class Schema:
             with contextlib.suppress(ImportError):
                 frame.native()
         return np.concatenate(context, axis=1)
-
-
-def _refuse_contradictions(column: ColumnSchema) -> None:
-    """Raises where what is said of a column is of the right types, and cannot be."""
-    levels = getattr(column.kind, "levels", ())
-    words = {isinstance(level, str) for level in levels}
-    if not column.native and words - {column.dtype == "O"}:
-        raise ValueError(f"{column.name} has other levels than its type")
-    ends = [
-        isinstance(end, str) for end in (column.low, column.high) if end is not None
-    ]
-    copy = isinstance(column.kind, Skipped) and column.kind.of and not column.unit
-    if len(ends) == 1 or len(set(ends)) == 2 or (copy and ends != [False, False]):
-        raise ValueError(f"{column.name} has ends of other types")

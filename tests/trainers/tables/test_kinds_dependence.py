@@ -67,3 +67,31 @@ def test_each_dependence_is_found_among_many():
     x = np.c_[x, x[:, 4] - x[:, 1]]
     found = [(column, parts) for column, parts, _ in dependence.dependences(x)]
     assert found == [(3, (0, 1)), (5, (1, 4))]
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.6, 2.0])
+def test_columns_that_differ_by_more_than_their_rounding_are_no_copies(noise):
+    x = 5e6 + 10 * RNG.normal(size=500)  # float32 has steps of 0.5 there
+    table = {"a": x, "b": x + noise * RNG.normal(size=500)}
+    short = {name: values.astype(np.float32) for name, values in table.items()}
+    for given in (table, short):
+        assert Schema.of(given).width == 2
+
+
+COPIES = {
+    "cast": lambda x: x.astype(float),
+    "fahrenheit": lambda x: x * np.float32(1.8) + np.float32(32),
+    "of fahrenheit": lambda x: np.float32(5 / 9) * (x - np.float32(32)),
+    "kelvin": lambda x: x + np.float32(273.15),
+    "half": lambda x: (x / 2).astype(np.float16).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_copies_in_short_types_are_found_whichever_comes_first(name, first):
+    x = (20 + 8 * RNG.normal(size=400)).astype(np.float32)
+    x = x.astype(np.float16).astype(np.float32) if name == "half" else x
+    table = {"x": x, "y": COPIES[name](x)}
+    table = {first: table.pop(first), **table}
+    assert Schema.of(table).width == 1

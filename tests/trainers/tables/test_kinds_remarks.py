@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from trainers.tables.kinds import Grid, Integer, Levels
+from trainers.tables.kinds.base import log_normal
 from trainers.tables.kinds.finding import declared, find
 from trainers.tables.schema import Schema
 
@@ -34,6 +35,27 @@ def test_a_value_off_the_grid_has_the_mass_of_the_nearest_on_it(x, wanted):
     on = x[:1]
     masses = log_mass(kind, on + kind.step * np.array([0, -0.3, 0.4]))
     np.testing.assert_allclose(masses, log_mass(kind, on)[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "grid", "lacks"),
+    [
+        (np.ceil(np.exp(2.5 + 1.2 * RNG.normal(size=2 * N))), Integer, 4e-3),
+        (1 + RNG.binomial(14, 0.2, 2 * N), Levels, 4e-5),
+    ],
+)
+def test_the_rest_of_a_spike_keeps_the_cell_of_its_value(counts, grid, lacks):
+    """What the masses of such a column lack to one, as docs/tables.md has it."""
+    x = np.where(np.arange(2 * N) % 2, counts, 0).astype(int)
+    kind = declared(x, "spike(0)", where="x").kind
+    assert (kind.value, type(kind.rest)) == (0, grid)
+    cells, num_draws = np.arange(5_000.0), 256
+    total = np.zeros(len(cells))
+    for u in (np.arange(num_draws) + 0.5) / num_draws:
+        z, log_det = kind.rest.encode(cells, np.full((len(cells), 1), u))
+        total += np.exp(log_normal(z[:, 0]) + log_det) / num_draws
+    np.testing.assert_allclose(total.sum(), 1, atol=1e-3)
+    assert lacks / 2 < (1 - kind.share) * total[0] < 2 * lacks
 
 
 def test_values_off_the_grid_are_counted():

@@ -1,5 +1,6 @@
 """Decimals, objects, zones: exact where NumPy can hold them, or told."""
 
+import datetime
 import json
 from decimal import Decimal
 
@@ -153,3 +154,67 @@ def test_dates_beside_numbers_come_back_as_objects():
         assert {type(value) for value in column} == {type(values[0])}
         np.testing.assert_array_equal(column.astype(values.dtype), values)
     np.testing.assert_array_equal(Schema.of(back).encode(back).rows, encoded)
+
+
+FAR = [20_000 + k for k in range(N - 3)] + [-800_000, 4_000_000, 5_000_000]  # days
+
+
+@pytest.mark.parametrize("form", [parquet, arrow, in_polars, in_pandas])
+def test_dates_beyond_the_year_9999_come_back(form, tmp_path):
+    days = pa.array(FAR, pa.date32())
+    table = (
+        pl.DataFrame({"a": pl.from_arrow(days), "z": Z})
+        if form is in_polars
+        else form(days, pa.date32(), tmp_path)
+    )
+    schema = Schema.of(table)
+    column = schema.columns[0]
+    assert (column.low, column.high) == tuple(
+        np.array([-800_000, 5_000_000], "M8[D]").astype(str)
+    )
+    back = schema.decode_frame(schema.encode(table).rows)["a"].values
+    off = np.abs(back.astype(int) - FAR)
+    assert not off[:-3].any()
+    assert off.max() < 10  # far out they count by their logarithm
+
+
+def test_holes_among_dates_are_holes():
+    days = pa.array([*FAR[:-1], None], pa.date32())
+    column = Schema.of(arrow(days, None, None), whole=False).columns[0]
+    assert (column.missing, column.high) == (1, str(np.datetime64(4_000_000, "D")))
+
+
+FIVE = datetime.timezone(datetime.timedelta(hours=5))
+BEYOND_PYTHON = {
+    "never, in UTC": [
+        datetime.datetime(1 + 2019 * (k > 0), 1, 1, tzinfo=FIVE) for k in STEPS
+    ],
+    "beyond float64": [10**400 if k else Decimal(1) for k in STEPS],
+}
+
+
+@pytest.mark.parametrize("name", BEYOND_PYTHON)
+@pytest.mark.parametrize("form", [objects, mapping])
+def test_what_python_cannot_convert_is_told_with_its_column(form, name):
+    table = form(BEYOND_PYTHON[name], None, None)
+    with pytest.raises(
+        InputError, match=r"column 'a' of `X` must hold dates of the .*9"
+    ):
+        Schema.of(table)
+
+
+def test_far_dates_that_are_categories_are_told_with_their_column():
+    days = pa.array(FAR, pa.date32()).dictionary_encode()
+    with pytest.raises(
+        InputError, match="column 'a' of `X` must hold dates of the years"
+    ):
+        Schema.of(pa.table({"a": days, "z": Z}))
+
+
+@pytest.mark.parametrize("form", [objects, mapping])
+def test_a_signalling_nan_is_missing(form):
+    values = [Decimal("sNaN") if k % 5 == 2 else Decimal(int(k)) for k in STEPS]
+    schema = Schema.of(form(values, None, None), whole=False)
+    assert schema.columns[0].missing == N // 5
+    with pytest.raises(InputError, match="12 in a"):
+        Schema.of(form(values, None, None))

@@ -145,6 +145,59 @@ def test_dates_far_from_those_of_the_fit_do_not_wrap():
     assert ends[1].astype("M8[Y]") > np.datetime64("2250")
 
 
+FOREVER = pd.Timestamp.max
+SPANS = {
+    "days": (pd.to_timedelta(17 * np.arange(N), "D"), FOREVER.floor("D")),
+    "seconds": (pd.to_timedelta(RNG.integers(0, 10**8, N), "s"), FOREVER.floor("s")),
+    "anything": (pd.to_timedelta(RNG.integers(0, 10**17, N)), FOREVER),
+}
+
+
+@pytest.mark.parametrize("name", SPANS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_nanoseconds_more_than_292_years_apart_do_not_wrap(name, sign):
+    """As where the end of what pandas counts stands for "for ever"."""
+    after, end = SPANS[name]
+    counts = np.array((pd.Timestamp("1950") + after).as_unit("ns").asi8)
+    counts[:3] = end.value
+    table = frame(pd.to_datetime(sign * counts))
+    end, word = table.t[0], str(table.t[0].asm8)
+    schema = Schema.of(table)
+    column = schema.column("t")
+    told = word.removesuffix("T00:00:00.000000000").removesuffix(".000000000")
+    assert told in ((column.high if sign > 0 else column.low), column.why.split()[0])
+    (note,) = schema.notes
+    assert f"{told} in 3 rows lies far" in note
+    assert f"(--na {told}, or leave" in note
+    numbers = column.numbers(schema.matched(table)["t"])
+    middle = np.sort(sign * counts)[N // 2]
+    days = [(int(sign * k) - int(middle)) / 86_400e9 for k in counts]
+    np.testing.assert_allclose(numbers / column.ticks.a_day, days, rtol=1e-15)
+    back = schema.decode(schema.encode(table).rows).t
+    assert (back[:3] == end).all()
+    if name == "days":
+        assert (back == table.t).all()
+
+
+def test_scores_far_from_the_fit_are_those_of_a_coarser_unit():
+    fitted = frame(pd.date_range("1900", "1960", periods=N))
+    schema = Schema.of(fitted)
+    far = frame(pd.to_datetime(["1930-01-01", "2262-01-01"]))
+    scores = schema.encode(far)
+    coarse = schema.encode(far.assign(t=far.t.dt.as_unit("us")))
+    np.testing.assert_array_equal(scores.rows[:, 0], coarse.rows[:, 0])
+    np.testing.assert_allclose(scores.log_det, coarse.log_det, rtol=1e-12)
+    assert scores.rows[1, 0] > 5  # standard deviations, and not below
+
+
+def test_ends_are_told_to_the_last_digit():
+    instants = np.datetime64("2020-01-01", "us") + RNG.integers(0, 10**15, N)
+    instants[3] = np.datetime64("9999-12-31T23:59:59.999999")
+    schema = Schema.of({"t": instants})
+    assert schema.column("t").high == "9999-12-31T23:59:59.999999"
+    assert "(--na 9999-12-31T23:59:59.999999, or" in schema.notes[0]
+
+
 def test_zones_must_be_as_in_the_fit():
     aware, naive = frame(GRIDS["zoned"]), frame(GRIDS["hours"])
     with pytest.raises(InputError, match="'t' must hold times with a time zone, as in"):

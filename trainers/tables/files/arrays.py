@@ -10,7 +10,7 @@ from trainers.paths import in_bucket
 from trainers.tables.checks import InputError, printable, shown
 from trainers.tables.door import of_array
 from trainers.tables.files.sources import Source
-from trainers.tables.frame import ARRAY, Column, Frame
+from trainers.tables.frame import ARRAY, Column, Frame, numbered
 
 
 class ArrayFile:
@@ -34,7 +34,7 @@ class ArrayFile:
                 NpyRows(source.path, source.name).map(), source.name
             )
         self.names = tuple(self._columns)
-        self.is_named = self.names != tuple(f"x{j}" for j in range(len(self.names)))
+        self.is_named = self.names != numbered(len(self.names))
         self.num_rows = len(next(iter(self._columns.values()), ()))
 
     def whole(self, names: Sequence[str], limit: int | None = None) -> Frame:

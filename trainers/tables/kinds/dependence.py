@@ -1,14 +1,17 @@
-"""Columns that are linear functions of others, found from a Cholesky factor."""
+"""Columns that are linear functions of others: of one, or as a Cholesky factor shows."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from trainers.tables.checks import shown
 from trainers.tables.kinds.base import Scale
+from trainers.tables.kinds.exact import rounded_by
 from trainers.tables.kinds.found import option
 from trainers.tables.kinds.grids import step_of
+from trainers.tables.kinds.levels import Skipped
 
 ROWS = 4_000  # that are looked at, or twice the number of columns if that is more
 _SEARCHED = 2_000  # columns; of more nothing is said
@@ -17,6 +20,9 @@ _COARSE = 0.02  # of it: what rounding to steps may leave beside that
 _RIDGE = 1e-13  # keeps the factor of dependent columns; residuals below 3e-7 look alike
 _PART = 1e-3  # least coefficient of standardised columns that counts
 _TOLD = 5  # dependences, each with a note of its own
+_COMPARED = 200  # columns among which copies are looked for
+_ALIKE = 1e-9  # of a column's spread: as near as float64 brings a copy
+_DIGITS = (9, 12, 17)  # of a copy's factor and offset; the last are all
 
 
 def rows_to_look_at(n: int, num_columns: int) -> np.ndarray:
@@ -102,3 +108,71 @@ def notes(columns: Iterable[Any], frame: Any) -> list[str]:
     part = frame.take(rows_to_look_at(len(frame), len(numeric)))
     values = [np.asarray(c.numbers(part[c.name]), np.float64) for c in numeric]
     return _told([c.name for c in numeric], values)
+
+
+def without_copies(
+    columns: Sequence[Any], frame: Any, asked: Collection[str]
+) -> list[Any]:
+    """Columns, of which those are skipped that are linear functions of another.
+
+    Args:
+      columns: `ColumnSchema`s.
+      frame: with their values.
+      asked: names of those whose kind a user asked for, which are left alone.
+    """
+    numeric = [
+        c for c in columns if c.kind.width and c.dtype != "O" and c.name not in asked
+    ]
+    if len(numeric) > _COMPARED or len(frame) < 3:
+        return list(columns)
+    copies: dict[str, Skipped] = {}
+    seen: list[tuple[Any, np.ndarray, float]] = []
+    for c in numeric:
+        x = c.numbers(frame[c.name])
+        spread = x.std()
+        z = (x - x.mean()) / spread
+        off = rounded_by(np.abs(x).max(), np.dtype(c.dtype)) / spread
+        for other, other_z, other_off in seen:
+            sign = np.sign(z[0] * other_z[0]) or 1.0
+            # Rounded to the types they came in, and no further apart.
+            atol = max(_ALIKE, off + other_off)
+            # The first rows tell most columns apart.
+            alike = np.allclose(z[:20], sign * other_z[:20], rtol=0, atol=atol)
+            if alike and np.allclose(z, sign * other_z, rtol=0, atol=atol):
+                factor, offset = _line(other.numbers(frame[other.name]), x, sign)
+                copies[c.name] = Skipped(
+                    reason=_function(other.name, factor, offset, spread),
+                    of=other.name,
+                    factor=factor,
+                    offset=offset,
+                )
+                break
+        else:
+            seen.append((c, z, off))
+    return [
+        dataclasses.replace(c, kind=copies[c.name], why=copies[c.name].reason)
+        if c.name in copies
+        else c
+        for c in columns
+    ]
+
+
+def _line(x: np.ndarray, y: np.ndarray, sign: float) -> tuple[float, float]:
+    """The factor and offset that make y of x, in the shortest decimals that leave least."""
+    slope = sign * y.std() / x.std()
+    place = int(np.ceil(np.log10(np.abs(y).max())))
+    lines = []
+    for digits in _DIGITS:
+        factor = float(f"{slope:.{digits}g}")
+        offset = round(float(y.mean() - factor * x.mean()), digits - place)
+        lines.append((factor, offset))
+    return min(lines, key=lambda line: np.abs(line[0] * x + line[1] - y).max())
+
+
+def _function(name: str, factor: float, offset: float, spread: float) -> str:
+    """What factor · x + offset is, in words."""
+    if abs(offset) <= 1e-6 * spread:
+        return f"{'a copy' if np.isclose(factor, 1) else 'a multiple'} of {name}"
+    if np.isclose(factor, -1):
+        return f"{offset:.6g} minus {name}"
+    return f"a linear function of {name}"

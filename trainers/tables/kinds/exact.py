@@ -7,6 +7,7 @@ from trainers.tables.kinds.found import Found, option
 
 _NEARLY_ALL = 0.98  # of the values, that have so few digits
 _COARSE = 2  # times what their type resolves, for digits to be theirs
+_ROUNDED = 0.75  # steps of a type: a half, and what that does to a mean and a spread
 
 
 def digits_of(x: np.ndarray) -> int | None:
@@ -43,16 +44,20 @@ def rounding(found: Found, column: Column, where: str) -> str:
     return f"{where}: integers 2^53 or more apart are rounded ({way_out})"
 
 
-def from_origin(origin: int, x: np.ndarray) -> np.ndarray:
-    """x − origin, float64, exact where the result is."""
-    if x.dtype.kind in "iu":
-        # Modulo 2⁶⁴, so right where it fits.
-        whole = (x.astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.int64)
-        far = np.abs(np.asarray(x, np.float64) - origin) >= 2**62
-        return np.where(
-            far, np.asarray(x, np.float64) - origin, np.asarray(whole, np.float64)
-        )
-    return np.asarray(x, np.float64) - origin
+def rounded_by(top: float, dtype: np.dtype) -> float:
+    """How far a type of floats may put numbers up to `top` off a line; 0 of other types."""
+    return _ROUNDED * float(np.spacing(dtype.type(top))) if dtype.kind == "f" else 0.0
+
+
+def from_origin(origin: int, x: np.ndarray, step: int = 1) -> np.ndarray:
+    """(x − origin) / step, float64, exact where that is a whole number that it tells."""
+    ends = (int(x.min()), int(x.max())) if x.dtype.kind in "iu" and len(x) else ()
+    if not ends or max(abs(end - origin) for end in ends) >= 2**64:
+        return (np.asarray(x, np.float64) - origin) / step
+    # Modulo 2⁶⁴, which |x − origin| is less than.
+    apart, below = x.astype(np.uint64) - np.uint64(origin % 2**64), x < origin
+    count, rest = np.divmod(np.where(below, -apart, apart), np.uint64(step))
+    return np.where(below, -1.0, 1.0) * (count + rest / step)
 
 
 def whole_from(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:
@@ -62,7 +67,7 @@ def whole_from(x: np.ndarray, origin: int, dtype: np.dtype) -> np.ndarray:
     inside = (x > low) & (x < high)
     whole = np.where(inside, x, 0)
     if origin:
-        near = np.clip(whole, -(2.0**62), 2.0**62).astype(np.int64)
-        whole = near.astype(np.uint64) + np.uint64(origin % 2**64)
+        size = np.abs(whole).astype(np.uint64)
+        whole = np.where(whole < 0, -size, size) + np.uint64(origin % 2**64)
     ends = np.where(x >= high, dtype.type(info.max), dtype.type(info.min))
     return np.where(inside, whole.astype(dtype), ends)

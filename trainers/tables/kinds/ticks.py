@@ -7,12 +7,14 @@ is rounded on the way; what has no ticks of a second or more is counted in days.
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from trainers.tables.checks import InputError
 from trainers.tables.kinds import finding
+from trainers.tables.kinds.exact import from_origin, whole_from
 from trainers.tables.kinds.found import Found
 from trainers.tables.kinds.levels import Skipped, Spike
 from trainers.tables.kinds.remarks import far_note
@@ -23,9 +25,9 @@ _SPOKEN = {"D": "day", "h": "hour", "m": "minute", "s": "second", "ms": "millise
            "us": "microsecond", "ns": "nanosecond"}  # fmt: skip
 _COARSER = {"W": "D", "M": "D", "Y": "D", "generic": "s"}  # and finer than ns: ns
 _TIES = 0.05  # share of repeated values from which milliseconds are a grid too
-_LARGEST = 2**62  # counts from here on are taken in float64
-_LAST = 9.2e18  # that int64 holds
+_LARGEST = 2**63  # counts from here on are taken in float64
 _KINDS = ("positive", "bounded", "spike")  # that need the numbers people have
+_MIDNIGHT = re.compile(r"T00:00(?::00(?:\.0+)?)?$")
 _SENTINEL = re.compile(
     r"(?:9999|2999|0001)-.*|(?:1900|1970|1753)-01-01(?:T00:00.*)?|1899-12-3[01].*"
     r"|2099-12-31.*"
@@ -57,7 +59,9 @@ class Ticks:
         middle = len(whole) // 2
         # Durations are counted from none, so that they are positive.
         origin = int(np.partition(whole, middle)[middle]) if kind == "M" else 0
-        tick = int(np.gcd.reduce(whole - origin, initial=_DAY[unit]))
+        # Modulo 2⁶⁴, which holds how far apart any two of them are.
+        apart = np.where(whole < origin, origin - whole, whole - origin)
+        tick = int(np.gcd.reduce(apart.astype(np.uint64), initial=_DAY[unit]))
         sizes = {u: _DAY[unit] // n for u, n in _DAY.items() if n <= _DAY[unit]}
         base = next(u for u, s in sizes.items() if tick % s == 0 and origin % s == 0)
         size, origin = tick // sizes[base], origin // sizes[base]
@@ -83,29 +87,30 @@ class Ticks:
         fine = max(_unit(values.dtype), base, key=_DAY.__getitem__)
         counts = _counts(values, fine)
         times = _DAY[fine] // _DAY[base]
-        origin: Any = self.origin * times
-        if counts.dtype.kind == "f" or abs(origin) >= _LARGEST:
-            counts, origin = np.asarray(counts, np.float64), float(origin)
-        return np.asarray(counts - origin, np.float64) / (size * times)
+        return from_origin(self.origin * times, counts, size * times)
 
     def dates(self, numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """The inverse, in a type of dates or durations; the ends of what it holds beyond."""
         base, size = self._parts
-        end = _LAST / max(_DAY[_unit(dtype)] // _DAY[base], 1)
+        end = (2**63 - 1) // max(_DAY[_unit(dtype)] // _DAY[base], 1)
         counts = np.rint(np.asarray(numbers, np.float64) * size)
-        counts = np.clip(counts, -end - self.origin, end - self.origin)
-        whole = counts.astype(np.int64) + self.origin
-        return whole.astype(f"{self.kind}8[{base}]").astype(dtype)
+        whole = whole_from(counts, self.origin, np.dtype(np.int64))
+        return np.clip(whole, -end, end).astype(f"{self.kind}8[{base}]").astype(dtype)
 
     def text(self, number: float) -> str:
-        """A number as --na takes it: 2020-01-31, 2020-01-31T23:30 or, durations, 27:15:00."""
+        """A number as `written`."""
+        dtype = np.dtype(f"{self.kind}8[{self._parts[0]}]")
+        return self.written(self.dates(np.array([number]), dtype)[0])
+
+    def written(self, date: Any) -> str:
+        """A date as --na takes it: 2020-01-31, 2020-01-31T23:30 or, durations, 27:15:00."""
         base = self._parts[0]
-        unit = "m" if base in ("D", "h") else base
-        value = self.dates(np.array([number]), np.dtype(f"{self.kind}8[{unit}]"))[0]
+        unit: Any = "m" if base in ("D", "h") else base
         if self.kind == "M":
-            day = value.astype("M8[D]")
-            return str(day if day == value else value)
-        seconds = int(value.astype(np.int64)) / (_DAY[unit] / _DAY["s"])
+            # Not through a coarser type, which wraps round near the least date.
+            return _MIDNIGHT.sub("", np.datetime_as_string(date, unit))
+        count = date.astype(f"m8[{unit}]").astype(np.int64)
+        seconds = int(count) / (_DAY[unit] / _DAY["s"])
         hours, rest = divmod(abs(seconds), 3600)
         minutes, rest = divmod(rest, 60)
         tail = f"{rest:02.0f}" if rest == int(rest) else f"{rest:09.6f}"
@@ -129,6 +134,7 @@ def find(
     ticks: Ticks,
     asked: str | None,
     *,
+    dates: np.ndarray,
     where: str,
     mass: bool = True,
     given: bool = False,
@@ -139,6 +145,7 @@ def find(
       x: what `Ticks.numbers` gave, [n].
       ticks: of the column.
       asked: the kind that a user asked for, with steps in days; None for none.
+      dates: what the numbers are of, [n].
       where: as of `finding.find`.
       mass: likewise.
       given: likewise.
@@ -147,14 +154,20 @@ def find(
       InputError: a kind that dates cannot be.
     """
     x = x.astype(np.int64) if ticks.are_whole else x
+
+    def text(number: float) -> str:  # the date's own: float64 may not hold all digits
+        same = x == number
+        return ticks.written(dates[same.argmax()]) if same.any() else ticks.text(number)
+
     options: dict[str, Any] = {"where": where, "mass": mass}
     if asked is None or asked.strip() == "date":
         found = finding.find(x, given=given, **options)
     else:
         found = finding.declared(x, _in_ticks(asked, ticks, where), **options)
-    note = "" if given else far_note(x, where, ticks.text, _SENTINEL)
+    note = "" if given else far_note(x, where, text, _SENTINEL)
     note = note or ("" if ticks.are_whole else found.note)
-    return dataclasses.replace(found, why=_why(found.kind, found.why, ticks), note=note)
+    why = _why(found.kind, found.why, ticks, text)
+    return dataclasses.replace(found, why=why, note=note)
 
 
 def _in_ticks(asked: str, ticks: Ticks, where: str) -> str:
@@ -171,14 +184,14 @@ def _in_ticks(asked: str, ticks: Ticks, where: str) -> str:
     return asked
 
 
-def _why(kind: Any, why: str, ticks: Ticks) -> str:
+def _why(kind: Any, why: str, ticks: Ticks, text: Callable[[float], str]) -> str:
     """A reason with dates for numbers."""
     if isinstance(kind, Spike):
         share, _, rest = why.partition(" in ")[2].partition(", beside ")
-        rest = _why(kind.rest, rest, ticks)
-        return f"{ticks.text(kind.value)} in {share}, beside {rest}"
+        rest = _why(kind.rest, rest, ticks, text)
+        return f"{text(kind.value)} in {share}, beside {rest}"
     if isinstance(kind, Skipped):
-        return f"always {ticks.text(kind.value)}" if kind.reason == "constant" else why
+        return f"always {text(kind.value)}" if kind.reason == "constant" else why
     if not ticks.are_whole:
         return "times" if why == "numbers" else why
     why = why.partition("; each row")[0]  # dates in order are no identifiers

@@ -125,5 +125,7 @@ def is_missing(value: Any) -> bool:
         return True
     try:
         return bool(value != value)
+    except decimal.InvalidOperation:  # of a NaN that signals
+        return True
     except (TypeError, ValueError):
         return type(value).__name__ == "NAType"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainers.tables.natives import labels, of_arrow
-from trainers.tables.natives.of_objects import DIGITS
+from trainers.tables.natives.of_objects import DIGITS, is_missing
 
 _MASKED = (
     *(f"{u}Int{bits}" for u in ("", "U") for bits in (8, 16, 32, 64)),
@@ -52,7 +52,7 @@ def described(series: Any) -> dict[str, Any] | None:
 
 
 def _of_objects(series: Any) -> dict[str, Any]:
-    held = series[series.notna()].tolist()
+    held = [value for value in series.tolist() if not is_missing(value)]
     if any(isinstance(value, decimal.Decimal) for value in held):
         exponents = [v.as_tuple().exponent for v in held if hasattr(v, "as_tuple")]
         scale = -min(int(e) for e in exponents if isinstance(e, int))
