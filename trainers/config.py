@@ -54,11 +54,9 @@ class TrainConfig:
         for field in dataclasses.fields(TrainConfig):
             number = _number(field.name, getattr(self, field.name), field.default)
             object.__setattr__(self, field.name, number)
-        rates = self.learning_rates
-        rates = rates.items() if isinstance(rates, Mapping) else rates
         rates = tuple(
             (str(pattern), float(_number("learning_rates", factor, 1.0)))
-            for pattern, factor in rates
+            for pattern, factor in _pairs(self.learning_rates)
         )
         if not all(0 <= factor < float("inf") for _, factor in rates):
             raise ValueError(
@@ -97,6 +95,20 @@ class TrainConfig:
             raise ValueError(
                 f"`schedule` must be 'one-cycle' or 'constant'; got {self.schedule!r}."
             )
+
+
+def _pairs(rates: Any) -> list[tuple[Any, Any]]:
+    """Factors by pattern, as pairs; refuses what has another form."""
+    try:
+        if isinstance(rates, str):
+            raise TypeError
+        pairs = rates.items() if isinstance(rates, Mapping) else rates
+        return [(pattern, factor) for pattern, factor in pairs]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`learning_rates` must be pairs of a pattern and a factor, as in"
+            f' (("*.vectors", 0.1),), or a dictionary of them; got {rates!r}.'
+        ) from None
 
 
 def _number(name: str, value: Any, default: Any) -> Any:

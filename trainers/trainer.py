@@ -23,7 +23,7 @@ from trainers.rows import memory
 from trainers.rows.feed import ResidentFeed, StreamFeed
 from trainers.rows.files import RowFiles
 from trainers.rows.resident import ResidentRows
-from trainers.rows.sets import DataSets, check_flow, data_sets
+from trainers.rows.sets import DataSets, check_arguments, check_flow, data_sets
 from trainers.rows.weights import rescaled
 from trainers.run.history import check_monitor
 from trainers.run.loop import Callback, FitResult, Loop
@@ -125,7 +125,7 @@ def fit(
       InUseError: another process trains in `workdir`; in a bucket, has taken it over.
     """
     trainer = Trainer(
-        config=config or TrainConfig(),
+        config=TrainConfig() if config is None else config,
         mesh=mesh,
         data_axis=data_axis,
         partition=partition,
@@ -189,6 +189,8 @@ class Trainer:
         callback: Callback | None = None,
     ) -> FitResult:
         """Trains a copy of `model`; the arguments are those of `trainers.fit`."""
+        called = {"model": model, "monitor": monitor, "callback": callback}
+        check_arguments(vars(self) | called)
         rows = {
             "context": context,
             "context_valid": context_valid,

@@ -58,6 +58,17 @@ def test_settings_of_numpy_are_those_of_python():
         TrainConfig(jitter=np.complex64(1))
 
 
+def test_the_form_of_factors_by_pattern_is_told():
+    told = (
+        r'must be pairs of a pattern and a factor, as in \(\("\*\.vectors", 0\.1\),\)'
+    )
+    with pytest.raises(ValueError, match=rf"`learning_rates` {told}.*; got \['a'\]"):
+        TrainConfig(learning_rates=["a"])
+    pairs = {"*.kernel": 0.5}
+    for given in (pairs, list(pairs.items()), pairs.items()):
+        assert TrainConfig(learning_rates=given).learning_rates == (("*.kernel", 0.5),)
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -81,6 +92,11 @@ def test_settings_of_numpy_are_those_of_python():
         {"jitter": None},
         {"ema_decay": float("nan")},
         {"learning_rates": {"*.kernel": "x"}},
+        {"learning_rates": ["a"]},
+        {"learning_rates": "abc"},
+        {"learning_rates": "ab"},
+        {"learning_rates": 0.1},
+        {"learning_rates": [("*.kernel", 0.1, 2)]},
     ],
 )
 def test_bad_settings_are_named(setting):

@@ -8,32 +8,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from trainers.checkpoints import format as on_disk
 from trainers.checkpoints.format import CheckpointError
 from trainers.checkpoints.meta import declared
-from trainers.checkpoints.mismatch import beginning, mismatch
+from trainers.checkpoints.mismatch import Mismatch, beginning, mismatch
 from trainers.checkpoints.source import (
     Source,
     Step,
     Weights,
     find,
     find_source,
-    is_of_save,
     read_meta,
 )
+from trainers.checkpoints.steps.replacing import check_shared, make_room, replace_others
+from trainers.checkpoints.steps.steady import steady
 from trainers.checkpoints.variables import (
     abstract_names,
     arrays_of,
     described,
     with_arrays,
 )
-from trainers.paths import Path, in_bucket, located, move, remove
+from trainers.paths import in_bucket, located
+from trainers.placement.names import check_module
 from trainers.placement.processes import of_first, together
 from trainers.tables.checks import printable
-
-_UNFINISHED = ".orbax-checkpoint-tmp"  # in names of what was never whole, or is no more
 
 
 def save(
@@ -56,8 +57,8 @@ def save(
       about: what else to keep with it, as JSON; `read_about` gives it back.
 
     Raises:
-      ValueError: `path` holds something else, or is not on a disk that all processes share;
-        `model` holds no arrays, or `about` what JSON does not.
+      ValueError: `path` cannot be made, holds something else, or is not on a disk that all
+        processes share; `model` holds no arrays, or `about` what JSON does not.
       ImportError: a bucket, without what reads it; the message names the extra.
       CheckpointError: there is no room, or a bucket does not give back what was written.
 
@@ -72,6 +73,7 @@ def save(
       >>> trainers.load_flow(path).num_features
       2
     """
+    check_module(model, "save")
     if names := abstract_names(model):
         raise ValueError(
             f"`model` must hold arrays; got only the shape of {', '.join(names[:3])}."
@@ -80,14 +82,19 @@ def save(
     place, step = located(path), declared.step_of(step)
     about = about_model(model) | {"about": declared.about_of(about)}
     arrays = {f"model.{name}": array for name, array in arrays_of(model).items()}
-    number = of_first(together(lambda: _make_room(place, step), alone=True))
-    together(lambda: _check_shared(place))
+    if not any(map(np.size, arrays.values())):
+        raise ValueError(
+            f"`model` must hold arrays; got a {type(model).__name__} without any. Hold them"
+            " in nnx.Variable, and submodules in nnx.List."
+        )
+    number = of_first(together(lambda: make_room(place, step), alone=True))
+    together(lambda: check_shared(place))
     on_disk.write_single(place / str(number), step, arrays, about)
     if in_bucket(place):  # which may take what it does not give back
         meta = on_disk.read_meta(place, number)
         what = (place, number, meta, meta["arrays"])  # those of process 0
         together(lambda: on_disk.read_arrays(*what, like=arrays), error=CheckpointError)
-    together(lambda: _replace_others(place, number, step), alone=True)
+    together(lambda: replace_others(place, number, step), alone=True)
 
 
 def restore(
@@ -95,7 +102,7 @@ def restore(
     model: nnx.Module,
     *,
     strict: bool = True,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     prefix: str = "",
     rename: Mapping[str, str] | None = None,
     shardings: Any = None,
@@ -114,8 +121,8 @@ def restore(
         built with the same arguments. False takes the arrays that agree and warns with
         three lists: what the checkpoint misses, what the model does not expect, and what
         has another shape.
-      only: patterns of dotted names, as in `("*.vectors", "layers.0.*")`; the arrays that
-        match none are left as they are in `model`. Empty for all.
+      only: a pattern of dotted names or several, as in `("*.vectors", "layers.0.*")`; the
+        arrays that match none are left as they are in `model`. Empty for all.
       prefix: a part of the checkpoint, as in "encoder.flow"; the other parts do not count.
       rename: names in that part, or what they begin with, to names in the model, as in
         `{"backbone": "trunk.layers.0"}`; "" begins them all.
@@ -128,7 +135,7 @@ def restore(
 
     Raises:
       CheckpointError: the checkpoint is missing, damaged, or does not fit the model.
-      ValueError: patterns, names or shardings that match nothing.
+      ValueError: no module; patterns, names or shardings that match nothing.
 
     Example:
       >>> import tempfile
@@ -143,33 +150,18 @@ def restore(
       >>> print(flow.layers[1].vectors.shape)
       (2, 2)
     """
-    whole = find_source(path, step=step, weights=weights)
-    part = bool(only or prefix or rename)
-    source = whole.renamed(prefix, rename or {})
-    wanted = _matching(described(model, shardings), only)
-    stored = {n: a for n, a in source.arrays.items() if not only or _matches(n, only)}
-    configs = () if part else _configs(source, model)
-    agreed = {
-        n: a for n, a in wanted.items() if n in stored and stored[n].shape == a.shape
-    }
-    differs = mismatch(stored, wanted, configs)
-    if differs and (strict or not agreed):
-        start = "" if agreed else beginning(whole.arrays, wanted)
-        way_out = f"Pass prefix={start!r}." if start else differs.way_out()
-        fault = "must have the arrays of" if agreed else "has no array in common with"
-        raise CheckpointError(
-            f"`model` {fault} the checkpoint {source.place}; they differ:"
-            f" {differs.told(most=5)}. {way_out}"
-        )
-    left = sorted(set(abstract_names(model)) - agreed.keys())
-    if left:
-        raise CheckpointError(
-            "`model` must hold an array wherever the checkpoint gives none; got only the"
-            f" shape of {', '.join(left[:5])}. Build it in full."
-        )
+    check_module(model, "load")
+    only = (only,) if isinstance(only, str) else only
+    options = {"only": only, "prefix": prefix, "rename": rename, "shardings": shardings}
+
+    def read() -> tuple[nnx.Module, Mismatch | None]:
+        source = find_source(path, step=step, weights=weights)
+        return _restored(source, model, strict=strict, **options)
+
+    restored, differs = steady(path, read)
     if differs:
         warnings.warn(f"not restored: {differs.told()}", stacklevel=2)
-    return with_arrays(model, source.read(agreed), agreed)
+    return restored
 
 
 def load_flow(
@@ -199,13 +191,89 @@ def load_flow(
       >>> rn.to_config(trainers.load_flow(path)) == rn.to_config(flow)
       True
     """
+    return steady(path, lambda: _rebuilt(find_source(path, step=step, weights=weights)))
+
+
+def load_with_about(path: str | os.PathLike) -> tuple[nnx.Module, dict[str, Any]]:
+    """A flow, and what was kept with it: both of one save, whoever saves meanwhile.
+
+    Args:
+      path: folder of `save`, or a run's `workdir`, which keeps nothing more.
+
+    Raises:
+      CheckpointError: as `load_flow`.
+    """
+
+    def read() -> tuple[nnx.Module, dict[str, Any]]:
+        source = find_source(path, step="best", weights="ema")
+        return _rebuilt(source), source.meta.get("about", {})
+
+    return steady(path, read)
+
+
+def read_about(path: str | os.PathLike) -> dict[str, Any]:
+    """What `save` was told to keep with the model, as JSON; empty for a run's `workdir`.
+
+    Raises:
+      CheckpointError: the checkpoint is missing or damaged.
+    """
+    return steady(path, lambda: read_meta(*find(path, "last"))).get("about", {})
+
+
+def about_model(model: nnx.Module) -> dict[str, Any]:
+    """What a checkpoint says of its model: the class, and what rebuilds a flow."""
+    import rbig_nnx
+
+    config = None
+    if isinstance(model, rbig_nnx.GaussianizationFlow):
+        with contextlib.suppress(ValueError):  # somebody's own layers
+            config = rbig_nnx.to_config(model)
+    return {"model": type(model).__name__, "config": config}
+
+
+def _restored(
+    whole: Source,
+    model: nnx.Module,
+    *,
+    strict: bool = True,
+    only: Sequence[str] = (),
+    prefix: str = "",
+    rename: Mapping[str, str] | None = None,
+    shardings: Any = None,
+) -> tuple[nnx.Module, Mismatch | None]:
+    """What `restore` returns of a checkpoint, and what was not restored."""
+    part = bool(only or prefix or rename)
+    source = whole.renamed(prefix, rename or {})
+    wanted = _matching(described(model, shardings), only)
+    stored = {n: a for n, a in source.arrays.items() if not only or _matches(n, only)}
+    configs = () if part else _configs(source, model)
+    agreed = {
+        n: a for n, a in wanted.items() if n in stored and stored[n].shape == a.shape
+    }
+    differs = mismatch(stored, wanted, configs)
+    if differs and (strict or not agreed):
+        start = "" if agreed else beginning(whole.arrays, wanted)
+        way_out = f"Pass prefix={start!r}." if start else differs.way_out()
+        fault = "must have the arrays of" if agreed else "has no array in common with"
+        raise CheckpointError(
+            f"`model` {fault} the checkpoint {source.place}; they differ:"
+            f" {differs.told(most=5)}. {way_out}"
+        )
+    left = sorted(set(abstract_names(model)) - agreed.keys())
+    if left:
+        raise CheckpointError(
+            "`model` must hold an array wherever the checkpoint gives none; got only the"
+            f" shape of {', '.join(left[:5])}. Build it in full."
+        )
+    return with_arrays(model, source.read(agreed), agreed), differs
+
+
+def _rebuilt(source: Source) -> nnx.Module:
+    """What `load_flow` returns of a checkpoint."""
     import rbig_nnx  # here, so that saving any NNX module needs no flow
 
-    source = find_source(path, step=step, weights=weights)
-    meta, way_out = (
-        source.meta,
-        "Build that model and use trainers.restore(path, model).",
-    )
+    meta = source.meta
+    way_out = "Build that model and use trainers.restore(path, model)."
     if not meta:
         raise CheckpointError(
             f"{source.place} is no checkpoint of this library: nothing in it tells how to"
@@ -236,27 +304,7 @@ def load_flow(
             f"the checkpoint {source.place} holds arrays of other types than its"
             f" configuration describes: {', '.join(others[:3])}. {way_out}"
         )
-    return restore(path, flow, step=step, weights=weights)
-
-
-def read_about(path: str | os.PathLike) -> dict[str, Any]:
-    """What `save` was told to keep with the model, as JSON; empty for a run's `workdir`.
-
-    Raises:
-      CheckpointError: the checkpoint is missing or damaged.
-    """
-    return read_meta(*find(path, "last")).get("about", {})
-
-
-def about_model(model: nnx.Module) -> dict[str, Any]:
-    """What a checkpoint says of its model: the class, and what rebuilds a flow."""
-    import rbig_nnx
-
-    config = None
-    if isinstance(model, rbig_nnx.GaussianizationFlow):
-        with contextlib.suppress(ValueError):  # somebody's own layers
-            config = rbig_nnx.to_config(model)
-    return {"model": type(model).__name__, "config": config}
+    return _restored(source, flow)[0]
 
 
 def _check_precision(source: Source):
@@ -298,52 +346,3 @@ def _matching(arrays, only):
 
 def _matches(name, patterns) -> bool:
     return any(fnmatch.fnmatchcase(name, p) for p in patterns)
-
-
-def _make_room(path: Path, step: int) -> int:
-    """Makes the folder, or checks it; the name in it under which a step can be written."""
-    if not path.exists():
-        path.mkdir(parents=True)
-    there = list(path.iterdir()) if path.is_dir() else [path] * path.exists()
-    unfinished = [p for p in there if _is_unfinished(p)]
-    if not all(map(is_of_save, set(there) - set(unfinished))):
-        raise ValueError(
-            f"`path` must be a new folder or an earlier checkpoint; got {path}, which"
-            " holds something else. Choose another name."
-        )
-    for left in unfinished:
-        remove(left)
-    taken = (int(p.name) for p in there if p not in unfinished)
-    return max([step - 1, *taken]) + 1  # the newest from its first moment
-
-
-def _replace_others(path: Path, number: int, step: int):
-    """Leaves one step in the folder, on a disk by its own number."""
-    for other in (p for p in path.iterdir() if p.name != str(number)):
-        _discard(other)
-    if number != step and not in_bucket(path):
-        move(path / str(number), path / str(step))
-
-
-def _discard(step: Path):
-    """Removes a step; what a kill leaves of it counts as unfinished."""
-    if in_bucket(step):
-        remove(step / on_disk.WHOLE)
-    else:
-        step = step.rename(step.with_name(f"{step.name}{_UNFINISHED}"))
-    remove(step)
-
-
-def _check_shared(path: Path):
-    if not in_bucket(path) and not path.is_dir():
-        raise ValueError(
-            f"`path` must be on a disk that all processes share, or in a bucket; {path},"
-            " which process 0 made, is not there in another one."
-        )
-
-
-def _is_unfinished(path: Path) -> bool:
-    """Whether an earlier writing of a step was killed."""
-    if path.name.isdigit():
-        return not on_disk.is_finished(path)
-    return _UNFINISHED in path.name

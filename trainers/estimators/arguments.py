@@ -116,17 +116,27 @@ def refuse_words(X: Any):
                 )
 
 
-def schema_of_context(frame: Frame, num_rows: int) -> Schema:
-    """What the columns of a context for so many rows are.
+def frame_of_context(context: Any, num_rows: int) -> Frame:
+    """The columns of a context for so many rows.
 
     Raises:
-      InputError: another number of rows, and columns of which none varies.
+      InputError: no table, or another number of rows.
     """
+    frame = frame_of(context, name="context")
     if len(frame) != num_rows:
         raise InputError(
             f"`context` must have one row for each of {num_rows} rows of X; got"
             f" {len(frame)}."
         )
+    return frame
+
+
+def schema_of_context(frame: Frame) -> Schema:
+    """What the columns of a context are.
+
+    Raises:
+      InputError: none of them varies.
+    """
     schema = Schema.of(frame, given=True)
     if not schema.kept:
         told = [f"{c.name} ({c.why})" for c in schema.columns]
@@ -200,22 +210,27 @@ def astray(schema: Schema, frame: Frame) -> dict[str, int]:
         try:
             x = c.numbers(frame[c.name])
             base = of.numbers(frame[of.name]) if of else None
-            differs = c.kind.differs(x, base, _rounding(c) if of else 0)
+            differs = c.kind.differs(x, base, _rounding(c, of) if of else 0)
         except InputError:  # words for numbers
             differs = True
         counts[c.name] = int((differs & ~frame[c.name].gone).sum())
     return {name: count for name, count in counts.items() if count}
 
 
-def _rounding(copy: ColumnSchema) -> float:
-    """How far a copy may be from what it is a copy of."""
+def _rounding(copy: ColumnSchema, of: ColumnSchema) -> float:
+    """How far a copy may be from what it is a copy of: each was rounded to its type."""
     if copy.unit:
         return 1e-5  # days: a second counts
-    dtype = np.dtype(copy.dtype)
-    eps = np.finfo(dtype).eps if dtype.kind == "f" else 0.0
-    return max(
-        1e-5 * (copy.high - copy.low), 4 * eps * max(abs(copy.low), abs(copy.high))
-    )
+    spacings = _spacing(copy) + abs(copy.kind.factor) * _spacing(of)
+    return max(1e-5 * (copy.high - copy.low), spacings)
+
+
+def _spacing(column: ColumnSchema) -> float:
+    """From the largest number of a column to the next of its type; 0 for what is exact."""
+    dtype = np.dtype(column.dtype)
+    if dtype.kind != "f":
+        return 0.0
+    return float(np.spacing(dtype.type(max(abs(column.low), abs(column.high)))))
 
 
 def told_astray(schema: Schema, counts: Mapping[str, int]) -> list[str]:
@@ -241,7 +256,9 @@ def checked_frame(estimator: Any, X: Any, *, reset: bool = False) -> Frame:
             _refuse_context(estimator, frame)
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return frame if reset else _compared(estimator, frame)
-    if X is None or isinstance(X, str | os.PathLike | Mapping | set):
+    is_sparse = hasattr(X, "toarray")  # also one that is a dictionary of its values
+    no_table = X is None or isinstance(X, str | os.PathLike | Mapping | set)
+    if no_table and not is_sparse:
         raise InputError(
             f"`X` must be an array or a DataFrame; got a {type(X).__name__}. Give"
             " pandas.DataFrame(X) of a mapping, pandas.read_csv(X) of a file."

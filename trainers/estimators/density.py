@@ -19,12 +19,13 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 import rbig_nnx
-from trainers.checkpoints.model import read_about
+from trainers.checkpoints.model import load_with_about
 from trainers.estimators import kept, starts
 from trainers.estimators.arguments import (
     check_argument,
     check_arguments,
     checked_frame,
+    frame_of_context,
     say,
     schema_of_context,
     seed_of,
@@ -42,8 +43,7 @@ from trainers.estimators.settings import (
     settings_for,
 )
 from trainers.estimators.table_flow import NUM_DRAWS, TableFlow, checkpoint_in
-from trainers.tables.checks import InputError
-from trainers.tables.door import frame_of
+from trainers.tables.checks import InputError, as_float32
 from trainers.tables.schema import Schema
 
 _SETTINGS = (  # arguments that are settings of the flow or of the training
@@ -186,13 +186,17 @@ class FlowDensity(
         seed = seed_of(self.random_state)
         frame = checked_frame(self, X, reset=True)
         weights = checked_weights(sample_weight, len(frame))
-        given_frame = None if context is None else frame_of(context, name="context")
-        if given_frame is not None:
-            given = schema_of_context(given_frame, len(frame))
-        else:
-            given = None
+        given_frame = given = None
+        if context is None:
             index, weights = merged(frame, weights)
             frame = frame.take(index)
+        else:
+            given_frame = frame_of_context(context, len(frame))
+            if weights is not None:  # a row without weight decides nothing
+                index = np.flatnonzero(weights)
+                frame, given_frame = frame.take(index), given_frame.take(index)
+                weights = checked_weights(weights[index], len(index))
+            given = schema_of_context(given_frame)
         schema = Schema.of(frame, self.kinds, masses=self.jitter is None)
         warn_of(schema, self.kinds)
         if self.verbose:
@@ -246,14 +250,21 @@ class FlowDensity(
         seed = seed_of(random_state)
         return self.table_.sample(n_samples, seed=seed, context=context).native()
 
-    def transform(self, X: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: Any = None, *, sample_weight: Any = None, context: Any = None
+    ) -> np.ndarray:
+        """`fit`, then `transform` of the same rows."""
+        self.fit(X, y, sample_weight=sample_weight, context=context)
+        return self.transform(X, context)
+
+    def transform(self, X: Any, context: Any = None) -> np.ndarray:
         """Maps rows to the latent space, where they are standard normal, [n, width]."""
         check_is_fitted(self)
-        z = self.table_.latent(checked_frame(self, X))
+        z = self.table_.latent(checked_frame(self, X), context)
         single = getattr(X, "dtype", None) == np.float32
         return z if single else z.astype(np.float64)
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: Any, context: Any = None) -> Any:
         """Maps latent rows, also a DataFrame from `transform`, to data."""
         check_is_fitted(self)
         z = np.asarray(X)
@@ -262,7 +273,7 @@ class FlowDensity(
                 f"`X` must be latent rows, [n, {self._n_features_out}], as `transform`"
                 f" gives them; got shape {z.shape}."
             )
-        return self.table_.of_latent(z).native()
+        return self.table_.of_latent(as_float32(z, "X"), context).native()
 
     def save(self, path: str | os.PathLike):
         """Writes the fitted estimator to the folder `path`; `load` reads it."""
@@ -278,9 +289,10 @@ class FlowDensity(
         Raises:
           CheckpointError: a checkpoint that is missing, damaged, or of something else.
         """
-        table = TableFlow.load(path)
         place = checkpoint_in(path)
-        return kept.restored(cls, table, read_about(place).get("estimator"), place)
+        flow, about = load_with_about(place)
+        table = TableFlow.of_saved(flow, about, place)
+        return kept.restored(cls, table, about.get("estimator"), place)
 
     def _train(
         self, train: EncodedTable, valid: EncodedTable | None, seed: int

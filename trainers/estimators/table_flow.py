@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import jax
@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 import rbig_nnx
 from trainers.checkpoints.format import CheckpointError, damaged
-from trainers.checkpoints.model import load_flow, read_about, save
+from trainers.checkpoints.model import load_with_about, save
 from trainers.checkpoints.variables import arrays_of, with_arrays
 from trainers.estimators.arguments import MOST_DRAWS, is_whole_number
 from trainers.paths import Path, located
@@ -156,13 +156,21 @@ class TableFlow:
           CheckpointError: a checkpoint that is missing, damaged, or without a table.
         """
         path = checkpoint_in(path)
-        kept = read_about(path).get("table")
+        return cls.of_saved(*load_with_about(path), path)
+
+    @classmethod
+    def of_saved(cls, flow: nnx.Module, about: Mapping[str, Any], path: Path) -> Self:
+        """The density of a flow and of what was kept with it, by `load_with_about`.
+
+        Raises:
+          CheckpointError: no schema was kept with it, or a damaged one.
+        """
+        kept = about.get("table")
         if kept is None:
             raise CheckpointError(
                 f"`path` must be a checkpoint of a table's density; {path} holds a flow"
                 " without a schema. Use trainers.load_flow(path)."
             )
-        flow = load_flow(path)
         try:
             schema = Schema.from_config(kept["schema"])
             given = kept["given"] and Schema.from_config(kept["given"])

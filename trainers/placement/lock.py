@@ -39,6 +39,7 @@ def alone_in(workdir: str | os.PathLike) -> Iterator[None]:
 
     Raises:
       InUseError: naming the other's process and host.
+      ValueError: the folder cannot be made or written to.
     """
     place, before = located(workdir), _own.get({})
     if str(place) in before:
@@ -64,10 +65,21 @@ def check_alone(workdir: str | os.PathLike) -> None:
         together(lambda: _check(place, token), error=InUseError, alone=True)
 
 
+def unusable(argument: str, place: Path, error: OSError) -> ValueError:
+    """The error for a folder that cannot be made or written to."""
+    return ValueError(
+        f"`{argument}` must be a folder that you may write to, or the name of a new one; got"
+        f" {place}: {error.strerror or error}. Choose another one."
+    )
+
+
 @contextlib.contextmanager
 def _locked(place: pathlib.Path, token: str) -> Iterator[None]:
     made = [p for p in (place, *place.parents) if not p.exists()]
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable("workdir", place, error) from None
     file = place / _FILE
 
     def sign(descriptor: int) -> None:
@@ -84,7 +96,7 @@ def _locked(place: pathlib.Path, token: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise
+            raise unusable("workdir", place, error) from None
         warnings.warn(
             f"the disk of {place} knows no locks: see to it that no other run uses it.",
             RuntimeWarning,

@@ -5,10 +5,27 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+from flax import nnx
 
 Patterns = Sequence[tuple[str, Any]]  # (pattern, value); the first that matches counts
 
 _PARTS = ("key", "name", "idx")  # of JAX's paths: in dictionaries, classes, sequences
+
+
+def check_module(model: Any, method: str) -> None:
+    """Raises a `ValueError` for what holds no variables: neither a module nor a tree.
+
+    Args:
+      model: of the user's.
+      method: that an estimator, which is no module, has of its own for the same.
+    """
+    if isinstance(model, nnx.Module) or not jax.tree_util.all_leaves([model]):
+        return
+    is_class = isinstance(model, type)
+    came = f"the class {model.__name__}" if is_class else f"a {type(model).__name__}"
+    own = hasattr(model, method) and not is_class
+    way_out = f"Call its own `{method}`." if own else "Build one first."
+    raise ValueError(f"`model` must be an nnx.Module; got {came}. {way_out}")
 
 
 def dotted(path: Iterable[Any]) -> str:

@@ -90,6 +90,11 @@ class RowFiles:
         def opened() -> Parts | EncodedParts:
             if isinstance(path, EncodedParts):
                 return path
+            if isinstance(path, np.memmap) and not is_whole_file(path):
+                raise InputError(
+                    '`path` must be a map of a whole .npy file, of mode "r"; got a part of'
+                    " one, or what may differ from its file. Give `fit` the array itself."
+                )
             if schema is None:
                 return open_parts(path, columns=columns, drop=drop)
             if columns or drop:
@@ -287,6 +292,17 @@ class _Epoch:
     def __init__(self, number, start, windows, ends):
         self.number, self.start, self.windows, self.ends = number, start, windows, ends
         self.end = int(ends[-1])
+
+
+def is_whole_file(x: np.memmap) -> bool:
+    """Whether the .npy file of a map holds these rows and no others."""
+    if x.filename is None or x.mode == "c" or not x.flags.c_contiguous:
+        return False  # what is written to a map of mode "c" stays in memory
+    try:
+        whole = np.lib.format.open_memmap(x.filename, mode="r")
+    except (OSError, ValueError):  # numbers without a header, of `np.memmap`
+        return False
+    return (whole.shape, whole.dtype) == (x.shape, x.dtype)
 
 
 def _dealt(block: Block, place: int) -> Block:

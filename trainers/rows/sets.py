@@ -9,12 +9,38 @@ import numpy as np
 from flax import nnx
 
 from trainers.config import TrainConfig
+from trainers.placement.names import check_module
 from trainers.rows import memory
 from trainers.rows.arrays import as_floats
 from trainers.rows.sources import RowSource, as_source, in_memory
 from trainers.rows.weights import weighted
+from trainers.tables.checks import printable
 
 _ARGUMENTS = {"valid": "x_valid"}
+_RULES = {  # what an argument of `fit` must be, in words and as a function
+    "config": (
+        "a TrainConfig, as TrainConfig(num_steps=1_000)",
+        lambda x: isinstance(x, TrainConfig),
+    ),
+    "mesh": (
+        "a jax.sharding.Mesh, as of jax.make_mesh",
+        lambda x: isinstance(x, jax.sharding.Mesh),
+    ),
+    "monitor": (
+        'rows by name, as {"test": x_test}',
+        lambda x: isinstance(x, Mapping),
+    ),
+    "identity": (
+        'a dictionary for JSON, as {"rotation": "pca"}',
+        lambda x: isinstance(x, Mapping),
+    ),
+    "loss_fn": ("a function (model, batch, key) -> loss", callable),
+    "callback": ("a function (step, model)", callable),
+    "writer": (
+        "an object with the methods `write_scalars` and `flush`",
+        lambda x: hasattr(x, "write_scalars") and hasattr(x, "flush"),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +128,20 @@ def data_sets(
         elif weights_valid is not None:
             raise ValueError("`weights_valid` must be None without `x_valid`.")
     return DataSets(train, source, scored, given, is_weighted)
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Checks the arguments of `fit` that have a rule, before any work; None is for none.
+
+    Raises:
+      ValueError: names the argument, what it must be and what came.
+    """
+    check_module(given["model"], "fit")
+    for name, (rule, holds) in _RULES.items():
+        value = given[name]
+        if value is not None and not holds(value):
+            came = printable(repr(value), 80)
+            raise ValueError(f"`{name}` must be {rule}; got {came}.")
 
 
 def check_flow(model: nnx.Module, data: DataSets):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from trainers.rows import memory, processes
-from trainers.rows.files import RowFiles
+from trainers.rows.files import RowFiles, is_whole_file
 from trainers.tables.checks import InputError
 
 _ENDLESS = 2**40  # elements: what is repeated without end says that it has more
@@ -201,7 +201,7 @@ def as_source(x: Any, *, seed: int) -> RowSource | None:
         return RowFiles(x, seed=seed)
     if isinstance(x, np.memmap):
         # A part of a map, or what was computed from one, is an array like any other.
-        return RowFiles(x, seed=seed) if _is_whole_file(x) else None
+        return RowFiles(x, seed=seed) if is_whole_file(x) else None
     if hasattr(x, "__array__"):
         return None
     iterator = x if isinstance(x, CheckpointableIterator) else _iterator_of(x)
@@ -293,10 +293,3 @@ def _repeated(x: Any) -> int | None:
         if len(parents) != 1:
             return None
         x = parents[0]
-
-
-def _is_whole_file(x: np.memmap) -> bool:
-    if x.filename is None or not x.flags.c_contiguous:
-        return False
-    whole = np.load(x.filename, mmap_mode="r")
-    return (whole.shape, whole.dtype) == (x.shape, x.dtype)

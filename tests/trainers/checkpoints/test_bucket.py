@@ -43,7 +43,7 @@ def test_a_model_is_replaced_by_a_whole_one(bucket, kind):
 @pytest.mark.slow
 def test_a_killed_save_leaves_the_earlier_model(bucket, monkeypatch):
     save(bucket, flow(num_blocks=2), step=1)
-    whole = "trainers.checkpoints.model._replace_others"
+    whole = "trainers.checkpoints.model.replace_others"
     with (
         mock.patch(whole, side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),

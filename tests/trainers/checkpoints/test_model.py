@@ -9,7 +9,7 @@ from flax import nnx
 import rbig_nnx as rn
 from rbig_nnx.nn import config
 from tests.nn.users import Loud
-from trainers import CheckpointError, load_flow, restore, save
+from trainers import CheckpointError, FlowDensity, load_flow, restore, save
 from trainers.checkpoints.variables import arrays_of
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
@@ -237,6 +237,34 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, wrong, m
     save(tmp_path / "flow", build(), step=np.int64(3))
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (np.ones(3), r"be an nnx\.Module; got a ndarray\. Build one first\."),
+        (
+            FlowDensity(),
+            r"be an nnx\.Module; got a FlowDensity\. Call its own `save`\.",
+        ),
+        (Parts, r"be an nnx\.Module; got the class Parts\. Build one first\."),
+        (Parts(), r"hold arrays; got a Parts without any\. Hold them in nnx\.Variable"),
+        (Parts(none=0), r"hold arrays; got a Parts without any"),
+        (None, "hold arrays; got a NoneType without any"),
+    ],
+)
+def test_what_holds_no_arrays_is_refused_before_anything_is(tmp_path, model, message):
+    with pytest.raises(ValueError, match=f"^`model` must {message}"):
+        save(tmp_path / "flow", model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["file/flow", "file/a/b"])
+def test_a_path_under_a_file_is_told(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    told = rf"^`path` must be a folder .*; got {tmp_path / name}: Not a directory\."
+    with pytest.raises(ValueError, match=told):
+        save(tmp_path / name, build())
+
+
 def test_saving_over_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
@@ -275,6 +303,32 @@ def test_patterns_restore_a_subset(saved):
         np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
     with pytest.raises(ValueError, match=r"`only` must match .*\['kernels'\]"):
         restore(saved, other, only=("kernels", "*.kernel"))
+
+
+def test_one_pattern_may_be_a_text(saved):
+    one, other = restore(saved, build(), only="*.kernel"), build()
+    assert_same(one, restore(saved, other, only=("*.kernel",)))
+    with pytest.raises(ValueError, match=r"`only` must match .* got \['\*\.mu'\]"):
+        restore(saved, other, only="*.mu")
+
+
+@pytest.mark.parametrize(
+    ("model", "came"),
+    [
+        ("x", r"a str\. Build one first\."),
+        (rn.GaussianizationFlow, r"the class GaussianizationFlow\. Build one first\."),
+        (rn.coupling_flow, r"a function\. Build one first\."),
+        (FlowDensity(), r"a FlowDensity\. Call its own `load`\."),
+    ],
+)
+def test_what_cannot_be_restored_into_is_told(saved, model, came):
+    with pytest.raises(ValueError, match=f"^`model` must be an nnx.Module; got {came}"):
+        restore(saved, model)
+
+
+def test_a_state_is_saved_as_its_module(tmp_path):
+    save(tmp_path / "state", nnx.state(build(seed=3)))
+    assert_same(restore(tmp_path / "state", build()), build(seed=3))
 
 
 def test_a_saved_model_has_one_set_of_weights(saved):

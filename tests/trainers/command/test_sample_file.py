@@ -8,8 +8,6 @@ from tests.trainers.command.conftest import QUICK, command
 from trainers.command import sample_file
 from trainers.command.steps.runs import Run
 from trainers.tables.checks import InputError
-from trainers.tables.columns import start
-from trainers.tables.door import of_array
 from trainers.tables.reading import read_frame
 from trainers.tables.schema import Schema
 from trainers.tables.writing import PartWriter
@@ -36,7 +34,7 @@ def test_rows_come_as_those_of_the_fit(mixed, tmp_path):
 
 def test_a_time_of_the_day_is_given_as_the_file_has_it():
     times = np.array([20_700, 35_700, 38_760], "timedelta64[s]")
-    schema, _ = start(of_array(times, "t", where="t"))
+    schema = Schema.of({"t": times, "z": np.arange(3.0)}).columns[0]
     assert sample_file._value(schema, "5:45").values[0] == times[0]
     with pytest.raises(InputError, match="must give a time for t; got 'noon'"):
         sample_file._value(schema, "noon")

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from tests.trainers.estimators.small import SMALL
 from trainers import FlowDensity
@@ -35,6 +36,13 @@ def test_bad_tables_are_refused_by_column(x, message):
 @pytest.mark.parametrize("x", [None, "rows.csv", {"a": [1, 2]}, {1.0, 2.0}])
 def test_what_is_no_table_is_told_how_to_become_one(x):
     with pytest.raises(InputError, match=r"`X` must be an array or a DataFrame; got"):
+        FlowDensity().fit(x)
+
+
+@pytest.mark.parametrize("form", ["csr", "dok"])  # the latter is a dictionary too
+def test_a_sparse_array_is_told_how_to_become_one(form):
+    x = getattr(sparse, f"{form}_array")(np.eye(9))
+    with pytest.raises(TypeError, match=r"dense data is required. Use '\.toarray\(\)'"):
         FlowDensity().fit(x)
 
 
@@ -134,6 +142,17 @@ def test_a_copy_is_one_still_in_the_type_it_came_in(offset, dtype):
     assert not astray(schema, schema.matched(table[:1]))
     table.loc[5, "copy"] += 10  # float32 has steps of .25 at 3e6
     assert astray(schema, schema.matched(table)) == {"copy": 1}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_few_spacings_are_no_rounding(dtype):
+    of = dtype(5e6 + 10 * np.random.default_rng(1).normal(size=300))
+    table = pd.DataFrame({"of": of, "copy": dtype(1e7 - of)})
+    schema = Schema.of(table)
+    assert [c.name for c in schema.kept] == ["of"]
+    assert not astray(schema, schema.matched(table))
+    table.loc[:2, "copy"] += dtype(4 * np.spacing(np.float32(5e6)))
+    assert astray(schema, schema.matched(table)) == {"copy": 3}
 
 
 @pytest.mark.slow

@@ -45,6 +45,23 @@ def test_the_second_process_is_refused_with_the_first_ones_id(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("file", "File exists"),
+        ("file/a", "Not a directory"),
+        ("taken", "Is a directory"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_told(tmp_path, name, why):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / ".lock").mkdir(parents=True)
+    told = rf"^`workdir` must be a folder .*; got {tmp_path / name}: {why}\. Choose"
+    with pytest.raises(ValueError, match=told), alone_in(tmp_path / name):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_lock_ends_with_its_process(tmp_path):
     with other(tmp_path) as process:
         process.kill()

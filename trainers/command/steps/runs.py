@@ -13,7 +13,7 @@ import numpy as np
 
 from trainers.checkpoints.format import CheckpointError, damaged
 from trainers.checkpoints.identity import digest
-from trainers.checkpoints.model import read_about
+from trainers.checkpoints.model import load_with_about
 from trainers.command.settings import FitFile
 from trainers.command.steps import declared
 from trainers.estimators.table_flow import FLOW, TableFlow
@@ -146,7 +146,7 @@ class Run:
 
     @classmethod
     def _of(cls, path: Path) -> Self:
-        about = read_about(path / FLOW)
+        flow, about = load_with_about(path / FLOW)
         if _KEY not in about:
             raise InputError(
                 f"RUN must be the folder of a finished `rbig-nnx fit`; {path} is of an"
@@ -158,7 +158,7 @@ class Run:
             raise damaged(path / FLOW, f"what the fit kept with it: {error}") from None
         return cls(
             path=path,
-            model=TableFlow.load(path / FLOW),
+            model=TableFlow.of_saved(flow, about, path / FLOW),
             columns=tuple(kept.columns),
             is_named=kept.is_named,
             width=kept.width,
