@@ -258,14 +258,24 @@ class FlowDensity(
         return self.transform(X, context)
 
     def transform(self, X: Any, context: Any = None) -> np.ndarray:
-        """Maps rows to the latent space, where they are standard normal, [n, width]."""
+        """Maps rows to the latent space, where they are standard normal, [n, width].
+
+        Args:
+          X: rows.
+          context: one row for all, or one for each, of a conditional density.
+        """
         check_is_fitted(self)
         z = self.table_.latent(checked_frame(self, X), context)
         single = getattr(X, "dtype", None) == np.float32
         return z if single else z.astype(np.float64)
 
     def inverse_transform(self, X: Any, context: Any = None) -> Any:
-        """Maps latent rows, also a DataFrame from `transform`, to data."""
+        """Maps latent rows, also a DataFrame from `transform`, to data.
+
+        Args:
+          X: [n, width], finite.
+          context: as of `transform`.
+        """
         check_is_fitted(self)
         z = np.asarray(X)
         if z.ndim != 2 or z.shape[1] != self._n_features_out:
