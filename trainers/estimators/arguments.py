@@ -22,6 +22,7 @@ from trainers.tables.checks import InputError, shown
 from trainers.tables.columns import ColumnSchema
 from trainers.tables.door import frame_of
 from trainers.tables.frame import Frame
+from trainers.tables.kinds.exact import rounded_by
 from trainers.tables.kinds.found import asked_of
 from trainers.tables.kinds.levels import Skipped
 from trainers.tables.natives.labels import unboxed
@@ -221,16 +222,12 @@ def _rounding(copy: ColumnSchema, of: ColumnSchema) -> float:
     """How far a copy may be from what it is a copy of: each was rounded to its type."""
     if copy.unit:
         return 1e-5  # days: a second counts
-    spacings = _spacing(copy) + abs(copy.kind.factor) * _spacing(of)
-    return max(1e-5 * (copy.high - copy.low), spacings)
+    off = _rounded_by(copy) + abs(copy.kind.factor) * _rounded_by(of)
+    return max(1e-5 * (copy.high - copy.low), off)
 
 
-def _spacing(column: ColumnSchema) -> float:
-    """From the largest number of a column to the next of its type; 0 for what is exact."""
-    dtype = np.dtype(column.dtype)
-    if dtype.kind != "f":
-        return 0.0
-    return float(np.spacing(dtype.type(max(abs(column.low), abs(column.high)))))
+def _rounded_by(column: ColumnSchema) -> float:
+    return rounded_by(max(abs(column.low), abs(column.high)), np.dtype(column.dtype))
 
 
 def told_astray(schema: Schema, counts: Mapping[str, int]) -> list[str]:
