@@ -134,10 +134,15 @@ def test_far_dates_beside_nanoseconds_are_not_wrapped():
     assert column.high.startswith("9999-12-31")
 
 
-def test_a_decimal_of_negative_scale_is_refused():
+def test_a_decimal_of_negative_scale_is_named_or_exact():
     values = [Decimal("1E2"), Decimal("3E2"), Decimal("7E2")] * (N // 3)
-    with pytest.raises(InputError, match=r"column 'a' of `X` .*decimal128\(5, -2\)"):
-        Schema.of(arrow(values, pa.decimal128(5, -2), None))
+    table = arrow(values, pa.decimal128(5, -2), None)
+    named = "column 'a' of `X` must hold real numbers"
+    try:  # narwhals 2.0 has a word for it, 2.29 has none
+        found = back_and_notes(table)[0]
+    except InputError as error:
+        found = str(error).partition(",")[0]
+    assert found in (values, named)
 
 
 def test_dates_beside_numbers_come_back_as_objects():
