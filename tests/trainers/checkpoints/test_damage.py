@@ -1,12 +1,14 @@
 """Bits, ends and parts of a checkpoint that are no longer what was written."""
 
 import json
+import logging
 import shutil
 
 import pytest
 
 from tests.trainers.checkpoints.test_model import assert_same, build
 from trainers import CheckpointError, load_flow, save
+from trainers.checkpoints.failures import without_echoes
 
 # On a loaded machine Orbax's abandoned reads can outlive the error of the first one.
 pytestmark = pytest.mark.filterwarnings(
@@ -77,3 +79,12 @@ def test_a_later_format_is_refused(damaged):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
     with pytest.raises(CheckpointError, match=r"format version 99.*reads version 2"):
         load_flow(damaged)
+
+
+def test_reads_that_end_after_the_error_are_not_told(caplog):
+    with pytest.raises(OSError, match="gone"), without_echoes():
+        raise OSError("gone")
+    logger, lost = logging.getLogger("asyncio"), "Task exception was never retrieved"
+    logger.error("%s: NOT_FOUND [tensorstore_spec={}]", lost)
+    logger.error("%s: mine", lost)
+    assert [record.getMessage() for record in caplog.records] == [f"{lost}: mine"]
