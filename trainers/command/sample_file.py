@@ -18,7 +18,7 @@ from trainers.run.progress import Progress
 from trainers.tables import dates
 from trainers.tables.arrow import import_pyarrow
 from trainers.tables.checks import InputError, near, printable, refuse_repeated, shown
-from trainers.tables.columns import ColumnSchema
+from trainers.tables.columns import ColumnSchema, is_zoned
 from trainers.tables.files.outputs import check_output, folder_of
 from trainers.tables.files.sources import STANDARD, find
 from trainers.tables.files.texts import cells
@@ -190,8 +190,7 @@ def _instant(column: ColumnSchema, word: str) -> tuple[np.ndarray, str]:
     if found is None:
         return np.array([word], dtype), column.source
     value, zone = found.to_numpy(zero_copy_only=False), found.type.tz
-    is_zoned = "time_zone='" in column.source
-    if (value.astype(dtype) == value).all() and bool(zone) == is_zoned:
+    if (value.astype(dtype) == value).all() and bool(zone) == is_zoned(column):
         return value.astype(dtype), column.source
     return value, f"Datetime(time_unit={found.type.unit!r}, time_zone={zone!r})"
 

@@ -241,9 +241,14 @@ def _start(column: Column, asked: str | None) -> tuple[ColumnSchema, np.ndarray]
     return schema, schema.numbers(column)
 
 
+def is_zoned(column: ColumnSchema | Column) -> bool:
+    """Whether its times say what zone they are in."""
+    return "time_zone='" in column.source
+
+
 def _check_zone(fitted: ColumnSchema, column: Column):
     """Raises for times of which only some say what zone they are in."""
-    aware, came = ("time_zone='" in c.source for c in (fitted, column))
+    aware, came = map(is_zoned, (fitted, column))
     if aware != came:
         which = ("without", "with")
         raise InputError(

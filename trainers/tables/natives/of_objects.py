@@ -96,9 +96,9 @@ def words_or_numbers(values: Sequence[Any], missing: np.ndarray, where: str):
     """Columns of Python objects: words stay words."""
     array = np.empty(len(values), object)
     array[:] = values
-    missing = missing | np.array([is_missing(v) for v in values], bool)
     words = np.array([isinstance(v, str) for v in array], bool)
     if words.any():
+        missing = missing | np.array([is_missing(v) for v in values], bool)
         others = array[~missing & ~words]
         if len(others):
             raise InputError(
